@@ -1,0 +1,29 @@
+"""Recompute a folder of golden numbers of the released program, and fail where one is off.
+
+    python scripts/check_golden.py tests/golden
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from strdiffusion.cli import exit_on_user_error
+from strdiffusion.evaluation.golden import check_folder
+
+
+@exit_on_user_error
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a folder such as tests/golden")
+    failed = 0
+    count = 0
+    for item in check_folder(parser.parse_args().folder):
+        count += 1
+        failed += not item.passed
+        print(f"{'ok  ' if item.passed else 'FAIL'} {item.name:42s} error {item.error:.1e}  tolerance {item.tolerance:.0e}")
+    print(f"{count - failed} of {count} items within tolerance")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Image files to arrays and back, and the resizing and cropping of arrays.
+
+An image is float32 (H, W, 3), RGB, in [0, 1]. Listing of folders: see `listing`, whose main names are here too.
+"""
+
+import functools
+import io
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from strdiffusion.data.listing import IMAGE_SUFFIXES, default_index, find_images, write_atomically
+from strdiffusion.errors import UserError
+
+__all__ = ["IMAGE_SUFFIXES", "center_crop", "default_index", "enlarge_to", "enlarged_size", "find_images", "opencv",
+           "read_image", "read_pixels", "resize_image", "resize_short_side", "write_image"]
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def opencv():
+    """The `cv2` module, silenced and on one thread."""
+    import cv2
+
+    # Failures are reported as UserError; OpenCV's own lines on stderr would only repeat them.
+    if hasattr(cv2, "setLogLevel"):
+        cv2.setLogLevel(0)
+    else:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # Loader processes are the parallelism, and OpenCV's thread pool does not survive a fork.
+    cv2.setNumThreads(0)
+    return cv2
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """The image at `path` as float32 (H, W, 3), RGB in [0, 1]; upright (EXIF), alpha dropped.
+
+    Raises UserError for a file that is missing, empty or no image.
+    """
+    pixels = read_pixels(path)
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def read_pixels(path: str | os.PathLike) -> np.ndarray:
+    """Like `read_image`, but a gray file stays float32 (H, W)."""
+    try:
+        data = np.fromfile(path, np.uint8)  # imread itself fails on names beyond the locale's encoding
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror}; check the path") from error
+    if data.size == 0:
+        raise UserError(f"image {path} is an empty file; replace or remove it")
+    pixels = _decode(data)
+    if pixels is None:
+        raise UserError(f"{path} is damaged or not an image; replace or remove it")
+    scale = {"uint8": 255, "uint16": 65535, "float32": 1}.get(pixels.dtype.name)
+    if scale is None:
+        raise UserError(f"image {path} has pixels of type {pixels.dtype}; convert it to 8 or 16 bits")
+    pixels = pixels.astype(np.float32) / np.float32(scale)
+    if scale == 1:
+        pixels = np.clip(np.nan_to_num(pixels), 0, 1)
+    return pixels
+
+
+def _decode(data: np.ndarray) -> np.ndarray | None:
+    """File content (N,) uint8 to (H, W) or RGB (H, W, 3) in the file's own depth; None if it cannot be decoded."""
+    cv2 = opencv()
+    if data[:4].tobytes() in (b"II*\0", b"MM\0*"):
+        try:
+            return _decode_tiff(data)
+        except (cv2.error, OSError):
+            return None
+    try:
+        # Not IMREAD_UNCHANGED: that ignores the EXIF orientation.
+        pixels = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:
+        return None
+    return pixels if pixels is None or pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _decode_tiff(data: np.ndarray) -> np.ndarray | None:
+    """`_decode` for TIFF, where OpenCV multiplies 8-bit colours by alpha; those go through Pillow."""
+    cv2 = opencv()
+    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # for TIFF this does apply the orientation
+    if pixels is None or pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 3 or pixels.dtype != np.uint8:
+        return np.ascontiguousarray(pixels[..., 2::-1])
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write `image`, float (H, W, 3) RGB or (H, W) or (H, W, 1) in [0, 1], as an 8-bit PNG file.
+
+    Values are clipped and rounded. Missing folders are made. The file appears complete or not at all.
+    Raises UserError if it cannot be written and ValueError for another shape.
+    """
+    cv2, path = opencv(), Path(path)
+    image = np.asarray(image, np.float32)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.size == 0 or image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3):
+        raise ValueError(f"an image of shape (H,W), (H,W,1) or (H,W,3) is needed, not {image.shape}")
+    if not np.isfinite(image).all():
+        log.warning("image %s has values that are not finite numbers; they are written as 0 or 1", path)
+    levels = np.rint(np.clip(np.nan_to_num(image, nan=0.0), 0, 1) * 255).astype(np.uint8)
+    encoded = cv2.imencode(".png", levels if levels.ndim == 2 else cv2.cvtColor(levels, cv2.COLOR_RGB2BGR))[1]
+    try:
+        write_atomically(path, encoded.tobytes())
+    except OSError as error:
+        raise UserError(f"cannot write image {path}: {error.strerror}; choose another place") from error
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`image` (H, W, 3) or (H, W) at a new size: averaged over areas along an axis that shrinks, cubic along one
+    that grows, clipped to [0, 1]. Unchanged if it has that size."""
+    cv2 = opencv()
+    least = min(height, image.shape[0]), min(width, image.shape[1])
+    if image.shape[:2] != least:
+        image = cv2.resize(image, least[::-1], interpolation=cv2.INTER_AREA)
+    if image.shape[:2] != (height, width):
+        image = np.clip(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
+    return image
+
+
+def enlarged_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) after `enlarge_to`."""
+    short = min(height, width)
+    return (height, width) if short >= size else _scaled(height, width, size)
+
+
+def enlarge_to(image: np.ndarray, size: int) -> np.ndarray:
+    """`image`, enlarged so that its shorter side is `size` if it is below; the aspect ratio stays."""
+    return resize_image(image, *enlarged_size(*image.shape[:2], size))
+
+
+def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
+    """`image`, enlarged or shrunk so that its shorter side is `size`; the aspect ratio stays."""
+    return resize_image(image, *_scaled(*image.shape[:2], size))
+
+
+def _scaled(height: int, width: int, size: int) -> tuple[int, int]:
+    if height <= width:
+        return size, max(size, round(width * size / height))
+    return max(size, round(height * size / width)), size
+
+
+def center_crop(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle (height, width) of an array (H, W) or (H, W, C). Raises ValueError if it is smaller than that."""
+    top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
+    if top < 0 or left < 0:
+        raise ValueError(f"an array of {array.shape[:2]} cannot be cropped to {(height, width)}")
+    return array[top:top + height, left:left + width]

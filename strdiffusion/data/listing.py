@@ -1,0 +1,152 @@
+"""Finding the images of a folder, with an index file so that a large folder is not listed at every start."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+from strdiffusion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+INDEX_FORMAT = "strdiffusion image index 1"
+# A folder changed this recently may change again within one tick of its file system's clock, unnoticed.
+SETTLED_NS = 2_000_000_000
+
+
+class Listing(NamedTuple):
+    """What one folder holds. `mtime_ns` and `inode` are those of the folder before it was listed."""
+
+    mtime_ns: int
+    inode: int
+    images: list[str]
+    folders: list[str]
+    links: list[str]
+
+
+def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = None) -> list[Path]:
+    """All images below `folder`, sorted by their path relative to it (with "/", compared as text).
+
+    Links to folders are followed, but every real folder is taken once, under its own name where it has one
+    below `folder`; so loops end. Names starting with "." are skipped.
+    `index` is a file that remembers each folder's content and modification time: at the next call only
+    folders that changed are listed again. An unusable index costs a warning and a full listing.
+    Raises UserError for a folder that is missing, is a file, is not readable or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise UserError(f"image folder {folder} does not exist; check the path")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file, but a folder of images is needed; give the folder that holds it")
+    known = {} if index is None else _load_index(Path(index), folder)
+    listings = _walk(folder, known)
+    if index is not None and listings != known:
+        _save_index(Path(index), folder, listings)
+    names = sorted(_join(at, name) for at, listing in listings.items() for name in listing.images)
+    if not names:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise UserError(f"no image in {folder} or below; it must hold files ending in one of {suffixes}")
+    return [folder / name for name in names]
+
+
+def default_index(folder: str | os.PathLike) -> Path:
+    """Where the index of `folder` is kept by default: in the user's cache, by a hash of the real path."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:24]
+    return Path(cache) / "strdiffusion" / "index" / f"{key}.json"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds either the old content or all of the new. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _walk(root: Path, known: dict[str, Listing]) -> dict[str, Listing]:
+    """The listings of `root` and all folders below, by relative path; taken from `known` where unchanged."""
+    listings: dict[str, Listing] = {}
+    visited: set[str] = set()
+    folders, links = deque([("", os.path.realpath(root))]), deque()
+    while folders or links:
+        # Links come last, so that a folder reachable both ways appears under its own name.
+        at, real = folders.popleft() if folders else links.popleft()
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            listing = _list_if_changed(real, known.get(at))
+        except OSError as error:
+            if not at:
+                raise UserError(f"cannot read folder {root}: {error.strerror}; check its permissions") from error
+            log.warning("folder %s is skipped, it cannot be read: %s", root / at, error.strerror)
+            continue
+        listings[at] = listing
+        folders.extend((_join(at, name), os.path.join(real, name)) for name in listing.folders)
+        links.extend((_join(at, name), os.path.realpath(os.path.join(real, name))) for name in listing.links)
+    return listings
+
+
+def _list_if_changed(real: str, known: Listing | None) -> Listing:
+    """`known` if the folder `real` still has its modification time, else a new listing. Raises OSError."""
+    status = os.stat(real)
+    if known is not None and (known.mtime_ns, known.inode) == (status.st_mtime_ns, status.st_ino):
+        return known
+    settled = time.time_ns() - status.st_mtime_ns > SETTLED_NS
+    images, folders, links = [], [], []
+    with os.scandir(real) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry.name)
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():
+                images.append(entry.name)
+    mtime_ns = status.st_mtime_ns if settled else 0
+    return Listing(mtime_ns, status.st_ino, sorted(images), sorted(folders), sorted(links))
+
+
+def _load_index(path: Path, folder: Path) -> dict[str, Listing]:
+    """The listings stored at `path`; empty, with a warning, if they are unusable or of another folder."""
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
+            raise ValueError("it is not an image index")
+        if content["root"] != os.path.realpath(folder):
+            raise ValueError(f"it belongs to {content['root']}")
+        return {at: _checked(fields) for at, fields in content["folders"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("index %s cannot be used and is rebuilt: %s", path, error)
+        return {}
+
+
+def _checked(fields: list) -> Listing:
+    listing = Listing(*fields)
+    names = (*listing.images, *listing.folders, *listing.links)
+    if not all(isinstance(name, str) for name in names) or not isinstance(listing.mtime_ns, int):
+        raise ValueError("it is damaged")
+    return listing
+
+
+def _save_index(path: Path, folder: Path, listings: dict[str, Listing]) -> None:
+    content = {"format": INDEX_FORMAT, "root": os.path.realpath(folder), "folders": listings}
+    try:
+        write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
+    except OSError as error:
+        log.warning("index %s cannot be written, %s will be listed again: %s", path, folder, error.strerror)

@@ -1,0 +1,46 @@
+"""Where training masks come from: a folder of mask files, or a generator."""
+
+import os
+from typing import Protocol
+
+import numpy as np
+
+from strdiffusion.data.listing import find_images
+from strdiffusion.data.masks import (Polarity, check_hole_share, irregular_mask, read_mask, resize_mask,
+                                     sampled_hole_shares, warn_if_inverted)
+
+
+class MaskSource(Protocol):
+    """Anything that draws a mask known (height, width), 1 = known, determined by `rng` alone."""
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray: ...
+
+
+class MaskFolder:
+    """Draws a random mask file of a folder, resized and randomly flipped.
+
+    Warns once if the masks look inverted. `index` as in `find_images`, whose errors are raised.
+    """
+
+    def __init__(self, folder: str | os.PathLike, polarity: Polarity = "white_hole",
+                 index: str | os.PathLike | None = None):
+        self.files = find_images(folder, index)
+        self.polarity = polarity
+        warn_if_inverted(sampled_hole_shares(self.files, polarity), polarity)
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+        known = read_mask(self.files[rng.integers(len(self.files))], self.polarity)
+        known = resize_mask(known, height, width)
+        flip_rows, flip_columns = rng.integers(0, 2, 2)
+        return np.ascontiguousarray(known[::-1 if flip_rows else 1, ::-1 if flip_columns else 1])
+
+
+class GeneratedMasks:
+    """Draws free-form masks whose hole share lies in the closed range `hole_share`."""
+
+    def __init__(self, hole_share: tuple[float, float] = (0.1, 0.5)):
+        check_hole_share(hole_share)
+        self.hole_share = hole_share
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+        return irregular_mask(rng, height, width, self.hole_share)

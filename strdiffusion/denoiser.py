@@ -1,0 +1,51 @@
+"""What a network's output means: the contract that objectives and samplers rely on, and nothing else."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from strdiffusion.sde import MeanRevertingSDE, Time
+
+Prediction = Literal["noise", "x0"]
+Precision = Literal["fp32", "bf16", "fp16"]
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which networks are evaluated at a precision; outside of it everything stays float32."""
+    return torch.autocast(device.type, AUTOCAST_DTYPES.get(precision), enabled=precision != "fp32")
+
+
+class Denoiser:
+    """Predict the noise of a state, whichever way the network was trained.
+
+    Args:
+        network: called as network(x, mu, t, structure); structure only if it is guided.
+        prediction: "noise" (the paper and the release), or "x0": the output is x0_hat - mu (spec sec. 6).
+        precision: of the network's evaluation; what comes back has the dtype of the state.
+    """
+
+    def __init__(self, network: nn.Module, sde: MeanRevertingSDE, prediction: Prediction = "noise", precision: Precision = "fp32"):
+        self.network = network
+        self.sde = sde
+        self.prediction = prediction
+        self.precision = precision
+
+    def noise(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
+        """The predicted noise of x_t, all of shape (B,C,H,W)."""
+        output = self._output(x, mu, t, structure)
+        return output if self.prediction == "noise" else self.sde.predict_noise(x, mu, mu + output, t)
+
+    def x0(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
+        """The predicted x0 of x_t, all of shape (B,C,H,W)."""
+        output = self._output(x, mu, t, structure)
+        return mu + output if self.prediction == "x0" else self.sde.predict_x0(x, mu, output, t)
+
+    def score(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
+        """The predicted score of the marginal at x_t, all of shape (B,C,H,W)."""
+        return self.sde.score(self.noise(x, mu, t, structure), t)
+
+    def _output(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None) -> Tensor:
+        with autocast(x.device, self.precision):
+            return self.network(x, mu, t, structure).to(x.dtype)

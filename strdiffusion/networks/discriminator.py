@@ -1,0 +1,116 @@
+"""The time-dependent discriminator that scores how well structure and texture agree (spec sec. 5)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from strdiffusion.networks.embedding import SinusoidalEmbedding, batch_of_times
+
+EMBEDDING_WIDTH = 256
+IMAGE_CHANNELS = 3 + 1
+SMALLEST_SIDE = 8
+
+
+def lrelu(h: Tensor) -> Tensor:
+    return F.leaky_relu(h, 0.2)
+
+
+def initialise(layer: nn.Conv2d | nn.Linear, scale: float = 1.0):
+    """Draw weights uniformly with variance scale/fan_out and set biases to zero; returns the layer."""
+    fan_out = layer.weight.shape[0] * math.prod(layer.weight.shape[2:])
+    bound = math.sqrt(3 * scale / fan_out)
+    nn.init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def halve(h: Tensor) -> Tensor:
+    """Low-pass filter (1,3,3,1) in both directions and keep every second pixel; (B,C,H,W) becomes (B,C,H/2,W/2)."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=h.dtype, device=h.device)
+    kernel = (torch.outer(taps, taps) / 64).expand(h.shape[1], 1, 4, 4)
+    return F.conv2d(h, kernel, stride=2, padding=1, groups=h.shape[1])
+
+
+class DownBlock(nn.Module):
+    """Residual block modulated by the time; (B,c_in,H,W) becomes (B,c_out,H/2,W/2), or keeps its size."""
+
+    def __init__(self, c_in: int, c_out: int, downsample: bool):
+        super().__init__()
+        self.downsample = downsample
+        self.conv1 = initialise(nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.time = initialise(nn.Linear(EMBEDDING_WIDTH, c_out))
+        self.conv2 = initialise(nn.Conv2d(c_out, c_out, 3, padding=1), scale=1e-10)
+        self.skip = initialise(nn.Conv2d(c_in, c_out, 1, bias=False))
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        r = self.conv1(lrelu(h)) + self.time(time)[:, :, None, None]  # (B,c_out,H,W)
+        r = lrelu(r)
+        if self.downsample:
+            r, h = halve(r), halve(h)  # (B,.,H/2,W/2)
+        return (self.conv2(r) + self.skip(h)) / math.sqrt(2)
+
+
+class CorrelationDiscriminator(nn.Module):
+    """Score of (texture, structure) at time t: high where they belong together.
+
+    Args:
+        width: base number of channels (ngf).
+    """
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        self.width = width
+        n = width
+        self.embedding = nn.Sequential(
+            SinusoidalEmbedding(EMBEDDING_WIDTH),
+            initialise(nn.Linear(EMBEDDING_WIDTH, EMBEDDING_WIDTH)),
+            nn.LeakyReLU(0.2),
+            initialise(nn.Linear(EMBEDDING_WIDTH, EMBEDDING_WIDTH)),
+            nn.LeakyReLU(0.2),
+        )
+        self.stem = initialise(nn.Conv2d(IMAGE_CHANNELS, 2 * n, 1))
+        self.blocks = nn.ModuleList(
+            [
+                DownBlock(2 * n, 2 * n, downsample=False),
+                DownBlock(2 * n, 4 * n, downsample=True),
+                DownBlock(4 * n, 8 * n, downsample=True),
+                DownBlock(8 * n, 8 * n, downsample=True),
+            ]
+        )
+        self.final_conv = initialise(nn.Conv2d(8 * n + 1, 8 * n, 3, padding=1), scale=1e-10)
+        self.final_linear = initialise(nn.Linear(8 * n, 1))
+
+    def architecture(self) -> dict:
+        """The arguments that build this network again."""
+        return {"width": self.width}
+
+    def forward(self, texture: Tensor, structure: Tensor, t: int | Tensor, group: int = 4) -> Tensor:
+        """Score texture (B,3,H,W) with structure (B,1,H,W) at t (a number or (B,)), H and W at least 8. Returns (B,).
+
+        `group` is the largest number of images that share a minibatch statistic: 4 in training; with 1, every
+        image is scored as if it were alone.
+        """
+        if min(texture.shape[-2:]) < SMALLEST_SIDE:
+            raise ValueError(f"the discriminator needs images of at least {SMALLEST_SIDE} pixels a side, not {tuple(texture.shape[-2:])}")
+        time = self.embedding(batch_of_times(t, texture))  # (B,256)
+        h = self.stem(torch.cat([texture, structure], dim=1))  # (B,2n,H,W)
+        for block in self.blocks:
+            h = block(h, time)
+        h = torch.cat([h, minibatch_deviation(h, group)], dim=1)  # (B,8n+1,H/8,W/8)
+        h = lrelu(self.final_conv(h))  # (B,8n,H/8,W/8)
+        return self.final_linear(h.sum(dim=(2, 3))).squeeze(1)  # (B,)
+
+
+def minibatch_deviation(h: Tensor, group: int) -> Tensor:
+    """One channel that tells how much the images of a group differ; (B,C,H,W) becomes (B,1,H,W).
+
+    Groups are of the largest divisor G of B up to `group`; image i stands with i + B/G, i + 2B/G, ...
+    """
+    B, C, H, W = h.shape
+    G = max(g for g in range(1, min(group, B) + 1) if B % g == 0)
+    var = h.view(G, B // G, C, H, W).var(dim=0, unbiased=False)  # (B/G,C,H,W)
+    deviation = (var + 1e-8).sqrt().mean(dim=(1, 2, 3))  # (B/G,)
+    return deviation.repeat(G).view(B, 1, 1, 1).expand(B, 1, H, W)

@@ -1,0 +1,31 @@
+"""How the networks are told the time t."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class SinusoidalEmbedding(nn.Module):
+    """Sines, then cosines, of t at geometrically spaced frequencies (spec sec. 4).
+
+    t of shape (B,) becomes (B, width); width is even and at least 4.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        if width < 4 or width % 2:
+            raise ValueError(f"the width of a time embedding must be even and at least 4, not {width}")
+        self.width = width
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = self.width // 2
+        k = torch.arange(half, device=t.device, dtype=torch.float32)
+        angles = t.float()[:, None] * torch.exp(-math.log(1e4) / (half - 1) * k)  # (B,half)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B,width)
+
+
+def batch_of_times(t: int | Tensor, like: Tensor) -> Tensor:
+    """Turn a number or a tensor (B,) into times (B,) on the device of the batch `like`."""
+    times = torch.as_tensor(t, device=like.device)
+    return times.expand(like.shape[0])

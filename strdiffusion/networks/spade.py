@@ -1,0 +1,51 @@
+"""SPADE: how the structure guides the texture network (spec sec. 4)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+HIDDEN = 16
+EPS = 1e-5
+
+
+class SpadeNorm(nn.Module):
+    """Normalise features over channels at each pixel, then scale and shift them by maps computed from the structure.
+
+    h (B,C,H,W) and structure (B,1,H',W') give (B,C,H,W).
+    """
+
+    def __init__(self, channels: int, structure_channels: int = 1):
+        super().__init__()
+        self.shared = nn.Conv2d(structure_channels, HIDDEN, 3, padding=1)
+        self.gamma = nn.Conv2d(HIDDEN, channels, 3, padding=1)
+        self.beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
+
+    def forward(self, h: Tensor, structure: Tensor) -> Tensor:
+        mean = h.mean(dim=1, keepdim=True)  # (B,1,H,W)
+        var = h.var(dim=1, keepdim=True, unbiased=True)  # (B,1,H,W)
+        normalised = (h - mean) / (var + EPS).sqrt()
+        resized = F.interpolate(structure, size=h.shape[-2:], mode="nearest")  # (B,1,H,W)
+        maps = F.relu(self.shared(resized))  # (B,16,H,W)
+        return normalised * (1 + self.gamma(maps)) + self.beta(maps)
+
+
+class SpadeBlock(nn.Module):
+    """Residual block whose two normalisations are guided by the structure; the shape of h stays."""
+
+    def __init__(self, channels: int, structure_channels: int = 1):
+        super().__init__()
+        self.norm1 = SpadeNorm(channels, structure_channels)
+        self.norm2 = SpadeNorm(channels, structure_channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        for conv in self.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.normal_(conv.weight, 0.0, 0.02)
+                nn.init.zeros_(conv.bias)
+        spectral_norm(self.conv1)
+        spectral_norm(self.conv2)
+
+    def forward(self, h: Tensor, structure: Tensor) -> Tensor:
+        r = self.conv1(F.leaky_relu(self.norm1(h, structure), 0.2))  # (B,C,H,W)
+        r = self.conv2(F.leaky_relu(self.norm2(r, structure), 0.2))  # (B,C,H,W)
+        return h + r

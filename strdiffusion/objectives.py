@@ -1,0 +1,121 @@
+"""The three training objectives (spec sec. 6), each a pure function of networks, data, times and noise.
+
+Shapes: texture states (B,3,H,W), structure states (B,1,H,W), mask (B,1,H,W) with 1 = known, t (B,), noise as its state.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from strdiffusion.denoiser import Denoiser
+from strdiffusion.sde import MeanRevertingSDE
+
+HOLE_WEIGHT = 10.0
+Norm = Literal["l1", "l2"]
+LossOn = Literal["step", "x0"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Ground truth of a training batch."""
+
+    texture: Tensor  # y0 (B,3,H,W)
+    structure: Tensor  # x0 (B,1,H,W)
+    structure_mean: Tensor  # mu_x (B,1,H,W)
+    mask: Tensor  # (B,1,H,W), 1 = known
+
+    @property
+    def texture_mean(self) -> Tensor:
+        """mu_y, the masked image (B,3,H,W)."""
+        return self.texture * self.mask
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = (v.to(device, non_blocking=True) for v in (self.texture, self.structure, self.structure_mean, self.mask))
+        return Batch(*moved)
+
+
+@dataclass(frozen=True)
+class MatchingLoss:
+    """A matching loss with the two sides that it compares, (B,C,H,W)."""
+
+    loss: Tensor
+    expectation: Tensor
+    optimum: Tensor
+
+
+@dataclass(frozen=True)
+class DiscriminatorLoss:
+    """The three terms of the discriminator's loss, and the scores (B,) of the matched and the mismatched pairs."""
+
+    real: Tensor
+    fake: Tensor
+    triplet: Tensor
+    real_scores: Tensor
+    fake_scores: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        return self.real + self.fake + self.triplet
+
+
+def weighted_distance(difference: Tensor, mask: Tensor, norm: Norm = "l1") -> Tensor:
+    """mean|d m| + 10 mean|d (1-m)|, averaged over the batch; squares instead of magnitudes for "l2"."""
+    magnitude = difference.abs() if norm == "l1" else difference.square()
+    return (magnitude * mask).mean() + HOLE_WEIGHT * (magnitude * (1 - mask)).mean()
+
+
+def matching_loss(
+    denoiser: Denoiser, state: Tensor, clean: Tensor, mean: Tensor, mask: Tensor, t: Tensor,
+    structure: Tensor | None = None, norm: Norm = "l1", loss_on: LossOn = "step",
+) -> MatchingLoss:  # fmt: skip
+    """Compare the predicted reverse mean of a state with the optimum step, or ("x0") the predicted x0 with the true one."""
+    if loss_on == "x0":
+        expectation, optimum = denoiser.x0(state, mean, t, structure), clean
+    else:
+        score = denoiser.score(state, mean, t, structure)
+        expectation = denoiser.sde.reverse_mean(state, mean, score, t)
+        optimum = denoiser.sde.optimum_step(state, clean, mean, t)
+    return MatchingLoss(weighted_distance(expectation - optimum, mask, norm), expectation, optimum)
+
+
+def structure_loss(denoiser: Denoiser, batch: Batch, t: Tensor, noise: Tensor, norm: Norm = "l1", loss_on: LossOn = "step") -> MatchingLoss:
+    """Objective of the structure network: x_t from (x0, mu_x), target x*_{t-1}. noise (B,1,H,W)."""
+    x = denoiser.sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
+    return matching_loss(denoiser, x, batch.structure, batch.structure_mean, batch.mask, t, None, norm, loss_on)
+
+
+def structure_guide(sde: MeanRevertingSDE, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:
+    """x*_{t-1} of an independent ground-truth structure state, which guides texture and discriminator. noise (B,1,H,W)."""
+    x = sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
+    return sde.optimum_step(x, batch.structure, batch.structure_mean, t)
+
+
+def denoised_structure_guide(structure_denoiser: Denoiser, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:
+    """The same guide as the structure network predicts it: the reverse mean of the state (the paper's form, spec sec. 10)."""
+    sde = structure_denoiser.sde
+    x = sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
+    with torch.no_grad():
+        return sde.reverse_mean(x, batch.structure_mean, structure_denoiser.score(x, batch.structure_mean, t), t)
+
+
+def texture_loss(
+    denoiser: Denoiser, batch: Batch, t: Tensor, noise: Tensor, guide: Tensor | None, norm: Norm = "l1", loss_on: LossOn = "step"
+) -> MatchingLoss:
+    """Objective of the texture network: y_t from (y0, mu_y) under the guide S (B,1,H,W), target y*_{t-1}. noise (B,3,H,W)."""
+    y = denoiser.sde.sample_marginal(batch.texture, batch.texture_mean, t, noise)
+    return matching_loss(denoiser, y, batch.texture, batch.texture_mean, batch.mask, t, guide, norm, loss_on)
+
+
+def discriminator_loss(
+    discriminator: nn.Module, sde: MeanRevertingSDE, batch: Batch, t: Tensor, noise: Tensor, guide: Tensor
+) -> DiscriminatorLoss:
+    """Objective of the discriminator: tell y*_{t-1} from y_t beside the structure, with a triplet on their blend. noise (B,3,H,W)."""
+    y = sde.sample_marginal(batch.texture, batch.texture_mean, t, noise)  # lags one step behind the structure
+    y_optimum = sde.optimum_step(y, batch.texture, batch.texture_mean, t)
+    blend = y_optimum * batch.mask + y * (1 - batch.mask)
+    real, fake, anchor = (discriminator(texture, guide, t).float() for texture in (y_optimum, y, blend))
+    triplet = F.triplet_margin_loss(anchor[:, None], real[:, None], fake[:, None], margin=1.0)
+    return DiscriminatorLoss(F.softplus(-real).mean(), F.softplus(fake).mean(), triplet, real, fake)
