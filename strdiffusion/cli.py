@@ -1,5 +1,6 @@
 """What every script's command line shares."""
 
+import argparse
 import functools
 import logging
 import sys
@@ -17,10 +18,20 @@ def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], int]:
         try:
             return main() or 0
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            # an error in a worker process comes with that process's traceback in its text
+            line = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+            print(f"error: {line}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
 
     return wrapped
+
+
+def parse_options(description: str) -> argparse.Namespace:
+    """The options every YAML-driven script takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML configuration, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example training.batch_size=8")
+    return parser.parse_args()

@@ -32,6 +32,10 @@ class Batch:
         """mu_y, the masked image (B,3,H,W)."""
         return self.texture * self.mask
 
+    def first(self, count: int) -> "Batch":
+        """The first images of the batch."""
+        return Batch(self.texture[:count], self.structure[:count], self.structure_mean[:count], self.mask[:count])
+
     def to(self, device: torch.device) -> "Batch":
         moved = (v.to(device, non_blocking=True) for v in (self.texture, self.structure, self.structure_mean, self.mask))
         return Batch(*moved)

@@ -82,8 +82,9 @@ def irregular_mask(rng: np.random.Generator, height: int, width: int,
                    hole_share: tuple[float, float] = (0.1, 0.5)) -> np.ndarray:
     """A free-form hole of thick, bending strokes and some ellipses: known (height, width), determined by `rng`.
 
-    The share of hole pixels lies in the closed range `hole_share` (in one too narrow for a whole number of pixels:
-    is the nearest to its middle), with at least one hole and one known pixel. Raises UserError for no valid range.
+    The share of hole pixels lies in the closed range `hole_share`, or next to it where that is too narrow for a
+    whole number of pixels. There is at least one hole pixel and one known pixel.
+    Raises UserError if `hole_share` is no range of shares.
     """
     low, high = _pixel_range(hole_share, height * width)
     target = int(rng.integers(low, high + 1))

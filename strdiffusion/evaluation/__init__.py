@@ -1,0 +1,1 @@
+"""Evaluation: metrics.py, folder.py (inpaint a folder and judge it), table.py (CSV and summary), golden.py (the released numbers)."""

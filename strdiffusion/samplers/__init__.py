@@ -1,6 +1,6 @@
 """The samplers (spec sec. 7), each a pure function of models, known pixels and noise.
 
-* plain.py: `sample_unguided` (IR-SDE) and `sample_guided` (StrDiffusion without resampling)
+* plain.py: `sample_unguided` (IR-SDE), `sample_guided` (StrDiffusion without resampling), `sample_structure`
 * adaptive.py: `sample_released` and `sample_paper`, adaptive resampling
 * repaint.py: `sample_repaint`, a fixed schedule of resamplings
 * run.py: the moves they share; noise.py: where noise comes from; trace.py: what they return
@@ -8,12 +8,13 @@
 
 from strdiffusion.samplers.adaptive import sample_paper, sample_released
 from strdiffusion.samplers.noise import NoiseSource, SeededNoise
-from strdiffusion.samplers.plain import sample_guided, sample_unguided
+from strdiffusion.samplers.plain import sample_guided, sample_structure, sample_unguided
 from strdiffusion.samplers.repaint import sample_repaint
 from strdiffusion.samplers.run import Known, Models
 from strdiffusion.samplers.trace import ImageTrace, Progress, Sample
 
 __all__ = [
     "ImageTrace", "Known", "Models", "NoiseSource", "Progress", "Sample", "SeededNoise",
-    "sample_guided", "sample_paper", "sample_released", "sample_repaint", "sample_unguided",
+    "sample_guided", "sample_paper", "sample_released", "sample_repaint", "sample_structure",
+    "sample_unguided",
 ]  # fmt: skip

@@ -23,6 +23,22 @@ def sample_unguided(models: Models, known: Known, noise: NoiseSource, callback: 
 
 
 @torch.inference_mode()
+def sample_structure(models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None) -> Sample:
+    """The structure alone, denoised from T to 0 as the guided process does it; needs no texture network.
+
+    Draws per image: the start of the structure, then known structure and step. The texture that comes back is the known one.
+    """
+    run = Run(models, known, noise, callback)
+    x = run.sde.terminal_state(known.structure_mean, noise(run.all, known.structure_mean))
+    for t in range(run.sde.T, 0, -1):
+        run.begin_step(t)
+        k = run.known_structure(t)
+        x = run.structure_step(k, x, t, run.all)
+        run.end_step(t, known.texture, x)
+    return run.finish(known.texture, run.paste(known.structure, x, run.all))
+
+
+@torch.inference_mode()
 def sample_guided(models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None) -> Sample:
     """StrDiffusion without resampling (spec sec. 7, `none`): the structure guides the texture, and nothing is redone."""
     run = Run(models, known, noise, callback)

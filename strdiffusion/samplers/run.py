@@ -18,19 +18,19 @@ Rows = Sequence[int]
 
 @dataclass(frozen=True)
 class Models:
-    """The networks of a sampler. Without guidance only `texture` is needed, without scores no `discriminator`.
+    """The networks of a sampler; which of them it needs, it says.
 
     step: how a state at t becomes one at t-1: by the reverse SDE ("ancestral", as released), or by the posterior step.
     """
 
-    texture: Denoiser
+    texture: Denoiser | None = None
     structure: Denoiser | None = None
     discriminator: nn.Module | None = None
     step: Step = "ancestral"
 
     @property
     def sde(self) -> MeanRevertingSDE:
-        return self.texture.sde
+        return (self.texture or self.structure).sde
 
 
 @dataclass(frozen=True)

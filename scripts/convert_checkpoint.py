@@ -1,0 +1,47 @@
+"""Convert a released checkpoint to ours, or one of ours to the released form.
+
+    python scripts/convert_checkpoint.py released.pth ours.pt --T 100
+    python scripts/convert_checkpoint.py ours.pt released.pth
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
+from strdiffusion.cli import exit_on_user_error
+from strdiffusion.config.schema import SDEConfig, StructureConfig
+from strdiffusion.errors import UserError
+from strdiffusion.sde import MeanRevertingSDE
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the checkpoint to convert; its form is detected")
+    parser.add_argument("target", type=Path, help="the file to write; an existing one is not overwritten")
+    parser.add_argument("--T", type=int, help="released to ours: the T the weights were trained with (the file does not say)")
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="ours to released: which weights")
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main() -> None:
+    options = parse_arguments()
+    if options.target.exists():
+        raise UserError(f"{options.target} exists and is not overwritten: give another name")
+    loaded = load_network(options.source, weights=options.weights)
+    if loaded.released:
+        if options.T is None or options.T < 2:
+            raise UserError(f"{options.source} does not record its T: give the one it was trained with, for example --T 100")
+        sde = MeanRevertingSDE(**vars(SDEConfig(T=options.T)))
+        record = network_record(loaded.kind, loaded.network, sde, vars(StructureConfig()), loaded.prediction)
+        write_checkpoint(options.target, record | {"step": None, "network": loaded.network.state_dict(), "ema": None})
+    else:
+        if loaded.prediction != "noise":
+            raise UserError(f"{options.source} predicts {loaded.prediction}: the released form knows only networks that predict noise")
+        save_released(options.target, loaded.network)
+    print(f"{loaded.kind} network, {loaded.network.architecture()}: {options.source} -> {options.target}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Cut the demo's images from the photographs that scikit-image carries: crops to train on, other photographs to test on.
+
+    python scripts/prepare_demo.py demo/data
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from strdiffusion.cli import exit_on_user_error
+from strdiffusion.data.images import resize_short_side, write_image
+from strdiffusion.output import claim_output_folder
+
+TRAIN = ("astronaut", "camera", "rocket", "brick", "grass", "gravel", "coins", "moon", "hubble_deep_field", "immunohistochemistry", "stereo_motorcycle")
+HELD_OUT = ("chelsea", "coffee")
+TRAIN_SHORT_SIDES = (96, 144, 224)  # every photograph at three scales
+TRAIN_CROP, TRAIN_CROPS_PER_SCALE = 96, 12
+TEST_SHORT_SIDE, TEST_CROP, TEST_CROPS = 128, 64, 6
+
+
+def photograph(name: str) -> np.ndarray:
+    """A photograph of scikit-image as (H,W,3) in [0,1]; of a stereo pair the left one."""
+    import skimage.data
+
+    image = getattr(skimage.data, name)()
+    image = image[0] if isinstance(image, tuple) else image
+    image = image.astype(np.float32) / 255
+    return np.stack([image] * 3, axis=-1) if image.ndim == 2 else image[..., :3]
+
+
+def random_crops(image: np.ndarray, size: int, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    corners = [(rng.integers(image.shape[0] - size + 1), rng.integers(image.shape[1] - size + 1)) for _ in range(count)]
+    return [image[top : top + size, left : left + size] for top, left in corners]
+
+
+def spread_crops(image: np.ndarray, size: int, count: int) -> list[np.ndarray]:
+    """Crops in two rows that cover the photograph evenly."""
+    tops = np.linspace(0, image.shape[0] - size, 2).round().astype(int)
+    lefts = np.linspace(0, image.shape[1] - size, count // 2).round().astype(int)
+    return [image[top : top + size, left : left + size] for top in tops for left in lefts]
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where to write train/ and test/")
+    folder = claim_output_folder(parser.parse_args().folder, False, "remove it, or give another folder")
+    (folder / "train").mkdir()
+    (folder / "test").mkdir()
+    rng = np.random.default_rng(0)
+    for name in TRAIN:
+        for side in TRAIN_SHORT_SIDES:
+            crops = random_crops(resize_short_side(photograph(name), side), TRAIN_CROP, TRAIN_CROPS_PER_SCALE, rng)
+            for i, crop in enumerate(crops):
+                write_image(folder / "train" / f"{name}_{side}_{i:02d}.png", crop)
+    for name in HELD_OUT:
+        for i, crop in enumerate(spread_crops(resize_short_side(photograph(name), TEST_SHORT_SIDE), TEST_CROP, TEST_CROPS)):
+            write_image(folder / "test" / f"{name}_{i}.png", crop)
+    print(f"{len(list((folder / 'train').iterdir()))} training crops of {len(TRAIN)} photographs, "
+          f"{len(list((folder / 'test').iterdir()))} held-out crops of {', '.join(HELD_OUT)}: {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

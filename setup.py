@@ -1,0 +1,24 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="strdiffusion",
+    version="0.1.0",
+    description="Structure-guided diffusion for image inpainting: a reproduction of StrDiffusion (CVPR 2024)",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["strdiffusion", "strdiffusion.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "numpy>=1.26",
+        "opencv-python>=4.8",
+        "pyyaml>=6.0",
+        "scikit-image>=0.22",
+        "lpips>=0.1.4",
+        "tensorboard>=2.14",
+        "tqdm>=4.65",
+    ],
+    extras_require={"test": ["pytest>=7.4"]},
+)

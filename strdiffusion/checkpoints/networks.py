@@ -1,0 +1,131 @@
+"""From a checkpoint file, ours or released, to a network, and back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
+from strdiffusion.checkpoints.released import detect, released_names, strip_module
+from strdiffusion.denoiser import Prediction
+from strdiffusion.errors import UserError
+from strdiffusion.networks import KINDS, Kind, build_network
+from strdiffusion.sde import MeanRevertingSDE
+
+FORMAT = "strdiffusion"
+VERSION = 1
+Weights = Literal["ema", "raw"]
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network in evaluation mode, with what its checkpoint records. A released file records only weights (sde, structure: None)."""
+
+    kind: Kind
+    network: nn.Module
+    path: Path
+    released: bool
+    prediction: Prediction = "noise"
+    sde: dict | None = None
+    structure: dict | None = None
+    step: int | None = None
+
+
+def network_record(kind: Kind, network: nn.Module, sde: MeanRevertingSDE, structure: dict, prediction: Prediction = "noise") -> dict:
+    """The part of our checkpoint that is needed to use the network: everything but the weights."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "architecture": network.architecture(),
+        "prediction": prediction,
+        "sde": {"T": sde.T, "schedule": sde.schedule, "max_sigma": sde.max_sigma, "eps": sde.eps},
+        "structure": structure,
+    }
+
+
+def load_network(path: str | Path, kind: Kind | None = None, weights: Weights = "ema") -> LoadedNetwork:
+    """Load a network from our checkpoint or from a released file, on the CPU, in evaluation mode.
+
+    Args:
+        kind: which network it must be; None takes any.
+        weights: of our checkpoints, the moving average (where there is one) or the raw weights.
+
+    Raises UserError naming the file where it is of another network, or entries are missing, unexpected or misshapen.
+    """
+    path = Path(path).expanduser()
+    content = read_checkpoint(path)
+    if content.get("format") == FORMAT:
+        loaded = _load_ours(path, content, weights)
+    else:
+        loaded = _load_released(path, content)
+    if kind is not None and loaded.kind != kind:
+        raise UserError(f"the checkpoint {path} is of the {loaded.kind} network, not of the {kind} network: give the right file")
+    loaded.network.eval().requires_grad_(False)
+    return loaded
+
+
+def export_released(network: nn.Module) -> dict[str, Tensor]:
+    """The network's weights under their released names."""
+    state = network.state_dict()
+    return {released: state[ours].clone() for ours, released in released_names(network).items()}
+
+
+def save_released(path: Path, network: nn.Module) -> None:
+    """Write a network as a file of the released form."""
+    write_checkpoint(path, export_released(network))
+
+
+def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
+    if content.get("version") != VERSION:
+        raise UserError(f"the checkpoint {path} is of version {content.get('version')}, this program reads version {VERSION}")
+    try:
+        kind, architecture, sde = content["kind"], content["architecture"], content["sde"]
+        state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
+        network = _on_meta(kind, architecture)
+        recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
+        _ = sde["T"] + 1
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({error!r})") from None
+    _fill(path, network, state, {name: name for name in network.state_dict()})
+    return LoadedNetwork(kind, network, path, released=False, sde=sde, **recorded)
+
+
+def _load_released(path: Path, content: dict) -> LoadedNetwork:
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    state = strip_module(tensors)
+    try:
+        found = detect(state) if len(tensors) == len(content) else None
+        network = _on_meta(*found) if found else None
+    except (IndexError, ValueError, RuntimeError):
+        network = None
+    if network is None:
+        first = ", ".join(map(str, list(content)[:3]))
+        raise UserError(f"the checkpoint {path} is not of this method: its entries ({first}, ...) are neither ours nor the release's")
+    _fill(path, network, state, released_names(network))
+    return LoadedNetwork(found[0], network, path, released=True)
+
+
+def _on_meta(kind: Kind, architecture: dict) -> nn.Module:
+    """Build a network without memory, so that shapes are compared before anything is allocated."""
+    if kind not in KINDS:
+        raise ValueError(f"unknown network {kind!r}")
+    with torch.device("meta"):
+        return build_network(kind, architecture)
+
+
+def _fill(path: Path, network: nn.Module, state: dict[str, Tensor], names: dict[str, str]) -> None:
+    """Give the network the weights found under `names`, as float32."""
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors")
+    expected = {names[ours]: value for ours, value in network.state_dict().items()}
+    difference = compare_entries(expected, state)
+    if difference:
+        raise UserError(f"the checkpoint {path} does not fit the {type(network).__name__} that it seems to be: {difference}")
+    values = {ours: state[name].float().contiguous() for ours, name in names.items()}
+    broken = next((names[ours] for ours, value in values.items() if not value.isfinite().all()), None)
+    if broken:
+        raise UserError(f"the checkpoint {path} holds values that are not finite (in {broken}): use an older one")
+    network.load_state_dict(values, assign=True)

@@ -1,0 +1,15 @@
+"""Configuration: schema.py holds every option, parser.py reads YAML and overrides into it."""
+
+from strdiffusion.config.parser import load_config, save_config, to_dict
+from strdiffusion.config.schema import (
+    TestConfig,
+    TrainConfig,
+    TrainDiscriminatorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+)
+
+__all__ = [
+    "TestConfig", "TrainConfig", "TrainDiscriminatorConfig", "TrainStructureConfig", "TrainTextureConfig",
+    "load_config", "save_config", "to_dict",
+]  # fmt: skip

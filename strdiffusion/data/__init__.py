@@ -1,0 +1,25 @@
+"""Images, masks and structure maps for training and test.
+
+listing       finding image files, with an index file for large folders
+images        reading, writing, resizing and cropping images
+masks         reading, resizing and generating masks (inside the program: 1 = known, 0 = hole)
+mask_sources  where training masks are drawn from
+pairing       which mask file belongs to which image
+structure     gray and edge maps, the states of the structure process
+datasets      training samples by running number, and the sampler to resume them
+testset       test images with their masks
+tensors       arrays to tensors
+"""
+
+from strdiffusion.data.datasets import StepSampler, TrainingDataset
+from strdiffusion.data.images import read_image, write_image
+from strdiffusion.data.listing import default_index, find_images
+from strdiffusion.data.mask_sources import GeneratedMasks, MaskFolder, MaskSource
+from strdiffusion.data.masks import irregular_mask, read_mask
+from strdiffusion.data.pairing import pair_masks
+from strdiffusion.data.structure import edge_map, gray_map, structure_maps
+from strdiffusion.data.testset import TestDataset, TestItem
+
+__all__ = ["GeneratedMasks", "MaskFolder", "MaskSource", "StepSampler", "TestDataset", "TestItem", "TrainingDataset",
+           "default_index", "edge_map", "find_images", "gray_map", "irregular_mask", "pair_masks", "read_image",
+           "read_mask", "structure_maps", "write_image"]

@@ -1,0 +1,112 @@
+"""Training samples as a stream: every sample is a pure function of a seed and its running number.
+
+The test set lives in `testset`; its names are here too.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from strdiffusion.data.images import enlarge_to, read_image, resize_short_side
+from strdiffusion.data.listing import find_images
+from strdiffusion.data.mask_sources import MaskSource
+from strdiffusion.data.structure import EdgeSource, StructurePair, structure_maps
+from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.data.testset import TestDataset, TestItem
+from strdiffusion.errors import UserError
+
+__all__ = ["StepSampler", "TestDataset", "TestItem", "TrainingDataset"]
+
+# Keeps the order of epoch n apart from the crop, flips and mask of sample n.
+ORDER_STREAM = 1
+
+
+class TrainingDataset(Dataset):
+    """Random crops of the images of a folder, with a drawn mask and the structure maps.
+
+    `dataset[n]` takes any running number n = 0, 1, 2, ... and depends on (seed, n) and the files alone: not on
+    the number of workers, nor on the samples before it. Every len(dataset) numbers visit each image once.
+    It is a dict of float32 tensors, values in [0, 1]:
+    texture (3, size, size); structure (1, size, size), the full image's clean structure x0;
+    structure_mean (1, size, size), mu_x; mask (1, size, size), 1 = known.
+
+    size         side of the crop in pixels; smaller images are enlarged first
+    crop_from    if given, the shorter side is first brought to this many pixels (512 for Places2)
+    augment      random flips and 90-degree turns
+    index        index file of the folder, see `find_images`
+    files        take these image files instead of listing the folder
+    Raises UserError for an unusable folder or file.
+    """
+
+    def __init__(self, *, folder: str | os.PathLike, size: int, masks: MaskSource, pair: StructurePair,
+                 edge_source: EdgeSource, edge_sigma: float, seed: int, crop_from: int | None = None,
+                 augment: bool = True, index: str | os.PathLike | None = None, files: Sequence[Path] | None = None):
+        if crop_from is not None and crop_from < size:
+            raise UserError(f"crop_from {crop_from} is smaller than the crop's size {size}; give at least {size}")
+        if seed < 0:
+            raise UserError(f"seed {seed} is negative; give 0 or more")
+        paths = find_images(folder, index) if files is None else files
+        if len(paths) == 0:
+            raise UserError(f"no training image in the list of files for {folder}")
+        # One array of bytes: a list of millions of paths would be copied into every worker page by page.
+        self._paths = np.array([os.fsencode(path) for path in paths])
+        self.size, self.crop_from, self.augment, self.seed = size, crop_from, augment, seed
+        self.masks, self.pair, self.edge_source, self.edge_sigma = masks, pair, edge_source, edge_sigma
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        """The number of images; sample numbers go on beyond it."""
+        return len(self._paths)
+
+    def path(self, n: int) -> Path:
+        """The image file of sample n."""
+        if n < 0:
+            raise IndexError(f"sample number {n} is negative")
+        epoch, position = divmod(n, len(self))
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch, ORDER_STREAM])
+            self._order = epoch, rng.permutation(len(self))
+        return Path(os.fsdecode(self._paths[self._order[1][position]]))
+
+    def __getitem__(self, n: int) -> dict[str, torch.Tensor]:
+        image = read_image(self.path(n))
+        rng = np.random.default_rng([self.seed, n])
+        image = enlarge_to(image, self.size) if self.crop_from is None else resize_short_side(image, self.crop_from)
+        image = random_crop(rng, image, self.size)
+        if self.augment:
+            image = random_turn(rng, image)
+        image = np.ascontiguousarray(image)
+        known = self.masks.draw(rng, self.size, self.size)
+        x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma)
+        return sample_tensors(image, known, x0, mean)
+
+
+def random_crop(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:
+    """A random (size, size) part of `image` (H, W, 3), all positions equally likely."""
+    top = rng.integers(0, image.shape[0] - size + 1)
+    left = rng.integers(0, image.shape[1] - size + 1)
+    return image[top:top + size, left:left + size]
+
+
+def random_turn(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """`image` (H, W, 3) turned by 0 to 3 quarter turns, then mirrored or not: all 8 equally likely."""
+    turns, mirror = rng.integers(0, 4), rng.integers(0, 2)
+    image = np.rot90(image, turns)
+    return image[:, ::-1] if mirror else image
+
+
+class StepSampler(Sampler[int]):
+    """Sample numbers without end, for training step `step` on: step * batch_size, and so on by one."""
+
+    def __init__(self, step: int, batch_size: int):
+        self.start = step * batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        n = self.start
+        while True:
+            yield n
+            n += 1

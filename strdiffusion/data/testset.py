@@ -1,0 +1,182 @@
+"""Test images with their masks, by number: names, paths and tensors, for evaluation and inpainting."""
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, read_image, resize_image
+from strdiffusion.data.listing import find_images
+from strdiffusion.data.masks import (Polarity, check_hole_share, hole_share, irregular_mask, other_polarity, read_mask,
+                                     resize_mask, sampled_hole_shares, stable_hash, warn_if_inverted)
+from strdiffusion.data.pairing import Pairing, pair_masks
+from strdiffusion.data.structure import EdgeSource, StructurePair, check_edge_source, structure_maps
+from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Fit = Literal["resize", "center_crop", "none"]
+
+
+@dataclass(frozen=True)
+class TestItem:
+    """One test image. Tensors are float32, values in [0, 1], as in `TrainingDataset`; H, W may differ by item."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    name: str  # relative path with "/", without suffix unless two images would share the name
+    image_path: Path
+    mask_path: Path | str  # a text beginning with "generated:" where there is no file
+    texture: torch.Tensor  # (3, H, W); zero in the hole if there is no ground truth
+    structure: torch.Tensor  # (1, H, W), x0
+    structure_mean: torch.Tensor  # (1, H, W), mu_x
+    mask: torch.Tensor  # (1, H, W), 1 = known
+    hole_share: float  # in (0, 1)
+
+
+class TestDataset(Dataset):
+    """The images of a folder in sorted order, each with its mask; item i is a `TestItem`.
+
+    images, masks  folders; without a folder of masks they are generated, seeded by `seed` and the image's name
+    pairing        which mask file goes with which image, see `pair_masks`
+    polarity       what white means in mask files
+    size, fit      "resize": to size x size. "center_crop": the shorter side enlarged to size where it is below,
+                   then the middle size x size; a mask file of that size is used as it is. "none": as it is
+    hole_share     range for generated masks
+    ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing
+    index          index file of the image folder, see `find_images`
+    limit          take the first so many images only
+    Raises UserError for unusable folders, files, pairs and options.
+    """
+
+    __test__ = False
+
+    def __init__(self, *, images: str | os.PathLike, masks: str | os.PathLike | None, pairing: Pairing,
+                 polarity: Polarity, seed: int, size: int | None, fit: Fit, hole_share: tuple[float, float],
+                 pair: StructurePair, edge_source: EdgeSource, edge_sigma: float, ground_truth: bool = True,
+                 index: str | os.PathLike | None = None, limit: int | None = None):
+        if fit not in get_args(Fit):
+            raise ValueError(f"unknown fit {fit!r}")
+        if fit != "none" and size is None:
+            raise UserError(f"fit {fit} needs a size in pixels; give one, or use fit none")
+        if limit is not None and limit < 1:
+            raise UserError(f"limit {limit} leaves no image; give at least 1")
+        check_edge_source(pair, edge_source, ground_truth)
+        self.size, self.fit, self.polarity, self.seed, self.hole_share = size, fit, polarity, seed, hole_share
+        self.pair, self.edge_source, self.edge_sigma, self.ground_truth = pair, edge_source, edge_sigma, ground_truth
+        files = find_images(images, index)
+        self.names = item_names(files, Path(images))[:limit]
+        self.files = files[:limit]
+        self.mask_files: list[Path] | None = None
+        self._told_resized = False
+        if masks is None:
+            check_hole_share(hole_share)
+        else:
+            mask_files = find_images(masks)
+            if pairing == "order":
+                mask_files = mask_files[:limit]
+            self.mask_files = pair_masks(self.files, mask_files, pairing, seed, Path(images), Path(masks))
+            warn_if_inverted(sampled_hole_shares(self.mask_files, polarity), polarity)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> TestItem:
+        path, mask_path, name = self.files[i], self.mask_path(i), self.names[i]
+        image = read_image(path)
+        if self.mask_files is None:
+            image = fit_image(image, self.size, self.fit)
+            rng = np.random.default_rng(stable_hash(f"{self.seed}:{name}"))
+            known = irregular_mask(rng, *image.shape[:2], self.hole_share)
+        else:
+            native = image.shape[:2]
+            known = self._read_mask(mask_path, path, native)
+            if not self.ground_truth:
+                image = hide_hole(image, known, self.size, self.fit)
+            image = fit_image(image, self.size, self.fit)
+            known = fit_mask(known, native, self.size, self.fit)
+        share = hole_share(known)
+        if not 0 < share < 1:
+            raise UserError(self._useless_mask(mask_path, path, share))
+        if not self.ground_truth:
+            image = image * known[..., None]
+        x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma, self.ground_truth)
+        return TestItem(name=name, image_path=path, mask_path=mask_path, hole_share=share,
+                        **sample_tensors(image, known, x0, mean))
+
+    def mask_path(self, i: int) -> Path | str:
+        """The mask file of item i, or how its mask is generated."""
+        if self.mask_files is None:
+            return f"generated:seed={self.seed}:share={self.hole_share[0]}-{self.hole_share[1]}"
+        return self.mask_files[i]
+
+    def _read_mask(self, path: Path, image_path: Path, native: tuple[int, int]) -> np.ndarray:
+        """The mask at `path`, with a notice if it does not fit its image of (height, width) `native`."""
+        known = read_mask(path, self.polarity)
+        fits = known.shape == native or self.fit != "none" and known.shape == (self.size, self.size)
+        if not fits and not self._told_resized:
+            self._told_resized = True
+            log.warning("mask %s has %dx%d pixels but image %s has %dx%d (height x width): masks of another size are "
+                        "resized to their image", path, *known.shape, image_path, *native)
+        return known
+
+    def _useless_mask(self, mask_path: Path | str, path: Path, share: float) -> str:
+        where = f"mask {mask_path} of image {path} (fit {self.fit})"
+        if share == 0:
+            return f"{where} has no hole, so there is nothing to inpaint; replace the mask or remove the image"
+        return (f"{where} has no known pixel; replace the mask, or if the masks are inverted set "
+                f"data.masks.polarity={other_polarity(self.polarity)}")
+
+
+def item_names(files: list[Path], folder: Path) -> list[str]:
+    """A distinct name for each of `files`: the path below `folder` without suffix, with it where two would agree."""
+    full = [path.relative_to(folder).as_posix() for path in files]
+    short = [os.path.splitext(name)[0] for name in full]
+    times = Counter(short)
+    names = [name if times[name] == 1 else whole for name, whole in zip(short, full)]
+    return names if len(set(names)) == len(names) else full
+
+
+def fit_image(image: np.ndarray, size: int | None, fit: Fit) -> np.ndarray:
+    """`image` (H, W, 3) brought to (size, size, 3) in the way `fit`, see `TestDataset`."""
+    if fit == "resize":
+        return resize_image(image, size, size)
+    if fit == "center_crop":
+        return center_crop(enlarge_to(image, size), size, size)
+    return image
+
+
+def fit_mask(known: np.ndarray, native: tuple[int, int], size: int | None, fit: Fit) -> np.ndarray:
+    """The mask known (h, w) brought to the pixels of its fitted image, which was `native` (height, width) before."""
+    if fit == "none":
+        return resize_mask(known, *native)
+    if fit == "resize" or known.shape == (size, size):
+        return resize_mask(known, size, size)
+    return center_crop(resize_mask(known, *enlarged_size(*native, size)), size, size)
+
+
+def hide_hole(image: np.ndarray, known: np.ndarray, size: int | None, fit: Fit) -> np.ndarray:
+    """`image` (H, W, 3) with the hole filled from the nearest known pixels if `fit` is going to resize it.
+
+    Interpolation would spread the hole's content into known pixels otherwise. The mask known (h, w) may have
+    another size; every pixel that it covers in part counts as hole.
+    """
+    native = image.shape[:2]
+    target = {"resize": (size, size), "none": native}.get(fit) or enlarged_size(*native, size)
+    cropped_mask = fit == "center_crop" and known.shape == (size, size)  # says nothing about the uncropped image
+    if target == native or cropped_mask:
+        return image
+    from scipy.ndimage import distance_transform_edt
+
+    seen = resize_image(known, *native) > 0.999
+    if not seen.any():
+        return np.zeros_like(image)
+    nearest = distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    return image[tuple(nearest)]

@@ -1,0 +1,15 @@
+"""Which device to compute on."""
+
+import torch
+
+from strdiffusion.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of an option `auto`, `cuda`, `mps` or `cpu`; auto takes the first of these that is there."""
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there()))
+    if not available[name]():
+        raise UserError(f"device={name} is not available on this machine: use device=auto or device=cpu")
+    return torch.device(name)

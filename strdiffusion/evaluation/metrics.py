@@ -1,0 +1,34 @@
+"""Image metrics, by scikit-image: on values in [0,1] (data range 1), of the whole image or of the hole alone."""
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+SSIM_WINDOW = 11  # of a Gaussian with sigma 1.5
+
+
+def psnr(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of image (H,W,C) against truth; over the pixels of hole (H,W) bool if given.
+
+    Infinite where they are equal, nan where the hole is empty.
+    """
+    error = np.square(image.astype(np.float64) - truth.astype(np.float64))
+    if hole is not None:
+        error = error[hole]
+    if error.size == 0:
+        return float("nan")
+    mse = error.mean()
+    return float("inf") if mse == 0 else float(-10 * np.log10(mse))
+
+
+def ssim(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
+    """Structural similarity of image (H,W,C) and truth (Gaussian window, sigma 1.5, population covariance).
+
+    With hole (H,W) bool, the mean of the similarity map over the hole's pixels. nan for images below 11 pixels a side.
+    """
+    if min(image.shape[:2]) < SSIM_WINDOW or (hole is not None and not hole.any()):
+        return float("nan")
+    mean, similarity = structural_similarity(
+        truth.astype(np.float64), image.astype(np.float64), data_range=1.0, channel_axis=-1,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    return float(mean) if hole is None else float(similarity[hole].mean())

@@ -1,0 +1,79 @@
+"""Results as a CSV with a row per image, and their summary by hole share."""
+
+import csv
+import math
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from strdiffusion.errors import UserError
+
+BUCKETS = [(low / 100, (low + 10) / 100) for low in range(0, 60, 10)] + [(0.6, 1.0)]
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One image. PSNR in dB, SSIM in [-1,1], of the whole image and of the hole; None without ground truth.
+
+    masked_hole_*: the same of the masked input, whose hole is black. seconds: the batch's time divided by its images.
+    """
+
+    image: str
+    mask: str
+    hole_share: float
+    psnr: float | None = None
+    ssim: float | None = None
+    hole_psnr: float | None = None
+    hole_ssim: float | None = None
+    masked_hole_psnr: float | None = None
+    masked_hole_ssim: float | None = None
+    seconds: float = 0.0
+    texture_evaluations: int = 0
+    structure_evaluations: int = 0
+    discriminator_evaluations: int = 0
+
+
+def write_rows(rows: list[ResultRow], path: Path) -> None:
+    """Write the rows as CSV, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(ResultRow)])
+            writer.writeheader()
+            writer.writerows({k: _cell(v) for k, v in asdict(row).items()} for row in rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def summary_table(rows: list[ResultRow]) -> str:
+    """A Markdown table with a line per hole share that occurs, and one for all images."""
+    titles = ["holes", "images", "PSNR", "SSIM", "hole PSNR", "(masked input)", "hole SSIM", "(masked input)", "s/image", "evaluations T/S/D"]
+    lines = []
+    for low, high in BUCKETS:
+        inside = [row for row in rows if low < row.hole_share <= high]
+        if inside:
+            lines.append([f"{low * 100:.0f}-{high * 100:.0f} %", *_averages(inside)])
+    lines.append(["all", *_averages(rows)])
+    widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
+    rule = ["-" * width for width in widths]
+    return "\n".join("| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in [titles, rule, *lines])
+
+
+def _averages(rows: list[ResultRow]) -> list[str]:
+    cells = [str(len(rows))]
+    for name, digits in [("psnr", 2), ("ssim", 3), ("hole_psnr", 2), ("masked_hole_psnr", 2), ("hole_ssim", 3), ("masked_hole_ssim", 3), ("seconds", 2)]:
+        cells.append(_mean_text([getattr(row, name) for row in rows], digits))
+    evaluations = [_mean_text([getattr(row, f"{network}_evaluations") for row in rows], 0) for network in ("texture", "structure", "discriminator")]
+    return [*cells, "/".join(evaluations)]
+
+
+def _mean_text(values: list[float | None], digits: int) -> str:
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    return f"{sum(known) / len(known):.{digits}f}" if known else "n/a"
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else value

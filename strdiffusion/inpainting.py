@@ -1,0 +1,94 @@
+"""The whole method on a batch of images: three networks and a sampler behind one call."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from strdiffusion.checkpoints import LoadedNetwork, load_network
+from strdiffusion.config.schema import CheckpointsConfig, SamplerConfig, TestConfig
+from strdiffusion.denoiser import Denoiser
+from strdiffusion.device import choose_device
+from strdiffusion.errors import UserError
+from strdiffusion.networks import Kind
+from strdiffusion.samplers import (
+    Known,
+    Models,
+    Sample,
+    SeededNoise,
+    sample_guided,
+    sample_paper,
+    sample_released,
+    sample_repaint,
+    sample_unguided,
+)
+from strdiffusion.samplers.trace import Callback
+from strdiffusion.sde import MeanRevertingSDE
+
+
+class Inpainter:
+    """Inpaint batches as a test configuration says.
+
+    Loading raises UserError where a checkpoint does not fit the configuration (T, schedule, structure maps, widths, guidance).
+    """
+
+    def __init__(self, config: TestConfig):
+        self.config = config
+        self.device = choose_device(config.device)
+        self.sde = MeanRevertingSDE(**vars(config.sde))
+        sampler, paths = config.sampler, config.checkpoints
+        texture = self._load(paths.texture, "texture")
+        if texture.network.guided != sampler.guidance:
+            has = "has" if texture.network.guided else "has no"
+            raise UserError(
+                f"the checkpoint {texture.path} {has} SPADE blocks, so sampler.guidance must be {str(texture.network.guided).lower()}"
+            )
+        structure = self._load(paths.structure, "structure") if sampler.guidance else None
+        scored = sampler.resampling in ("released", "paper")
+        discriminator = self._load(paths.discriminator, "discriminator") if scored else None
+        self.models = Models(
+            texture=self._denoiser(texture),
+            structure=self._denoiser(structure) if structure else None,
+            discriminator=discriminator.network if discriminator else None,
+            step=sampler.step,
+        )
+
+    def __call__(self, known: Known, seeds: Sequence[int], callback: Callback | None = None) -> Sample:
+        """Inpaint a batch; each image has its own seed, and gets the same result in any batch. Results are on the device."""
+        known = Known(*(v.to(self.device) for v in (known.texture, known.structure, known.structure_mean, known.mask)))
+        sampler = self.config.sampler
+        samplers = {
+            "none": sample_guided if sampler.guidance else sample_unguided,
+            "released": sample_released,
+            "paper": sample_paper,
+            "repaint": sample_repaint,
+        }
+        options = {} if sampler.resampling == "none" else vars(getattr(sampler, sampler.resampling))
+        return samplers[sampler.resampling](self.models, known, SeededNoise(seeds), callback, **options)
+
+    def _load(self, path: str, kind: Kind) -> LoadedNetwork:
+        loaded = load_network(path, kind, self.config.checkpoints.weights)
+        require_fit(loaded, self.config)
+        loaded.network.to(self.device, memory_format=torch.channels_last)
+        return loaded
+
+    def _denoiser(self, loaded: LoadedNetwork) -> Denoiser:
+        return Denoiser(loaded.network, self.sde, loaded.prediction, self.config.precision)
+
+
+def require_fit(loaded: LoadedNetwork, config: TestConfig) -> None:
+    """Raise UserError where a checkpoint records other settings than the configuration has. Released files record none."""
+    for key, value in (loaded.sde or {}).items():
+        wanted = getattr(config.sde, key)
+        if value != wanted:
+            raise UserError(f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: set sde.{key}={value}")
+    if loaded.structure is not None and loaded.structure["pair"] != config.structure.pair:
+        pair = loaded.structure["pair"]
+        raise UserError(f"the checkpoint {loaded.path} was trained with structure.pair={pair}, not {config.structure.pair}: set structure.pair={pair}")
+    expected = config.checkpoints
+    widths = {"width": expected.discriminator_width} if loaded.kind == "discriminator" else {"width": expected.width, "depth": expected.depth}
+    for name, wanted in widths.items():
+        found = getattr(loaded.network, name)
+        if wanted is not None and wanted != found:
+            key = f"checkpoints.{'discriminator_' if loaded.kind == 'discriminator' else ''}{name}"
+            raise UserError(f"the checkpoint {loaded.path} has {name} {found}, the configuration expects {key}={wanted}: give another file or change the key")

@@ -1,0 +1,49 @@
+"""The data of a training, from its configuration."""
+
+from pathlib import Path
+
+import torch
+
+from strdiffusion.config import TrainConfig
+from strdiffusion.config.schema import MaskConfig
+from strdiffusion.data import GeneratedMasks, MaskFolder, MaskSource, TestDataset, TestItem, TrainingDataset, default_index
+from strdiffusion.objectives import Batch
+
+
+def index_file(index: str | None, folder: str) -> Path | None:
+    """Where the index of a folder lies: "auto" in the cache folder, null nowhere."""
+    return default_index(folder) if index == "auto" else (Path(index).expanduser() if index else None)
+
+
+def mask_source(masks: MaskConfig) -> MaskSource:
+    return MaskFolder(masks.folder, masks.polarity, default_index(masks.folder)) if masks.folder else GeneratedMasks(masks.hole_share)
+
+
+def training_dataset(config: TrainConfig) -> TrainingDataset:
+    """The stream of training samples."""
+    data = config.data
+    return TrainingDataset(
+        folder=data.images, size=data.size, masks=mask_source(data.masks), seed=config.seed, crop_from=data.crop_from,
+        augment=data.augment, index=index_file(data.index, data.images), **vars(config.structure),
+    )  # fmt: skip
+
+
+def validation_batches(config: TrainConfig) -> list[Batch]:
+    """The held-out images in batches of the training's size, each image with the same mask in every run."""
+    validation = config.validation
+    if validation.images is None:
+        return []
+    dataset = TestDataset(
+        images=validation.images, masks=validation.masks.folder, pairing="seeded", polarity=validation.masks.polarity,
+        seed=config.seed, size=config.data.size, fit="center_crop", hole_share=validation.masks.hole_share,
+        index=index_file(validation.index, validation.images), limit=validation.loss_images, **vars(config.structure),
+    )  # fmt: skip
+    items = [dataset[i] for i in range(len(dataset))]
+    size = max(config.training.batch_size, config.validation.samples)
+    return [collate(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def collate(items: list[TestItem]) -> Batch:
+    """Stack items of one size."""
+    names = ("texture", "structure", "structure_mean", "mask")
+    return Batch(*(torch.stack([getattr(item, name) for item in items]) for name in names))

@@ -1,0 +1,162 @@
+"""One training loop for the three networks (spec sec. 6). What differs between them is a `Task`."""
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from strdiffusion.config import TrainConfig, save_config
+from strdiffusion.data import StepSampler
+from strdiffusion.device import choose_device
+from strdiffusion.errors import UserError
+from strdiffusion.objectives import Batch
+from strdiffusion.output import claim_output_folder
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.training.data import training_dataset, validation_batches
+from strdiffusion.training.ema import EMA
+from strdiffusion.training.state import TrainingState
+from strdiffusion.training.tasks import TASKS, Draw, Task
+
+log = logging.getLogger(__name__)
+
+MAX_BAD_STEPS = 20  # non-finite losses in a row
+FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
+
+
+def train(kind: str, config: TrainConfig) -> Path:
+    """Train the network `kind` as configured; returns the newest checkpoint. Raises UserError for what the user can mend."""
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    sde = MeanRevertingSDE(**vars(config.sde))
+    task: Task = TASKS[kind](config, sde)
+    dataset = training_dataset(config)
+    validation = validation_batches(config)
+
+    folder = claim_output_folder(config.output, config.resume != "none", "continue with resume=auto, or set another output=FOLDER")
+    task.network.to(device, memory_format=torch.channels_last)
+    state = TrainingState(folder, task, sde, config, device)
+    state.resume(config.resume)
+    save_config(config, folder / "config.yml")
+    parameters = sum(p.numel() for p in task.network.parameters())
+    log.info("%s network: %.2f M parameters, %d images, %s, output %s", kind, parameters / 1e6, len(dataset), device, folder)
+
+    loader = DataLoader(
+        dataset, batch_size=config.training.batch_size, sampler=StepSampler(state.step, config.training.batch_size),
+        num_workers=config.data.workers, persistent_workers=False, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    Loop(task, config, state, validation, device).run(loader)
+    return state.latest
+
+
+class Loop:
+    """The iterations of one training: step, log, validate, save."""
+
+    def __init__(self, task: Task, config: TrainConfig, state: TrainingState, validation: list[Batch], device: torch.device):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.task, self.config, self.state, self.device = task, config, state, device
+        self.validation = validation
+        self.board = SummaryWriter(str(state.folder / "tensorboard"), purge_step=state.step or None)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.bad_steps = 0
+
+    def run(self, loader: DataLoader) -> None:
+        options, state = self.config.training, self.state
+        if state.step >= options.iterations:
+            log.info("nothing to do: %s is at iteration %d of %d", state.latest, state.step, options.iterations)
+            return
+        started = time.monotonic()
+        bar = tqdm(total=options.iterations, initial=state.step, unit="it", desc=self.task.kind, smoothing=0.05, mininterval=1)
+        if state.step == 0:
+            self.validate()
+        for sample in loader:
+            scalars = self.train_step(Batch(**sample).to(self.device))
+            bar.update(1)
+            if state.step % options.log_every == 0:
+                self.log("train", scalars | {"learning_rate": torch.tensor(state.optimizer.param_groups[0]["lr"])})
+                bar.set_postfix(loss=f"{scalars['loss'].item():.4f}")
+            out_of_time = options.max_minutes is not None and time.monotonic() - started > 60 * options.max_minutes
+            last = state.step >= options.iterations or out_of_time
+            if state.step % self.config.validation.every == 0 or last:
+                self.validate()
+            if state.step % options.save_every == 0 or last:
+                state.save()
+            if last:
+                if out_of_time and state.step < options.iterations:
+                    log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
+                break
+        bar.close()
+        self.board.close()
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One iteration: t uniform in 2..T per image, loss, gradient step, moving average."""
+        state, network = self.state, self.task.network.train()
+        generator, draw = step_noise(self.config.seed, state.step, self.device)
+        t = torch.randint(FIRST_T, self.config.sde.T + 1, (len(batch.mask),), generator=generator)
+        loss, scalars = self.task.loss(network, batch, t, draw)
+
+        state.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(state.optimizer)
+        limit = self.config.training.clip_gradient
+        norm = nn.utils.clip_grad_norm_(network.parameters(), limit if limit is not None else math.inf)
+        finite = bool(torch.isfinite(loss + norm))
+        if finite or self.scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
+            self.scaler.step(state.optimizer)
+            self.scaler.update()
+        if finite:
+            state.ema.update(network)
+            self.bad_steps = 0
+        else:
+            self.count_bad_step(loss)
+        state.scheduler.step()
+        state.step += 1
+        return {"loss": loss.detach(), "gradient_norm": norm} | {k: v.detach() for k, v in scalars.items()}
+
+    def count_bad_step(self, loss: Tensor) -> None:
+        """Loss or gradient were not finite, and the weights were left alone; stop where that does not end."""
+        self.bad_steps += 1
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise UserError(
+                f"the loss or its gradient was not finite {MAX_BAD_STEPS} times in a row (iteration {self.state.step}, loss {loss.item()}): "
+                f"try a lower training.learning_rate or training.clip_gradient=1, and resume=auto from {self.state.latest or 'the start'}"
+            )
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Loss at fixed times and noise, and PSNR/SSIM of samples, of the moving average on held-out images."""
+        if not self.validation:
+            return
+        network, T = self.state.ema.network, self.config.sde.T
+        totals: dict[str, float] = {}
+        for i, batch in enumerate(self.validation):
+            _, draw = step_noise(self.config.seed, i, self.device)
+            t = torch.linspace(FIRST_T, T, len(batch.mask) + 2)[1:-1].round().long()
+            loss, scalars = self.task.loss(network, batch.to(self.device), t, draw)
+            for name, value in ({"loss": loss} | scalars).items():
+                totals[name] = totals.get(name, 0.0) + value.item() / len(self.validation)
+        count = self.config.validation.samples
+        if count:
+            result = self.task.sample(network, self.validation[0].first(count).to(self.device), self.config.seed)
+            totals |= result.scalars
+            for name, pictures in result.pictures.items():
+                self.board.add_images(f"validation/{name}", pictures, self.state.step)
+        self.log("validation", {k: torch.tensor(v) for k, v in totals.items()})
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in totals.items())
+        tqdm.write(f"validation at {self.state.step}: {numbers}")
+
+    def log(self, group: str, scalars: dict[str, Tensor]) -> None:
+        for name, value in scalars.items():
+            self.board.add_scalar(f"{group}/{name}", value.item(), self.state.step)
+
+
+def step_noise(seed: int, step: int, device: torch.device) -> tuple[torch.Generator, Draw]:
+    """A generator for the times of a step (CPU) and a function that draws its noise; both depend on (seed, step) alone."""
+    times = torch.Generator().manual_seed(((seed << 40) + 2 * step) % 2**63)
+    noise = torch.Generator(device).manual_seed(((seed << 40) + 2 * step + 1) % 2**63)
+    return times, lambda like: torch.randn(like.shape, generator=noise, device=device, dtype=like.dtype)

@@ -1,0 +1,162 @@
+"""The three trainings as the loop sees them: a network, its loss on a batch, and how it is validated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from strdiffusion.checkpoints import load_network
+from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.denoiser import Denoiser, autocast
+from strdiffusion.errors import UserError
+from strdiffusion.evaluation.metrics import psnr, ssim
+from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
+from strdiffusion.objectives import Batch, denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
+from strdiffusion.samplers import Known, Models, SeededNoise, sample_guided, sample_structure, sample_unguided
+from strdiffusion.sde import MeanRevertingSDE
+
+Draw = Callable[[Tensor], Tensor]  # standard normal noise like a tensor
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Numbers to log and pictures (B,3,H,W) to show."""
+
+    scalars: dict[str, float]
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """What the training loop needs. `loss` returns the loss to minimise and further numbers to log."""
+
+    kind: Kind
+    network: nn.Module
+    prediction: str
+
+    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation: ...
+
+
+class OracleStructure:
+    """A structure denoiser that knows the truth: its noise is the one that leads to x0. For validating the texture alone."""
+
+    def __init__(self, sde: MeanRevertingSDE, x0: Tensor):
+        self.sde, self.x0 = sde, x0
+
+    def noise(self, x: Tensor, mu: Tensor, t: int) -> Tensor:
+        return self.sde.predict_noise(x, mu, self.x0, t)
+
+
+class StructureTask:
+    """Train the structure network (spec sec. 6.1)."""
+
+    kind: Kind = "structure"
+
+    def __init__(self, config: TrainStructureConfig, sde: MeanRevertingSDE):
+        net = config.network
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.network = UNet(1, net.width, net.depth, net.attention)
+
+    def denoiser(self, network: nn.Module) -> Denoiser:
+        return Denoiser(network, self.sde, self.prediction, self.config.precision)
+
+    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        options = self.config.objective
+        result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on)
+        return result.loss, {}
+
+    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
+        noise = SeededNoise(range(seed, seed + len(batch.mask)))
+        x = sample_structure(Models(structure=self.denoiser(network)), as_known(batch), noise).structure
+        grid = side_by_side(batch.structure_mean, x, batch.structure)
+        return Validation(compare(x, batch.structure, batch.mask), {"edges_result_truth": grid.expand(-1, 3, -1, -1)})
+
+
+class TextureTask:
+    """Train the texture network (spec sec. 6.2); with guidance "none" it is plain IR-SDE."""
+
+    kind: Kind = "texture"
+
+    def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
+        net, objective = config.network, config.objective
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.guided = objective.guidance != "none"
+        self.network = UNet(3, net.width, net.depth, net.attention, guided=self.guided)
+        self.structure: Denoiser | None = None
+        if objective.guidance == "denoised":
+            loaded = load_network(objective.structure_checkpoint, "structure")
+            if loaded.sde is not None and loaded.sde["T"] != sde.T:
+                raise UserError(f"{loaded.path} was trained with T={loaded.sde['T']}, this configuration has sde.T={sde.T}: make them equal")
+            self.structure = Denoiser(loaded.network, sde, loaded.prediction, config.precision)
+
+    def denoiser(self, network: nn.Module) -> Denoiser:
+        return Denoiser(network, self.sde, self.prediction, self.config.precision)
+
+    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        options = self.config.objective
+        noise = draw(batch.texture)
+        guide = self._guide(batch, t, draw) if self.guided else None
+        result = texture_loss(self.denoiser(network), batch, t, noise, guide, options.norm, options.loss_on)
+        return result.loss, {}
+
+    def _guide(self, batch: Batch, t: Tensor, draw: Draw) -> Tensor:
+        noise = draw(batch.structure)
+        if self.structure is None:
+            return structure_guide(self.sde, batch, t, noise)
+        self.structure.network.to(batch.mask.device)
+        return denoised_structure_guide(self.structure, batch, t, noise)
+
+    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
+        noise = SeededNoise(range(seed, seed + len(batch.mask)))
+        models = Models(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
+        y = (sample_guided if self.guided else sample_unguided)(models, as_known(batch), noise).texture
+        return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": side_by_side(batch.texture_mean, y, batch.texture)})
+
+
+class DiscriminatorTask:
+    """Train the correlation discriminator (spec sec. 6.3)."""
+
+    kind: Kind = "discriminator"
+    prediction = "noise"
+
+    def __init__(self, config: TrainDiscriminatorConfig, sde: MeanRevertingSDE):
+        self.sde, self.config = sde, config
+        self.network = CorrelationDiscriminator(config.network.width)
+
+    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        noise = draw(batch.texture)
+        guide = structure_guide(self.sde, batch, t, draw(batch.structure))
+        with autocast(batch.mask.device, self.config.precision):
+            d = discriminator_loss(network, self.sde, batch, t, noise, guide)
+        ranked = (d.real_scores > d.fake_scores).float().mean()
+        return d.loss, {"real": d.real, "fake": d.fake, "triplet": d.triplet, "ranked": ranked}
+
+    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
+        return Validation({})
+
+
+TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
+
+
+def as_known(batch: Batch) -> Known:
+    """What a sampler may know of a validation batch."""
+    return Known(batch.texture, batch.structure, batch.structure_mean, batch.mask)
+
+
+def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, float]:
+    """PSNR and SSIM of the whole images and of the holes, averaged over a batch (B,C,H,W)."""
+    rows = []
+    for image, reference, known in zip(result, truth, mask, strict=True):
+        a, b = (v.clamp(0, 1).permute(1, 2, 0).cpu().numpy() for v in (image, reference))
+        hole = known[0].cpu().numpy() < 0.5
+        rows.append([psnr(a, b), ssim(a, b), psnr(a, b, hole), ssim(a, b, hole)])
+    means = torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()
+    return dict(zip(("psnr", "ssim", "hole_psnr", "hole_ssim"), means, strict=True))
+
+
+def side_by_side(*images: Tensor) -> Tensor:
+    """Images (B,C,H,W) next to each other, clipped to [0,1]."""
+    return torch.cat(images, dim=3).clamp(0, 1)
