@@ -60,9 +60,8 @@ class MeanRevertingSDE:
 
         # The schedule itself is rounded to float32, as released, so that small t agree with weights trained there;
         # everything that follows from it is computed in float64.
-        theta = theta_schedule(schedule, T)
-        self.theta = theta.double()
-        self.theta_cumsum = (theta.cumsum(0) - theta[0]).double()
+        self.theta = theta_schedule(schedule, T).double()
+        self.theta_cumsum = self.theta.cumsum(0) - self.theta[0]
         self.dt = -math.log(eps) / self.theta_cumsum[-1].item()
         self.sigma = self.lambda_ * torch.sqrt(2 * self.theta)
         self.theta_bar = self.theta_cumsum * self.dt
@@ -75,7 +74,7 @@ class MeanRevertingSDE:
         theta, theta_bar = self.theta[1:], self.theta_bar
         A, B, C = torch.exp(-theta * self.dt), self.decay[1:], self.decay[:-1]
         if rounding == "released":
-            theta_cumsum = self.theta_cumsum.float()
+            theta_cumsum = self.theta.float().cumsum(0) - self.theta[0].float()
             A = torch.exp(-theta.float() * self.dt)
             B, C = torch.exp(-theta_cumsum[1:] * self.dt), torch.exp(-theta_cumsum[:-1] * self.dt)
             one_minus_A2, one_minus_B2, one_minus_C2 = 1 - A**2, 1 - B**2, 1 - C**2

@@ -1,8 +1,10 @@
 """Read and write checkpoint files. Files from others are untrusted: nothing in them is ever run."""
 
+import contextlib
 import os
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +37,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise UserError(f"the checkpoint {path} is not a checkpoint file, or is damaged: get it again") from None
     except PermissionError:
         raise UserError(f"the checkpoint {path} may not be read: check its permissions") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError):
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, struct.error):
         raise UserError(f"the checkpoint {path} is truncated or damaged: get it again, or use an older one") from None
     if not isinstance(content, Mapping):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not named weights: it is not one of this method")
@@ -56,7 +58,8 @@ def write_checkpoint(path: Path, content: dict) -> None:
     except RuntimeError as error:  # how torch reports a full disk
         raise UserError(f"the checkpoint {path} cannot be written: {' '.join(str(error).split())[:160]}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be what is wrong
+            temporary.unlink(missing_ok=True)
 
 
 def compare_entries(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from strdiffusion.sde import MeanRevertingSDE
 
 FORMAT = "strdiffusion"
 VERSION = 1
+SDE_OPTIONS = ("T", "schedule", "max_sigma", "eps")
 Weights = Literal["ema", "raw"]
 
 
@@ -41,7 +42,7 @@ def network_record(kind: Kind, network: nn.Module, sde: MeanRevertingSDE, struct
         "kind": kind,
         "architecture": network.architecture(),
         "prediction": prediction,
-        "sde": {"T": sde.T, "schedule": sde.schedule, "max_sigma": sde.max_sigma, "eps": sde.eps},
+        "sde": {name: getattr(sde, name) for name in SDE_OPTIONS},
         "structure": structure,
     }
 
@@ -67,6 +68,19 @@ def load_network(path: str | Path, kind: Kind | None = None, weights: Weights = 
     return loaded
 
 
+def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
+    """Raise UserError where a network was trained for another SDE or structure pair than the configuration's sections
+    `sde` and `structure` say. Released files do not record theirs, and pass.
+    """
+    for key, value in (loaded.sde or {}).items():
+        wanted = getattr(sde, key)
+        if value != wanted:
+            raise UserError(f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: set sde.{key}={value}")
+    if loaded.structure is not None and loaded.structure["pair"] != structure.pair:
+        pair = loaded.structure["pair"]
+        raise UserError(f"the checkpoint {loaded.path} was trained with structure.pair={pair}, not {structure.pair}: set structure.pair={pair}")
+
+
 def export_released(network: nn.Module) -> dict[str, Tensor]:
     """The network's weights under their released names."""
     state = network.state_dict()
@@ -86,7 +100,9 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
         state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
         network = _on_meta(kind, architecture)
         recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
-        _ = sde["T"] + 1
+        described = recorded["prediction"] in get_args(Prediction) and "pair" in recorded["structure"] and set(sde) == set(SDE_OPTIONS)
+        if not described:
+            raise ValueError("prediction, sde or structure is unknown")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({error!r})") from None
     _fill(path, network, state, {name: name for name in network.state_dict()})

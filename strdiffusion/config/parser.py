@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> dict:
         raise UserError(f"the configuration {path} does not exist: give an existing YAML file after -opt") from None
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
         raise UserError(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
         return {}
@@ -72,7 +72,7 @@ def set_override(tree: dict, override: str) -> None:
         raise UserError(f"the override {override!r} is not of the form key=value, for example training.batch_size=8")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"the value of the override {override!r} is not valid YAML: put it in quotes") from None
     *parents, leaf = key.split(".")
     for parent in parents:
@@ -146,7 +146,7 @@ def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             try:
                 number = float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 number = math.nan
             if math.isfinite(number):
                 return number
@@ -158,7 +158,8 @@ def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
         return int(number)
     names = {bool: "true or false", str: "text"}
     if not isinstance(value, hint):
-        raise UserError(f"{where}: {key} must be {names[hint]}, not {value!r}")
+        hint_text = "; put it in quotes" if hint is str and value is not None else ""
+        raise UserError(f"{where}: {key} must be {names[hint]}, not {value!r}{hint_text}")
     return value
 
 
@@ -175,7 +176,7 @@ def _in_range(value: Any, bounds: Range, where: str, key: str) -> Any:
     numbers = value if isinstance(value, list | tuple) else [value]
     for number in numbers:
         if number is not None and number not in bounds:
-            raise UserError(f"{where}: {key} must be {bounds}, not {number:g}")
+            raise UserError(f"{where}: {key} must be {bounds}, not {number}")
     return value
 
 

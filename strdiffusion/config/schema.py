@@ -16,6 +16,7 @@ from strdiffusion.sde import Schedule
 
 Positive = Annotated[int, Range(1)]
 Count = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Share = Annotated[float, Range(0, 1)]
 
@@ -141,7 +142,7 @@ class TrainConfig:
 
     data: TrainDataConfig
     output: str
-    seed: Count = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "fp32"
     resume: str = "none"
@@ -284,7 +285,7 @@ class TestConfig:
     checkpoints: CheckpointsConfig
     output: str
     overwrite: bool = False
-    seed: Count = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "fp32"
     batch_size: Positive = 8

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.config import TestConfig, save_config
 from strdiffusion.data import TestDataset, TestItem, write_image
@@ -46,7 +47,8 @@ def inpaint_folder(config: TestConfig) -> Path:
 
     problems: list[str] = []
     rows: list[ResultRow] = []
-    with tqdm(total=len(dataset), unit="image", desc="inpainting", bar_format=BAR_FORMAT, mininterval=0.5) as bar:
+    bar_options = {"total": len(dataset), "unit": "image", "desc": "inpainting", "bar_format": BAR_FORMAT, "mininterval": 0.5}
+    with tqdm(**bar_options) as bar, logging_redirect_tqdm():
         for items in batches(dataset, config.batch_size, inpainter.models.discriminator is not None, problems):
             rows.extend(inpaint_batch(inpainter, items, folder, bar))
             write_rows(rows, folder / "results.csv")

@@ -15,15 +15,18 @@ def index_file(index: str | None, folder: str) -> Path | None:
     return default_index(folder) if index == "auto" else (Path(index).expanduser() if index else None)
 
 
-def mask_source(masks: MaskConfig) -> MaskSource:
-    return MaskFolder(masks.folder, masks.polarity, default_index(masks.folder)) if masks.folder else GeneratedMasks(masks.hole_share)
+def mask_source(masks: MaskConfig, indexed: bool) -> MaskSource:
+    """Where training masks come from; an `indexed` folder is remembered in the cache folder."""
+    if masks.folder is None:
+        return GeneratedMasks(masks.hole_share)
+    return MaskFolder(masks.folder, masks.polarity, default_index(masks.folder) if indexed else None)
 
 
 def training_dataset(config: TrainConfig) -> TrainingDataset:
     """The stream of training samples."""
     data = config.data
     return TrainingDataset(
-        folder=data.images, size=data.size, masks=mask_source(data.masks), seed=config.seed, crop_from=data.crop_from,
+        folder=data.images, size=data.size, masks=mask_source(data.masks, data.index is not None), seed=config.seed, crop_from=data.crop_from,
         augment=data.augment, index=index_file(data.index, data.images), **vars(config.structure),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.config import TrainConfig, save_config
 from strdiffusion.data import StepSampler
@@ -70,8 +71,17 @@ class Loop:
         if state.step >= options.iterations:
             log.info("nothing to do: %s is at iteration %d of %d", state.latest, state.step, options.iterations)
             return
+        description = {"total": options.iterations, "initial": state.step, "unit": "it", "desc": self.task.kind}
+        try:
+            with tqdm(**description, smoothing=0.05, mininterval=1) as bar, logging_redirect_tqdm():
+                self.iterate(loader, bar)
+        finally:
+            self.board.close()
+
+    def iterate(self, loader: DataLoader, bar: tqdm) -> None:
+        """Train until the iterations are done or the time is up."""
+        options, state = self.config.training, self.state
         started = time.monotonic()
-        bar = tqdm(total=options.iterations, initial=state.step, unit="it", desc=self.task.kind, smoothing=0.05, mininterval=1)
         if state.step == 0:
             self.validate()
         for sample in loader:
@@ -90,8 +100,6 @@ class Loop:
                 if out_of_time and state.step < options.iterations:
                     log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
                 break
-        bar.close()
-        self.board.close()
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """One iteration: t uniform in 2..T per image, loss, gradient step, moving average."""

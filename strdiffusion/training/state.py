@@ -35,6 +35,10 @@ class TrainingState:
         """The newest checkpoint file of the folder."""
         return max(self.folder.glob("step_*.pt"), default=None)
 
+    def file_name(self) -> str:
+        """The name of a checkpoint of the present step."""
+        return f"step_{self.step:09d}.pt"
+
     def save(self) -> None:
         """Write step_N.pt, let latest.pt be the same file, and delete all but the newest `training.keep`."""
         structure = to_dict(self.config.structure)
@@ -48,7 +52,7 @@ class TrainingState:
             "rng": torch.get_rng_state(),
             "config": to_dict(self.config),
         }
-        path = self.folder / f"step_{self.step:09d}.pt"
+        path = self.folder / self.file_name()
         write_checkpoint(path, content)
         link = self.folder / "latest.pt"
         temporary = self.folder / ".latest.tmp"
@@ -66,7 +70,10 @@ class TrainingState:
         if which == "none":
             return
         if which != "auto":
+            newest = self.latest
             self._load(Path(which).expanduser(), read_checkpoint(which))
+            if newest is not None and newest.name > self.file_name():
+                raise UserError(f"the output folder {self.folder} holds later checkpoints ({newest.name}): set another output=FOLDER")
             return
         for path in sorted(self.folder.glob("step_*.pt"), reverse=True):
             try:
@@ -95,11 +102,20 @@ class TrainingState:
             self.ema.updates = content["ema_updates"]
             self.optimizer.load_state_dict(content["optimizer"])
             self.scheduler.load_state_dict(content["scheduler"])
+            self._set_rate()
             torch.set_rng_state(content["rng"])
             self.step = int(content["step"])
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({error!r})") from None
         log.info("resumed %s at iteration %d", path, self.step)
+
+    def _set_rate(self) -> None:
+        """Let learning rate and betas be those of the configuration, whatever a checkpoint had."""
+        options = self.config.training
+        self.scheduler.base_lrs = [options.learning_rate]
+        for group in self.optimizer.param_groups:
+            group["betas"], group["initial_lr"] = options.betas, options.learning_rate
+            group["lr"] = options.learning_rate * rate_factor(self.scheduler.last_epoch, options)
 
 
 def rate_factor(step: int, options: TrainingConfig) -> float:

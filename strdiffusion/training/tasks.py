@@ -7,10 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from strdiffusion.checkpoints import load_network
+from strdiffusion.checkpoints import load_network, require_same_process
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.denoiser import Denoiser, autocast
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
 from strdiffusion.objectives import Batch, denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
@@ -88,8 +87,7 @@ class TextureTask:
         self.structure: Denoiser | None = None
         if objective.guidance == "denoised":
             loaded = load_network(objective.structure_checkpoint, "structure")
-            if loaded.sde is not None and loaded.sde["T"] != sde.T:
-                raise UserError(f"{loaded.path} was trained with T={loaded.sde['T']}, this configuration has sde.T={sde.T}: make them equal")
+            require_same_process(loaded, config.sde, config.structure)
             self.structure = Denoiser(loaded.network, sde, loaded.prediction, config.precision)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
