@@ -222,6 +222,8 @@ class TestDataConfig:
     ground_truth: false where the holes are real, so that nothing in the hole may be looked at.
     """
 
+    __test__ = False
+
     images: str
     masks: TestMaskConfig = field(default_factory=TestMaskConfig)
     size: Annotated[int, Range(8)] = 256

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class SinusoidalEmbedding(nn.Module):
     """Sines, then cosines, of t at geometrically spaced frequencies (spec sec. 4).
 
-    t of shape (B,) becomes (B, width); width is even and at least 4.
+    t of shape (B,) becomes (B, width) in the floating-point type of t; width is even and at least 4.
     """
 
     def __init__(self, width: int):
@@ -20,12 +20,14 @@ class SinusoidalEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         half = self.width // 2
-        k = torch.arange(half, device=t.device, dtype=torch.float32)
-        angles = t.float()[:, None] * torch.exp(-math.log(1e4) / (half - 1) * k)  # (B,half)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B,width)
+        dtype = torch.promote_types(t.dtype, torch.float32)
+        k = torch.arange(half, device=t.device, dtype=dtype)
+        angles = t.to(dtype)[:, None] * torch.exp(-math.log(1e4) / (half - 1) * k)  # (B,half)
+        embedding = torch.cat([angles.sin(), angles.cos()], dim=1)  # (B,width)
+        return embedding.to(t.dtype) if t.is_floating_point() else embedding
 
 
 def batch_of_times(t: int | Tensor, like: Tensor) -> Tensor:
-    """Turn a number or a tensor (B,) into times (B,) on the device of the batch `like`."""
-    times = torch.as_tensor(t, device=like.device)
+    """Turn a number or a tensor (B,) into times (B,) on the device and in the dtype of the batch `like`."""
+    times = torch.as_tensor(t).to(device=like.device, dtype=like.dtype)
     return times.expand(like.shape[0])

@@ -1,0 +1,153 @@
+"""Networks: sizes, attention, guidance, the minibatch statistic, gradients (spec sec. 4, 5). Values are pinned by test_golden."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.networks.attention import HEAD_WIDTH, HEADS, LinearAttention
+from strdiffusion.networks.discriminator import halve, minibatch_deviation
+from strdiffusion.networks.embedding import SinusoidalEmbedding
+from strdiffusion.networks.spade import SpadeNorm
+from strdiffusion.networks.unet import pad_by_reflection
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_parameter_counts_at_full_size():
+    with torch.device("meta"):
+        texture, structure = UNet(3, 64, 4, "linear", guided=True), UNet(1, 64, 4, "linear")
+        assert parameters(texture) == 163_333_763
+        assert sum(parameters(level.spade) for level in texture.encoder) == 26_186_240
+        assert parameters(structure) == 137_133_825
+        assert parameters(CorrelationDiscriminator(64)) == 12_741_377
+        assert round(parameters(UNet(3, 64, 4, guided=True)) / 1e6, 2) == 161.32
+        assert round(parameters(UNet(1, 64, 4)) / 1e6, 2) == 135.12
+
+
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (1, 9), (3, 2), (7, 30), (33, 17)])
+@pytest.mark.parametrize(("attention", "guided"), [("none", False), ("linear", True)])
+def test_any_image_size(size, attention, guided):
+    torch.manual_seed(0)
+    net = UNet(3, 4, 3, attention, guided).eval()
+    x, S = torch.randn(2, 3, *size), torch.randn(2, 1, *size)
+    out = net(x, torch.zeros_like(x), 5, S if guided else None)
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+
+
+def test_padding_equals_one_reflection_where_that_is_possible():
+    x = torch.randn(2, 3, 13, 22)
+    assert torch.equal(pad_by_reflection(x, 8), F.pad(x, (0, 2, 0, 3), mode="reflect"))
+    assert pad_by_reflection(torch.randn(1, 1, 16, 8), 8).shape == (1, 1, 16, 8)
+    narrow = torch.arange(3.0).view(1, 1, 1, 3).expand(1, 1, 8, 3)
+    assert pad_by_reflection(narrow, 8)[0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+
+
+def test_linear_attention_against_explicit_loops():
+    torch.manual_seed(0)
+    block, h = LinearAttention(8).double(), torch.randn(1, 8, 3, 4, dtype=torch.float64)
+    torch.nn.init.normal_(block.norm.gain)
+    n = 12
+    flat = h.view(8, n)
+    mean, var = flat.mean(0), flat.var(0, unbiased=False)
+    normed = (flat - mean) / (var + 1e-5).sqrt() * block.norm.gain.view(8, 1)
+    qkv = block.qkv.weight.view(3 * HEADS * HEAD_WIDTH, 8) @ normed
+    outs = []
+    for head in range(HEADS):
+        q, k, v = (qkv[(i * HEADS + head) * HEAD_WIDTH :][:HEAD_WIDTH] for i in range(3))
+        q, k = torch.softmax(q, 0) * HEAD_WIDTH**-0.5, torch.softmax(k, 1)
+        for pixel in range(n):
+            outs.append(sum((k[:, j] @ q[:, pixel]) * v[:, j] / n for j in range(n)))
+    attended = torch.stack(outs).view(HEADS, n, HEAD_WIDTH).transpose(1, 2).reshape(HEADS * HEAD_WIDTH, n)
+    out = block.out.weight.view(8, -1) @ attended + block.out.bias[:, None]
+    out = (out - out.mean(0)) / (out.var(0, unbiased=False) + 1e-5).sqrt() * block.out_norm.gain.view(8, 1)
+    assert (block(h) - (h + out.view_as(h))).abs().max() < 1e-12
+
+
+def test_spade_norm_uses_the_unbiased_variance_over_channels():
+    norm, h, S = SpadeNorm(6).double(), torch.randn(1, 6, 4, 4, dtype=torch.float64), torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    for conv in (norm.gamma, norm.beta):
+        torch.nn.init.zeros_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    pixel = h[0, :, 2, 1]
+    expected = (pixel - pixel.mean()) / math.sqrt(((pixel - pixel.mean()) ** 2).sum() / 5 + 1e-5)
+    assert (norm(h, S)[0, :, 2, 1] - expected).abs().max() < 1e-12
+
+
+def test_time_embedding_is_sines_then_cosines():
+    out = SinusoidalEmbedding(6)(torch.tensor([7]))[0]
+    angles = [7 * 1e4 ** (-k / 2) for k in range(3)]
+    assert out.tolist() == pytest.approx([*map(math.sin, angles), *map(math.cos, angles)], abs=1e-6)
+
+
+def test_halving_filters_with_1_3_3_1():
+    h = torch.randn(1, 2, 6, 6, dtype=torch.float64)
+    padded = F.pad(h, (1, 1, 1, 1))
+    taps = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
+    expected = torch.einsum("bcij,i,j->bc", padded[:, :, 2:6, 4:8], taps, taps)
+    assert (halve(h)[:, :, 1, 2] - expected).abs().max() < 1e-14
+
+
+def test_groups_of_the_minibatch_statistic():
+    h = torch.randn(8, 2, 3, 3, dtype=torch.float64)
+    out = minibatch_deviation(h, 4)
+    for first in (0, 1):
+        group = h[[first, first + 2, first + 4, first + 6]]
+        expected = (group.var(0, unbiased=False) + 1e-8).sqrt().mean()
+        assert (out[[first, first + 2, first + 4, first + 6]] - expected).abs().max() < 1e-14
+    for batch, size in ((6, 3), (5, 1), (7, 1), (2, 2), (9, 3)):  # the largest divisor up to 4
+        out = minibatch_deviation(h[:1].expand(batch, -1, -1, -1) * torch.arange(batch).square().view(-1, 1, 1, 1), 4)
+        assert len(out[:, 0, 0, 0].unique()) == (batch // size if size > 1 else 1)  # images alone all get sqrt(1e-8)
+
+
+def test_the_discriminator_never_couples_images_in_groups_of_one():
+    torch.manual_seed(0)
+    net = golden_like(CorrelationDiscriminator(4)).double()
+    y, x, t = torch.randn(5, 3, 16, 16).double(), torch.randn(5, 1, 16, 16).double(), 9
+    together = net(y, x, t, group=1)
+    alone = torch.cat([net(y[i : i + 1], x[i : i + 1], t) for i in range(5)])
+    assert (together - alone).abs().max() < 1e-12
+    assert (net(y[:4], x[:4], t) - alone[:4]).abs().max() > 1e-6  # in training they are coupled
+
+
+def test_wrong_inputs_are_refused():
+    x = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="needs a structure"):
+        UNet(3, 4, 1, guided=True)(x, x, 1)
+    with pytest.raises(ValueError, match="takes no structure"):
+        UNet(3, 4, 1)(x, x, 1, x[:, :1])
+    with pytest.raises(ValueError, match="at least 8 pixels"):
+        CorrelationDiscriminator(4)(x[..., :7], x[:, :1, :, :7], 1)
+    with pytest.raises(ValueError, match="even"):
+        UNet(3, 5, 1)
+
+
+@pytest.mark.parametrize(("attention", "guided"), [("none", False), ("none", True), ("linear", True)])
+def test_gradients_reach_every_parameter_of_a_unet(attention, guided):
+    torch.manual_seed(0)
+    net = UNet(3, 4, 2, attention, guided)
+    x, mu, S = torch.randn(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.rand(2, 1, 16, 16)
+    net(x, mu, torch.tensor([3, 9]), S if guided else None).square().mean().backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
+
+
+def test_gradients_reach_every_parameter_of_the_discriminator():
+    torch.manual_seed(0)
+    net = CorrelationDiscriminator(4)
+    net(torch.randn(4, 3, 16, 16), torch.randn(4, 1, 16, 16), torch.tensor([3, 9, 20, 7])).square().mean().backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None] == []
+    # the bias of the last layer too; weights behind the nearly-zero convolutions get tiny, but not zero, gradients
+    assert [n for n, p in net.named_parameters() if p.grad.abs().max() == 0] == []
+
+
+def golden_like(net: torch.nn.Module) -> torch.nn.Module:
+    """Give every weight a usual size: the fresh discriminator hardly depends on its input."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn_like(p) / math.sqrt(math.prod(p.shape[1:]) or 1))
+    return net

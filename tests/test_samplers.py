@@ -1,0 +1,299 @@
+"""Samplers: batch equals single, the trace, variants, and a re-derivation of the released loop (spec sec. 7)."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from strdiffusion.denoiser import Denoiser
+from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.samplers import (
+    Known,
+    Models,
+    SeededNoise,
+    sample_guided,
+    sample_paper,
+    sample_released,
+    sample_repaint,
+    sample_structure,
+    sample_unguided,
+)
+from strdiffusion.samplers.plain import early_end
+from strdiffusion.samplers.repaint import timeline
+from strdiffusion.sde import MeanRevertingSDE
+
+T, SIZE = 15, 16
+sde = MeanRevertingSDE(T)
+
+
+def lively(network: torch.nn.Module, gain: float = 1.0) -> torch.nn.Module:
+    """Give a fresh network weights with which its answers depend visibly on its input."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(gain * torch.randn(p.shape, generator=generator) / math.sqrt(math.prod(p.shape[1:]) or 1))
+    return network.eval()
+
+
+torch.manual_seed(0)
+STRUCTURE = lively(UNet(1, 4, 2), 0.7)
+TEXTURE = lively(UNet(3, 4, 2, guided=True), 0.5)
+PLAIN = lively(UNet(3, 4, 2), 0.5)
+DISCRIMINATOR = lively(CorrelationDiscriminator(4))
+
+
+def models(**changes) -> Models:
+    parts = {"texture": Denoiser(TEXTURE, sde), "structure": Denoiser(STRUCTURE, sde), "discriminator": DISCRIMINATOR}
+    return Models(**(parts | changes))
+
+
+def known(batch: int = 3) -> Known:
+    generator = torch.Generator().manual_seed(3)
+    y, e = torch.rand(batch, 3, SIZE, SIZE, generator=generator), torch.rand(batch, 1, SIZE, SIZE, generator=generator)
+    mask = torch.ones(batch, 1, SIZE, SIZE)
+    for i in range(batch):
+        mask[i, :, 3 + i : 9 + i, 2 : 10 + i] = 0
+    return Known(y, y.mean(1, keepdim=True), (e > 0.8).float() * mask, mask)
+
+
+RELEASED = {"u_max": 5, "u_min": 2, "jump": 2, "re": 2}
+RUNS = {
+    "unguided": lambda k, n: sample_unguided(Models(Denoiser(PLAIN, sde)), k, n),
+    "structure": lambda k, n: sample_structure(models(), k, n),
+    "none": lambda k, n: sample_guided(models(), k, n),
+    "none posterior": lambda k, n: sample_guided(models(step="posterior"), k, n),
+    "released": lambda k, n: sample_released(models(), k, n, **RELEASED),
+    "released higher": lambda k, n: sample_released(models(), k, n, **RELEASED, accept="higher"),
+    "paper": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, re=2),
+    "paper lower": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, accept="lower"),
+    "repaint": lambda k, n: sample_repaint(models(), k, n, jump_length=2, resamplings=2),
+    "repaint unguided": lambda k, n: sample_repaint(Models(Denoiser(PLAIN, sde)), k, n, jump_length=3, resamplings=2),
+}
+THRESHOLD = sorted(  # so that some images are below it and some are not
+    score for trace in sample_released(models(), known(), SeededNoise([7, 8, 9]), u_max=1).traces for s in trace.steps for score in s.scores
+)[15]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_batch_of_three_equals_three_runs_of_one(name):
+    everything, seeds = known(), [7, 8, 9]
+    together = RUNS[name](everything, SeededNoise(seeds))
+    for i, seed in enumerate(seeds):
+        alone = RUNS[name](everything.take([i]), SeededNoise([seed]))
+        assert (together.texture[i] - alone.texture[0]).abs().max() < 1e-4 * together.texture.abs().max()
+        if alone.structure is not None:
+            assert (together.structure[i] - alone.structure[0]).abs().max() < 1e-4 * together.texture.abs().max()
+        for mine, theirs in zip(together.traces[i].steps, alone.traces[0].steps, strict=True):
+            assert mine.decisions == theirs.decisions
+            assert mine.scores == pytest.approx(theirs.scores, rel=1e-3, abs=1e-3)
+            assert mine.texture_evaluations == theirs.texture_evaluations
+            assert mine.structure_evaluations == theirs.structure_evaluations
+            assert mine.discriminator_evaluations == theirs.discriminator_evaluations
+
+
+@pytest.mark.parametrize("name", ["released", "released higher", "paper"])
+def test_images_of_that_batch_do_decide_differently(name):
+    traces = RUNS[name](known(), SeededNoise([7, 8, 9])).traces
+    assert len({tuple(len(step.decisions) for step in trace.steps) for trace in traces}) > 1
+    kinds = {decision for trace in traces for step in trace.steps for decision in step.decisions}
+    assert kinds >= ({"accepted", "rejected"} if name == "paper" else {"accepted", "averaged", "stopped"})
+
+
+def test_known_pixels_come_back_bit_for_bit():
+    k = known()
+    for name, run in RUNS.items():
+        out = run(k, SeededNoise([7, 8, 9])).texture
+        assert torch.equal(out * k.mask, k.texture * k.mask), name
+        assert out.isfinite().all(), name
+
+
+def test_what_is_in_the_hole_does_not_matter():
+    k = known()
+    other = Known(k.texture * k.mask + 0.5 * (1 - k.mask), k.structure * k.mask, k.structure_mean, k.mask)
+    for name in ("none", "released", "paper", "repaint", "unguided"):
+        a, b = (RUNS[name](v, SeededNoise([7, 8, 9])).texture for v in (k, other))
+        assert torch.equal(a, b), name
+
+
+class Counting:
+    """Count the images that go through a network."""
+
+    def __init__(self, network):
+        self.network, self.images = network, 0
+
+    def __call__(self, x, *args, **kwargs):
+        self.images += len(x)
+        return self.network(x, *args, **kwargs)
+
+
+def test_a_stopped_image_costs_nothing_and_the_trace_counts_what_was_spent():
+    counters = [Counting(n) for n in (TEXTURE, STRUCTURE, DISCRIMINATOR)]
+    parts = models(texture=Denoiser(counters[0], sde), structure=Denoiser(counters[1], sde), discriminator=counters[2])
+    for sampler, options in ((sample_released, RELEASED), (sample_paper, {"threshold": THRESHOLD})):
+        before = [c.images for c in counters]
+        traces = sampler(parts, known(), SeededNoise([7, 8, 9]), **options).traces
+        for name, counter, start in zip(("texture", "structure", "discriminator"), counters, before, strict=True):
+            assert counter.images - start == sum(trace.evaluations(name) for trace in traces)
+
+
+class Scripted:
+    """A discriminator that reads its scores from a list."""
+
+    def __init__(self, scores):
+        self.scores = iter(scores)
+
+    def __call__(self, y, x, t, group):
+        return torch.tensor([next(self.scores) for _ in range(len(y))])
+
+
+def decisions(scores, **options) -> list[list[str]]:
+    """The decisions of one image, step by step, when the discriminator says `scores`."""
+    scripted = Scripted([*scores, *[0.0] * 10_000])
+    trace = sample_released(models(discriminator=scripted), known(1), SeededNoise([0]), **options).traces[0]
+    return [step.decisions for step in trace.steps]
+
+
+def test_the_first_score_stays_the_measure():
+    found = decisions([1.0, 0.5, 0.8, 1.5], u_max=4, u_min=1, jump=T, re=1)
+    assert found[0] == ["accepted", "accepted", "stopped"]  # 0.8 is accepted although it is above 0.5
+
+
+def test_a_worse_one_is_averaged_before_u_min_and_ends_the_step_from_u_min_on():
+    assert decisions([1.0, 2.0, 2.0, 0.5, 2.0], u_max=9, u_min=3, jump=T, re=1)[0] == ["averaged", "averaged", "accepted", "stopped"]
+    assert decisions([1.0, 2.0], u_max=9, u_min=1, jump=T, re=1)[0] == ["stopped"]
+
+
+def test_at_most_u_max_minus_one_resamplings_at_multiples_of_jump():
+    found = decisions([], u_max=4, u_min=9, jump=4, re=1)  # equal scores: not accepted, averaged
+    early = range(T, early_end(T) - 1, -1)
+    assert [len(d) for d in found[: len(early)]] == [3 if t % 4 == 0 else 0 for t in early]
+    assert all(not d for d in found[len(early) :])
+
+
+def test_the_direction_of_acceptance_can_be_switched():
+    assert decisions([1.0, 2.0, 0.5], u_max=9, u_min=1, jump=T, re=1, accept="higher")[0] == ["accepted", "stopped"]
+
+
+def test_evaluations_of_the_released_setting_lie_in_the_published_range():
+    """Spec sec. 7: T=100, (10,2,1,2) costs 222-649 / 303-1150 / 183-610 evaluations."""
+    sde100 = MeanRevertingSDE(100)
+
+    def evaluations(scores):
+        parts = Models(Denoiser(lambda x, mu, t, S: x * 0, sde100), Denoiser(lambda x, mu, t, S: x * 0, sde100), Scripted(scores))
+        trace = sample_released(parts, known(1), SeededNoise([0]), u_max=10, u_min=2, jump=1, re=2).traces[0]
+        return [trace.evaluations(name) for name in ("texture", "structure", "discriminator")]
+
+    def alternating():  # first 0, then always better: the most; for the least see below
+        while True:
+            yield 0.0
+            for _ in range(9):
+                yield -1.0
+
+    assert evaluations(alternating()) == [649, 1150, 610]
+    assert evaluations(iter([0.0] * 10_000)) == [222, 303, 183]  # never better: averaged once, then stopped
+
+
+def test_released_loop_against_a_plain_transcription_of_the_specification():
+    k, tape = known(1), SeededNoise([5])
+    y0, x0, mu_x, m = k.texture, k.structure, k.structure_mean, k.mask
+    mu_y = y0 * m
+    u_max, u_min, jump, re = 4, 2, 2, 2
+    texture, structure = Denoiser(TEXTURE, sde), Denoiser(STRUCTURE, sde)
+
+    def z(like):
+        return tape([0], like)
+
+    def rev(denoiser, x, mu, t, S=None):
+        score = -denoiser.noise(x, mu, t, S) / sde.sigma_bar[t].item()
+        drift = sde.theta[t].item() * (mu - x) - sde.sigma[t].item() ** 2 * score
+        return x - drift * sde.dt - sde.sigma[t].item() * math.sqrt(sde.dt) * z(x)
+
+    with torch.inference_mode():
+        y = mu_y + sde.lambda_ * z(y0)
+        x = mu_x + sde.lambda_ * z(x0)
+        for t in range(T, int(0.4 * T) - 1, -1):
+            kx = mu_x + (x0 * m - mu_x) * sde.decay[t - 1].item() + sde.sigma_bar[t - 1].item() * z(x0)
+            x = rev(structure, kx * m + x * (1 - m), mu_x, t)
+            xt, y1 = x, rev(texture, y, mu_y, t, x)
+            Dn = DISCRIMINATOR(y1 * m, x, t)
+            step = re if t % jump == 0 else 0
+            if step + t > T:
+                step = T - t + 1
+            i = 1
+            while step > 0 and i <= u_max - 1:
+                x1 = xt
+                for j in range(step):
+                    s = t - 1 + j
+                    x1 = x1 + sde.theta[s].item() * (mu_x - x1) * sde.dt + sde.sigma[s].item() * math.sqrt(sde.dt) * z(x1)
+                for j in range(step - 1, -1, -1):
+                    x1 = rev(structure, kx * m + x1 * (1 - m), mu_x, t + j)
+                y2 = rev(texture, y, mu_y, t, x1)
+                if DISCRIMINATOR(y2 * m, x1, t) < Dn:
+                    y1, xt = y2, x1
+                elif i >= u_min:
+                    break
+                else:
+                    y1, xt = (y1 + y2) / 2, (x1 + xt) / 2
+                i += 1
+            y, x = y1, kx * m + xt * (1 - m)
+        for t in range(int(0.4 * T) - 1, 0, -1):
+            y = rev(texture, y, mu_y, t, y.mean(1, keepdim=True))
+        expected = y0 * m + y * (1 - m)
+    found = sample_released(models(), k, SeededNoise([5]), u_max=u_max, u_min=u_min, jump=jump, re=re)
+    assert (found.texture - expected).abs().max() < 1e-5
+    assert any(step.decisions for step in found.traces[0].steps)
+
+
+def test_paper_keeps_the_best_and_stops_at_the_threshold():
+    def run(scores, **options):
+        parts = models(discriminator=Scripted([*scores, *[9.0] * 1000]))
+        return sample_paper(parts, known(1), SeededNoise([0]), threshold=1.0, u_max=4, **options).traces[0].steps[0]
+
+    assert run([2.0]).decisions == []
+    assert run([0.0, -1.0, 0.5, 1.5]).decisions == ["rejected", "accepted", "accepted"]
+    assert run([0.0, -1.0, -1.0, -1.0, -1.0]).decisions == ["rejected"] * 4
+    assert run([2.0, 0.5], accept="lower").decisions == ["accepted"]
+
+
+def test_repaint_timeline():
+    assert timeline(3, 1, 1, 3, 0) == [(3, 2), (2, 1), (1, 0)]
+    assert timeline(4, 2, 2, 4, 0) == [(4, 3), (3, 2), (2, 3), (3, 4), (4, 3), (3, 2), (2, 1), (1, 0), (0, 1), (1, 2), (2, 1), (1, 0)]
+    moves = timeline(100, 10, 10, 60, 20)
+    ups = [move for move in moves if move[1] > move[0]]
+    assert len(ups) == 4 * 9 * 10  # at 20, 30, 40 and 50
+    assert min(a for a, _ in ups) == 20 and max(b for _, b in ups) == 60
+    assert all(b == c for (_, b), (c, _) in zip(moves, moves[1:], strict=False))
+
+
+def test_unguided_sampling_with_the_exact_noise_returns_x0():
+    """A denoiser that knows the truth leads the reverse SDE to it; the posterior step exactly."""
+    k = known()
+
+    class Oracle:
+        sde = sde
+
+        def noise(self, x, mu, t, S=None):
+            return sde.predict_noise(x, mu, k.texture, t)
+
+    exact = sample_unguided(Models(Oracle(), step="posterior"), k, SeededNoise([1, 2, 3])).texture
+    assert (exact - k.texture).abs().max() < 1e-4
+    ancestral = sample_unguided(Models(Oracle()), k, SeededNoise([1, 2, 3])).texture
+    assert (ancestral - k.texture).abs().mean() < 0.02
+
+
+def test_callback_and_trace():
+    seen = []
+    sample = sample_released(models(), known(), SeededNoise([7, 8, 9]), lambda p: seen.append((p.t, p.T, p.texture.shape)), **RELEASED)
+    assert seen == [(t, T, (3, 3, SIZE, SIZE)) for t in range(T, 0, -1)]
+    step = json.loads(json.dumps(sample.traces[0].as_dict()))["steps"][0]
+    assert step["t"] == T
+    assert len(step["scores"]) == len(step["decisions"]) + 1 == step["discriminator_evaluations"]
+
+
+def test_noise_of_an_image_hangs_on_its_seed_alone():
+    a, b = SeededNoise([1, 2, 3]), SeededNoise([2])
+    like = torch.zeros(3, 1, 4, 4)
+    assert torch.equal(a([0, 1, 2], like)[1], b([0], like[:1])[0])
+    assert torch.equal(a([1], like[:1]), b([0], like[:1]))
+    assert not torch.equal(a([0], like[:1]), a([2], like[:1]))
