@@ -13,7 +13,7 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "numpy>=1.26",
-        "opencv-python>=4.8",
+        "opencv-python-headless>=4.8",
         "pyyaml>=6.0",
         "scikit-image>=0.22",
         "lpips>=0.1.4",

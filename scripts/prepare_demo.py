@@ -5,6 +5,7 @@
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from strdiffusion.cli import exit_on_user_error
 from strdiffusion.data.images import resize_short_side, write_image
 from strdiffusion.output import claim_output_folder
 
-TRAIN = ("astronaut", "camera", "rocket", "brick", "grass", "gravel", "coins", "moon", "hubble_deep_field", "immunohistochemistry", "stereo_motorcycle")
-HELD_OUT = ("chelsea", "coffee")
+TRAIN = ("coffee", "rocket", "stereo_motorcycle", "retina", "immunohistochemistry", "hubble_deep_field", "camera", "brick", "grass")
+HELD_OUT = ("chelsea", "astronaut")
 TRAIN_SHORT_SIDES = (96, 144, 224)  # every photograph at three scales
-TRAIN_CROP, TRAIN_CROPS_PER_SCALE = 96, 12
+TRAIN_CROP, TRAIN_CROPS_PER_SCALE = 96, 24
 TEST_SHORT_SIDE, TEST_CROP, TEST_CROPS = 128, 64, 6
 
 
@@ -46,7 +47,12 @@ def spread_crops(image: np.ndarray, size: int, count: int) -> list[np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where to write train/ and test/")
-    folder = claim_output_folder(parser.parse_args().folder, False, "remove it, or give another folder")
+    target = parser.parse_args().folder
+    if (target / "train").is_dir() and (target / "test").is_dir():
+        print(f"{target} is there already")
+        return
+    claim_output_folder(target.parent, True, "")
+    folder = Path(tempfile.mkdtemp(dir=target.parent))  # becomes the target when it is complete
     (folder / "train").mkdir()
     (folder / "test").mkdir()
     rng = np.random.default_rng(0)
@@ -54,12 +60,14 @@ def main() -> None:
         for side in TRAIN_SHORT_SIDES:
             crops = random_crops(resize_short_side(photograph(name), side), TRAIN_CROP, TRAIN_CROPS_PER_SCALE, rng)
             for i, crop in enumerate(crops):
-                write_image(folder / "train" / f"{name}_{side}_{i:02d}.png", crop)
+                # nine photographs have few colours: swap the channels, so that colour is learnt from the surroundings
+                write_image(folder / "train" / f"{name}_{side}_{i:02d}.png", crop[..., rng.permutation(3)])
     for name in HELD_OUT:
         for i, crop in enumerate(spread_crops(resize_short_side(photograph(name), TEST_SHORT_SIDE), TEST_CROP, TEST_CROPS)):
             write_image(folder / "test" / f"{name}_{i}.png", crop)
-    print(f"{len(list((folder / 'train').iterdir()))} training crops of {len(TRAIN)} photographs, "
-          f"{len(list((folder / 'test').iterdir()))} held-out crops of {', '.join(HELD_OUT)}: {folder}")
+    folder.rename(target)
+    print(f"{len(list((target / 'train').iterdir()))} training crops of {len(TRAIN)} photographs, "
+          f"{len(list((target / 'test').iterdir()))} held-out crops of {', '.join(HELD_OUT)}: {target}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from strdiffusion.errors import UserError
 
@@ -29,9 +30,16 @@ def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], int]:
     return wrapped
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
 def parse_options(description: str) -> argparse.Namespace:
     """The options every YAML-driven script takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides)."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = OneLineParser(description=description)
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML configuration, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example training.batch_size=8")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()

@@ -24,27 +24,37 @@ class Denoiser:
         network: called as network(x, mu, t, structure); structure only if it is guided.
         prediction: "noise" (the paper and the release), or "x0": the output is x0_hat - mu (spec sec. 6).
         precision: of the network's evaluation; what comes back has the dtype of the state.
+        clip: keep the predicted x0 within [0,1], at sampling: errors of a briefly trained network cannot run away.
     """
 
-    def __init__(self, network: nn.Module, sde: MeanRevertingSDE, prediction: Prediction = "noise", precision: Precision = "fp32"):
+    def __init__(
+        self, network: nn.Module, sde: MeanRevertingSDE, prediction: Prediction = "noise", precision: Precision = "fp32", clip: bool = False
+    ):
         self.network = network
         self.sde = sde
         self.prediction = prediction
         self.precision = precision
+        self.clip = clip
 
     def noise(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
         """The predicted noise of x_t, all of shape (B,C,H,W)."""
         output = self._output(x, mu, t, structure)
-        return output if self.prediction == "noise" else self.sde.predict_noise(x, mu, mu + output, t)
+        if self.prediction == "noise" and not self.clip:
+            return output
+        return self.sde.predict_noise(x, mu, self._x0(output, x, mu, t), t)
 
     def x0(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
         """The predicted x0 of x_t, all of shape (B,C,H,W)."""
         output = self._output(x, mu, t, structure)
-        return mu + output if self.prediction == "x0" else self.sde.predict_x0(x, mu, output, t)
+        return self._x0(output, x, mu, t)
 
     def score(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
         """The predicted score of the marginal at x_t, all of shape (B,C,H,W)."""
         return self.sde.score(self.noise(x, mu, t, structure), t)
+
+    def _x0(self, output: Tensor, x: Tensor, mu: Tensor, t: Time) -> Tensor:
+        x0 = mu + output if self.prediction == "x0" else self.sde.predict_x0(x, mu, output, t)
+        return x0.clamp(0, 1) if self.clip else x0
 
     def _output(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None) -> Tensor:
         with autocast(x.device, self.precision):

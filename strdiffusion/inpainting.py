@@ -73,7 +73,7 @@ class Inpainter:
         return loaded
 
     def _denoiser(self, loaded: LoadedNetwork) -> Denoiser:
-        return Denoiser(loaded.network, self.sde, loaded.prediction, self.config.precision)
+        return Denoiser(loaded.network, self.sde, loaded.prediction, self.config.precision, self.config.sampler.clip)
 
 
 def require_fit(loaded: LoadedNetwork, config: TestConfig) -> None:

@@ -290,6 +290,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         ({"init_conv.weight": torch.zeros(8, 2, 7, 7), "downs.0.0.x": torch.zeros(2)}, "missing"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_other_contents(tmp_path, content, said):
     torch.save(content, tmp_path / "other.pt")
     assert said in refusal(tmp_path / "other.pt")

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from strdiffusion.config import TestConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config, save_config, to_dict
+from strdiffusion.config import (
+    TestConfig,
+    TrainDiscriminatorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+    load_config,
+    save_config,
+    to_dict,
+)
 from strdiffusion.config.parser import build
 from strdiffusion.config.schema import SDEConfig, StructureConfig
 from strdiffusion.errors import UserError
@@ -106,7 +114,7 @@ def test_unknown_key_without_a_near_one_names_all(load):
 @pytest.mark.parametrize(
     ("override", "key", "expected"),
     [
-        ("training.batch_size=many", "training.batch_size", "number"),
+        ("training.batch_size=many", "training.batch_size", "whole number"),
         ("training.batch_size=8.5", "training.batch_size", "whole number"),
         ("training.batch_size=true", "training.batch_size", "whole number"),
         ("training.learning_rate=fast", "training.learning_rate", "finite number"),
@@ -160,7 +168,9 @@ def test_ranges(load, override, expected):
     assert override.split("=")[0] in message and f"must be" in message and expected in message
 
 
-@pytest.mark.parametrize("override", ["sde.T=2", "training.lr_decay=1", "training.ema_decay=0", "network.depth=8", "sde.max_sigma=0.1", "data.workers=0"])
+@pytest.mark.parametrize(
+    "override", ["sde.T=2", "training.lr_decay=1", "training.ema_decay=0", "network.depth=8", "sde.max_sigma=0.1", "data.workers=0"]
+)
 def test_bounds_belong_to_the_range(load, override):
     load(TRAIN, override)
 

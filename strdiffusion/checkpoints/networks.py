@@ -75,10 +75,12 @@ def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
     for key, value in (loaded.sde or {}).items():
         wanted = getattr(sde, key)
         if value != wanted:
-            raise UserError(f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: set sde.{key}={value}")
+            raise UserError(
+                f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: set sde.{key}={value}"
+            )
     if loaded.structure is not None and loaded.structure["pair"] != structure.pair:
-        pair = loaded.structure["pair"]
-        raise UserError(f"the checkpoint {loaded.path} was trained with structure.pair={pair}, not {structure.pair}: set structure.pair={pair}")
+        key = f"structure.pair={loaded.structure['pair']}"
+        raise UserError(f"the checkpoint {loaded.path} was trained with {key}, not {structure.pair}: set {key}")
 
 
 def export_released(network: nn.Module) -> dict[str, Tensor]:

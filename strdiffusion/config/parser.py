@@ -141,26 +141,29 @@ def save_config(config: Any, path: Path) -> None:
 
 
 def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
-    if hint is float:
-        # YAML 1.1 reads 1e-4 as text
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except (ValueError, OverflowError):
-                number = math.nan
-            if math.isfinite(number):
-                return number
-        raise UserError(f"{where}: {key} must be a finite number, not {value!r}")
-    if hint is int:
-        number = _scalar(float, value, where, key) if not isinstance(value, int) else value
-        if isinstance(value, bool) or number != int(number):
-            raise UserError(f"{where}: {key} must be a whole number, not {value!r}")
-        return int(number)
+    if hint is float or hint is int:
+        number = _number(value)
+        if number is None or hint(number) != number:
+            raise UserError(f"{where}: {key} must be a {'finite' if hint is float else 'whole'} number, not {value!r}")
+        return hint(number)
     names = {bool: "true or false", str: "text"}
     if not isinstance(value, hint):
         hint_text = "; put it in quotes" if hint is str and value is not None else ""
         raise UserError(f"{where}: {key} must be {names[hint]}, not {value!r}{hint_text}")
     return value
+
+
+def _number(value: Any) -> int | float | None:
+    """The finite number that a YAML value is, or None. YAML 1.1 reads 1e-4 as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number):
+        return None
+    return value if isinstance(value, int) else number
 
 
 def _sequence(origin: type, args: tuple, value: Any, where: str, key: str) -> list | tuple:

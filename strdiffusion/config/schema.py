@@ -106,7 +106,7 @@ class TrainingConfig:
     lr_schedule: Literal["steps", "cosine"] = "steps"
     warmup: Count = 0
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = None
-    ema_decay: Annotated[float, Range(0, 0.999999)] = 0.999
+    ema_decay: Annotated[float, Range(0, 0.999999)] = 0.995
     max_minutes: Annotated[float, Range(0, open_low=True)] | None = None
     log_every: Positive = 100
     save_every: Positive = 5000
@@ -267,11 +267,15 @@ class RepaintConfig:
 
 @dataclass
 class SamplerConfig:
-    """How images are sampled. Without guidance this is IR-SDE, and the resampling is `none` or `repaint`."""
+    """How images are sampled. Without guidance this is IR-SDE, and the resampling is `none` or `repaint`.
+
+    clip: keep every predicted x0 within [0,1]; for briefly trained networks, not as released.
+    """
 
     guidance: bool = True
     resampling: Literal["none", "released", "paper", "repaint"] = "released"
     step: Step = "ancestral"
+    clip: bool = False
     released: ReleasedConfig = field(default_factory=ReleasedConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
     repaint: RepaintConfig = field(default_factory=RepaintConfig)

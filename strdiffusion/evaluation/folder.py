@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.config import TestConfig, save_config
-from strdiffusion.data import TestDataset, TestItem, write_image
+from strdiffusion.data import TestDataset, TestItem, read_image, write_image
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.metrics import psnr, ssim
@@ -26,6 +26,7 @@ from strdiffusion.training.data import collate, index_file
 
 log = logging.getLogger(__name__)
 
+OVERVIEW_ROWS = 12
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}{postfix}]"
 
 
@@ -55,9 +56,10 @@ def inpaint_folder(config: TestConfig) -> Path:
         bar.update(len(problems))
     if rows:
         table = summary_table(rows)
+        write_overview(folder)
         (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
         print(table)
-        print(f"pictures and results.csv are in {folder}")
+        print(f"pictures and results.csv are in {folder}; start with {folder / 'overview.png'}")
     if problems:
         raise UserError(f"{len(problems)} of {len(dataset)} images were left out, the first because: {problems[0]}")
     return folder
@@ -159,6 +161,18 @@ def write_pictures(item: TestItem, result: np.ndarray, structure: np.ndarray | N
     gap = np.ones((masked.shape[0], 4, 3), np.float32)
     spaced = [part for column in columns for part in (column, gap)][:-1]
     write_image(picture_path(folder, "side_by_side", item.name), np.concatenate(spaced, axis=1))
+
+
+def write_overview(folder: Path) -> None:
+    """Write the first side-by-side pictures that have one size as rows of one picture."""
+    gap = 4
+    rows: list[np.ndarray] = []
+    for path in sorted((folder / "side_by_side").rglob("*.png"))[: 4 * OVERVIEW_ROWS]:
+        picture = read_image(path)
+        if len(rows) < OVERVIEW_ROWS and (not rows or rows[0].shape == picture.shape):
+            rows.append(picture)
+    spaced = [np.pad(row, ((0, gap), (0, 0), (0, 0)), constant_values=1) for row in rows]
+    write_image(folder / "overview.png", np.concatenate(spaced)[:-gap])
 
 
 def write_process(items: list[TestItem], progress: Progress, folder: Path) -> None:

@@ -26,8 +26,8 @@ def training_dataset(config: TrainConfig) -> TrainingDataset:
     """The stream of training samples."""
     data = config.data
     return TrainingDataset(
-        folder=data.images, size=data.size, masks=mask_source(data.masks, data.index is not None), seed=config.seed, crop_from=data.crop_from,
-        augment=data.augment, index=index_file(data.index, data.images), **vars(config.structure),
+        folder=data.images, size=data.size, masks=mask_source(data.masks, data.index is not None), seed=config.seed,
+        crop_from=data.crop_from, augment=data.augment, index=index_file(data.index, data.images), **vars(config.structure),
     )  # fmt: skip
 
 

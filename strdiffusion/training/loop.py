@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.config import TrainConfig, save_config
+from strdiffusion.config.parser import read_yaml
 from strdiffusion.data import StepSampler
 from strdiffusion.device import choose_device
 from strdiffusion.errors import UserError
@@ -39,6 +40,7 @@ def train(kind: str, config: TrainConfig) -> Path:
     validation = validation_batches(config)
 
     folder = claim_output_folder(config.output, config.resume != "none", "continue with resume=auto, or set another output=FOLDER")
+    require_training_folder(folder)
     task.network.to(device, memory_format=torch.channels_last)
     state = TrainingState(folder, task, sde, config, device)
     state.resume(config.resume)
@@ -49,9 +51,18 @@ def train(kind: str, config: TrainConfig) -> Path:
     loader = DataLoader(
         dataset, batch_size=config.training.batch_size, sampler=StepSampler(state.step, config.training.batch_size),
         num_workers=config.data.workers, persistent_workers=False, pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(config.seed),  # else it draws from the state of training
     )  # fmt: skip
     Loop(task, config, state, validation, device).run(loader)
     return state.latest
+
+
+def require_training_folder(folder: Path) -> None:
+    """Raise UserError where the folder's config.yml is not of a training: resume=auto would write over something else."""
+    path = folder / "config.yml"
+    found = read_yaml(path) if path.exists() else {}
+    if found and "training" not in found:
+        raise UserError(f"the output folder {folder} holds results that are not of a training: set another output=FOLDER")
 
 
 class Loop:

@@ -1,0 +1,31 @@
+# make demo: train three small networks on photographs and inpaint others; run again, it goes on where it was.
+# make test: run the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test install clean-demo
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.txt setup.py
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python scripts/prepare_demo.py demo/data
+	$(BIN)/python scripts/train_structure.py -opt configs/demo/structure.yml resume=auto
+	$(BIN)/python scripts/train_texture.py -opt configs/demo/texture.yml resume=auto
+	$(BIN)/python scripts/train_discriminator.py -opt configs/demo/discriminator.yml resume=auto
+	$(BIN)/python scripts/test.py -opt configs/demo/test.yml
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests
+
+clean-demo:
+	rm -rf demo
