@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+import torch
+
 from strdiffusion.errors import UserError
 
 
@@ -22,6 +24,9 @@ def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], int]:
             # an error in a worker process comes with that process's traceback in its text
             line = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
             print(f"error: {line}", file=sys.stderr)
+            return 2
+        except torch.OutOfMemoryError:
+            print("error: out of memory on the device: lower batch_size (training.batch_size) or data.size", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from strdiffusion.checkpoints import LoadedNetwork, load_network
+from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
 from strdiffusion.config.schema import CheckpointsConfig, SamplerConfig, TestConfig
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.device import choose_device
@@ -77,18 +77,16 @@ class Inpainter:
 
 
 def require_fit(loaded: LoadedNetwork, config: TestConfig) -> None:
-    """Raise UserError where a checkpoint records other settings than the configuration has. Released files record none."""
-    for key, value in (loaded.sde or {}).items():
-        wanted = getattr(config.sde, key)
-        if value != wanted:
-            raise UserError(f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: set sde.{key}={value}")
-    if loaded.structure is not None and loaded.structure["pair"] != config.structure.pair:
-        pair = loaded.structure["pair"]
-        raise UserError(f"the checkpoint {loaded.path} was trained with structure.pair={pair}, not {config.structure.pair}: set structure.pair={pair}")
+    """Raise UserError where a checkpoint records other settings than the configuration has. Released files record only widths."""
+    require_same_process(loaded, config.sde, config.structure)
     expected = config.checkpoints
-    widths = {"width": expected.discriminator_width} if loaded.kind == "discriminator" else {"width": expected.width, "depth": expected.depth}
-    for name, wanted in widths.items():
-        found = getattr(loaded.network, name)
+    if loaded.kind == "discriminator":
+        sizes = {"discriminator_width": (expected.discriminator_width, loaded.network.width)}
+    else:
+        sizes = {"width": (expected.width, loaded.network.width), "depth": (expected.depth, loaded.network.depth)}
+    for key, (wanted, found) in sizes.items():
         if wanted is not None and wanted != found:
-            key = f"checkpoints.{'discriminator_' if loaded.kind == 'discriminator' else ''}{name}"
-            raise UserError(f"the checkpoint {loaded.path} has {name} {found}, the configuration expects {key}={wanted}: give another file or change the key")
+            raise UserError(
+                f"the checkpoint {loaded.path} has {key.removeprefix('discriminator_')} {found}, but checkpoints.{key}={wanted}: "
+                f"give another file, or set checkpoints.{key}={found}"
+            )

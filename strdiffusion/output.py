@@ -13,5 +13,6 @@ def claim_output_folder(folder: str | Path, allow_existing: bool, how_to: str) -
             raise UserError(f"the output folder {folder} already holds files, and nothing is overwritten: {how_to}")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the output folder {folder} cannot be used: {error.strerror or error}; choose another with output=FOLDER") from None
+        reason = error.strerror or error
+        raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another with output=FOLDER") from None
     return folder

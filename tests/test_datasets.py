@@ -239,7 +239,7 @@ def test_without_ground_truth_the_hole_influences_nothing(folder, tmp_path, fit,
     for key in ("texture", "structure", "structure_mean", "mask"):
         assert torch.equal(getattr(one, key), getattr(two, key)), key
     assert not (one.texture * (1 - one.mask)).any() and one.texture.any()
-    with pytest.raises(UserError, match="data.edge_source=known"):
+    with pytest.raises(UserError, match="structure.edge_source=known"):
         item_set(folder, masks, edge_source="full", **options)
 
 

@@ -81,7 +81,7 @@ def test_hole_content_does_not_influence_known_states(image, known, pair):
 def test_without_ground_truth_full_edges_are_refused(image, known):
     for pair in PAIRS:
         if "edge" in pair:
-            with pytest.raises(UserError, match="data.edge_source=known"):
+            with pytest.raises(UserError, match="structure.edge_source=known"):
                 structure_maps(image, known, pair, "full", 2, ground_truth=False)
     structure_maps(image, known, "gray2gray", "full", 2, ground_truth=False)
     with pytest.raises(ValueError):

@@ -16,6 +16,7 @@ from strdiffusion.sde import MeanRevertingSDE
 
 FORMAT = "strdiffusion"
 VERSION = 1
+LARGEST_DEPTH, LARGEST_WIDTH = 8, 4096
 SDE_OPTIONS = ("T", "schedule", "max_sigma", "eps")
 Weights = Literal["ema", "raw"]
 
@@ -76,7 +77,8 @@ def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
         wanted = getattr(sde, key)
         if value != wanted:
             raise UserError(
-                f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: set sde.{key}={value}"
+                f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: "
+                f"set sde.{key}={value}"
             )
     if loaded.structure is not None and loaded.structure["pair"] != structure.pair:
         key = f"structure.pair={loaded.structure['pair']}"
@@ -130,6 +132,8 @@ def _on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes are compared before anything is allocated."""
     if kind not in KINDS:
         raise ValueError(f"unknown network {kind!r}")
+    if not 1 <= architecture.get("depth", 1) <= LARGEST_DEPTH or not 1 <= architecture["width"] <= LARGEST_WIDTH:
+        raise ValueError(f"no network is built like {architecture}")
     with torch.device("meta"):
         return build_network(kind, architecture)
 

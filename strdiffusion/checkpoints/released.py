@@ -107,14 +107,16 @@ def detect(state: Mapping[str, Tensor]) -> tuple[Kind, dict] | None:
     """Tell network and architecture from released names (without `module.`), or None where there are too few of them."""
     if "start_conv.weight" in state:
         return "discriminator", {"width": state["start_conv.weight"].shape[0] // 2}
-    if "init_conv.weight" not in state or not any(name.startswith("downs.") for name in state):
-        return None
-    stem = state["init_conv.weight"]
-    channels = stem.shape[1] // 2
     levels = {int(name.split(".")[1]) for name in state if re.match(r"downs\.\d+\.", name)}
+    if not levels or not {"init_conv.weight", "final_conv.weight"} & set(state):
+        return None
+    if "init_conv.weight" in state:
+        width, channels = state["init_conv.weight"].shape[0], state["init_conv.weight"].shape[1] // 2
+    else:  # missing, which the comparison of names will say
+        channels, width = state["final_conv.weight"].shape[:2]
     architecture = {
         "channels": channels,
-        "width": stem.shape[0],
+        "width": width,
         "depth": max(levels) + 1,
         "attention": "linear" if any(".to_qkv." in name for name in state) else "none",
         "guided": any(re.match(r"downs\.\d+\.4\.", name) for name in state),

@@ -49,7 +49,7 @@ class TrainingDataset(Dataset):
             raise UserError(f"crop_from {crop_from} is smaller than the crop's size {size}; give at least {size}")
         if seed < 0:
             raise UserError(f"seed {seed} is negative; give 0 or more")
-        paths = find_images(folder, index) if files is None else files
+        paths = find_images(Path(folder).expanduser(), index) if files is None else files
         if len(paths) == 0:
             raise UserError(f"no training image in the list of files for {folder}")
         # One array of bytes: a list of millions of paths would be copied into every worker page by page.

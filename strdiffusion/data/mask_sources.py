@@ -1,6 +1,7 @@
 """Where training masks come from: a folder of mask files, or a generator."""
 
 import os
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ class MaskFolder:
 
     def __init__(self, folder: str | os.PathLike, polarity: Polarity = "white_hole",
                  index: str | os.PathLike | None = None):
-        self.files = find_images(folder, index)
+        self.files = find_images(Path(folder).expanduser(), index)
         self.polarity = polarity
         warn_if_inverted(sampled_hole_shares(self.files, polarity), polarity)
 

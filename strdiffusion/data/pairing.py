@@ -30,7 +30,7 @@ def pair_masks(images: list[Path], masks: list[Path], pairing: Pairing, seed: in
     if pairing == "order":
         if len(masks) < len(images):
             raise UserError(f"{len(images)} images but only {len(masks)} masks in {masks[0].parent if masks else '?'};"
-                            " add masks, or set pairing to seeded, which uses a mask several times")
+                            " add masks, or set data.masks.pairing=seeded, which uses a mask several times")
         if len(masks) > len(images):
             log.warning("%d masks for %d images: the last %d masks are not used",
                         len(masks), len(images), len(masks) - len(images))
@@ -76,7 +76,7 @@ def _by_name(images: list[tuple[Path, str]], masks: list[tuple[Path, str]]) -> l
         chosen.append(found[0])
     if missing:
         raise UserError(f"{len(missing)} of {len(images)} images have no mask of the same name (or with _mask added): "
-                        f"{_some(missing)}; add them, or set pairing to order or seeded")
+                        f"{_some(missing)}; add them, or set data.masks.pairing=order or seeded")
     return chosen
 
 

@@ -35,7 +35,7 @@ def check_edge_source(pair: StructurePair, edge_source: EdgeSource, ground_truth
     """Raise UserError if edges of the full image are asked for where the hole's content does not exist."""
     if not ground_truth and edge_source == "full" and "edge" in pair:
         raise UserError("edges of the full image need the ground truth, which a photograph with a real hole "
-                        "lacks; set data.edge_source=known")
+                        "lacks; set structure.edge_source=known")
 
 
 def structure_maps(image: np.ndarray, known: np.ndarray, pair: StructurePair, edge_source: EdgeSource,

@@ -65,14 +65,15 @@ class TestDataset(Dataset):
         if fit not in get_args(Fit):
             raise ValueError(f"unknown fit {fit!r}")
         if fit != "none" and size is None:
-            raise UserError(f"fit {fit} needs a size in pixels; give one, or use fit none")
+            raise UserError(f"data.fit={fit} needs data.size in pixels; give one, or set data.fit=none")
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit} leaves no image; give at least 1")
         check_edge_source(pair, edge_source, ground_truth)
+        images, masks = Path(images).expanduser(), None if masks is None else Path(masks).expanduser()
         self.size, self.fit, self.polarity, self.seed, self.hole_share = size, fit, polarity, seed, hole_share
         self.pair, self.edge_source, self.edge_sigma, self.ground_truth = pair, edge_source, edge_sigma, ground_truth
         files = find_images(images, index)
-        self.names = item_names(files, Path(images))[:limit]
+        self.names = item_names(files, images)[:limit]
         self.files = files[:limit]
         self.mask_files: list[Path] | None = None
         self._told_resized = False
@@ -82,7 +83,7 @@ class TestDataset(Dataset):
             mask_files = find_images(masks)
             if pairing == "order":
                 mask_files = mask_files[:limit]
-            self.mask_files = pair_masks(self.files, mask_files, pairing, seed, Path(images), Path(masks))
+            self.mask_files = pair_masks(self.files, mask_files, pairing, seed, images, masks)
             warn_if_inverted(sampled_hole_shares(self.mask_files, polarity), polarity)
 
     def __len__(self) -> int:

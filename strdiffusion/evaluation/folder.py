@@ -47,19 +47,23 @@ def inpaint_folder(config: TestConfig) -> Path:
     save_config(config, folder / "config.yml")
 
     problems: list[str] = []
+    names: list[str] = []
     rows: list[ResultRow] = []
     bar_options = {"total": len(dataset), "unit": "image", "desc": "inpainting", "bar_format": BAR_FORMAT, "mininterval": 0.5}
     with tqdm(**bar_options) as bar, logging_redirect_tqdm():
         for items in batches(dataset, config.batch_size, inpainter.models.discriminator is not None, problems):
+            names.extend(item.name for item in items)
             rows.extend(inpaint_batch(inpainter, items, folder, bar))
             write_rows(rows, folder / "results.csv")
         bar.update(len(problems))
     if rows:
         table = summary_table(rows)
-        write_overview(folder)
+        write_overview(names[:OVERVIEW_ROWS], folder)
         (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
         print(table)
         print(f"pictures and results.csv are in {folder}; start with {folder / 'overview.png'}")
+    else:  # nothing is left behind that the next try would have to overwrite
+        (folder / "config.yml").unlink()
     if problems:
         raise UserError(f"{len(problems)} of {len(dataset)} images were left out, the first because: {problems[0]}")
     return folder
@@ -96,7 +100,7 @@ def inpaint_batch(inpainter: Inpainter, items: list[TestItem], folder: Path, bar
 
     def show(progress: Progress) -> None:
         bar.set_postfix_str(f"t {progress.t}/{progress.T}", refresh=False)
-        bar.n = max(bar.n, done + len(items) * (1 - (progress.t - 1) / progress.T))
+        bar.n = max(bar.n, done + len(items) * (1 - max(progress.t - 1, 0) / progress.T))
         bar.update(0)
         if config.process and (progress.t % config.process == 0 or progress.t == 1):
             write_process(items, progress, folder)
@@ -163,15 +167,12 @@ def write_pictures(item: TestItem, result: np.ndarray, structure: np.ndarray | N
     write_image(picture_path(folder, "side_by_side", item.name), np.concatenate(spaced, axis=1))
 
 
-def write_overview(folder: Path) -> None:
-    """Write the first side-by-side pictures that have one size as rows of one picture."""
+def write_overview(names: list[str], folder: Path) -> None:
+    """Write the side-by-side pictures of these images below each other."""
     gap = 4
-    rows: list[np.ndarray] = []
-    for path in sorted((folder / "side_by_side").rglob("*.png"))[: 4 * OVERVIEW_ROWS]:
-        picture = read_image(path)
-        if len(rows) < OVERVIEW_ROWS and (not rows or rows[0].shape == picture.shape):
-            rows.append(picture)
-    spaced = [np.pad(row, ((0, gap), (0, 0), (0, 0)), constant_values=1) for row in rows]
+    rows = [read_image(picture_path(folder, "side_by_side", name)) for name in names]
+    width = max(row.shape[1] for row in rows)
+    spaced = [np.pad(row, ((0, gap), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows]
     write_image(folder / "overview.png", np.concatenate(spaced)[:-gap])
 
 

@@ -8,6 +8,16 @@ from pathlib import Path
 
 from strdiffusion.errors import UserError
 
+COLUMNS = [  # title, field, digits
+    ("PSNR", "psnr", 2),
+    ("SSIM", "ssim", 3),
+    ("hole PSNR", "hole_psnr", 2),
+    ("(masked input)", "masked_hole_psnr", 2),
+    ("hole SSIM", "hole_ssim", 3),
+    ("(masked input)", "masked_hole_ssim", 3),
+    ("s/image", "seconds", 2),
+]
+KINDS_IN_TABLE = ("texture", "structure", "discriminator")
 BUCKETS = [(low / 100, (low + 10) / 100) for low in range(0, 60, 10)] + [(0.6, 1.0)]
 
 
@@ -48,24 +58,21 @@ def write_rows(rows: list[ResultRow], path: Path) -> None:
 
 def summary_table(rows: list[ResultRow]) -> str:
     """A Markdown table with a line per hole share that occurs, and one for all images."""
-    titles = ["holes", "images", "PSNR", "SSIM", "hole PSNR", "(masked input)", "hole SSIM", "(masked input)", "s/image", "evaluations T/S/D"]
-    lines = []
+    lines = [["holes", "images", *(title for title, _, _ in COLUMNS), "evaluations T/S/D"]]
     for low, high in BUCKETS:
         inside = [row for row in rows if low < row.hole_share <= high]
         if inside:
             lines.append([f"{low * 100:.0f}-{high * 100:.0f} %", *_averages(inside)])
     lines.append(["all", *_averages(rows)])
-    widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
-    rule = ["-" * width for width in widths]
-    return "\n".join("| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in [titles, rule, *lines])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
 def _averages(rows: list[ResultRow]) -> list[str]:
-    cells = [str(len(rows))]
-    for name, digits in [("psnr", 2), ("ssim", 3), ("hole_psnr", 2), ("masked_hole_psnr", 2), ("hole_ssim", 3), ("masked_hole_ssim", 3), ("seconds", 2)]:
-        cells.append(_mean_text([getattr(row, name) for row in rows], digits))
-    evaluations = [_mean_text([getattr(row, f"{network}_evaluations") for row in rows], 0) for network in ("texture", "structure", "discriminator")]
-    return [*cells, "/".join(evaluations)]
+    cells = [_mean_text([getattr(row, name) for row in rows], digits) for _, name, digits in COLUMNS]
+    evaluations = [_mean_text([getattr(row, f"{network}_evaluations") for row in rows], 0) for network in KINDS_IN_TABLE]
+    return [str(len(rows)), *cells, "/".join(evaluations)]
 
 
 def _mean_text(values: list[float | None], digits: int) -> str:

@@ -35,7 +35,7 @@ def sample_repaint(
         else:
             guide = y.mean(dim=1, keepdim=True) if guided else None
             y = keep_known(run, run.texture_step(y, guide, t, run.all), t_next)
-        run.end_step(t_next, y, x)
+        run.end_step(t, y, x)
     return run.finish(y, x)
 
 

@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is given after every step: states of the whole batch, not to be changed."""
+    """What a callback is given after the step from t: states of the whole batch, not to be changed."""
 
     t: int
     T: int

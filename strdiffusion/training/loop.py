@@ -74,7 +74,6 @@ class Loop:
         self.task, self.config, self.state, self.device = task, config, state, device
         self.validation = validation
         self.board = SummaryWriter(str(state.folder / "tensorboard"), purge_step=state.step or None)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.bad_steps = 0
 
     def run(self, loader: DataLoader) -> None:
@@ -114,20 +113,20 @@ class Loop:
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """One iteration: t uniform in 2..T per image, loss, gradient step, moving average."""
-        state, network = self.state, self.task.network.train()
+        state, network, scaler = self.state, self.task.network.train(), self.state.scaler
         generator, draw = step_noise(self.config.seed, state.step, self.device)
         t = torch.randint(FIRST_T, self.config.sde.T + 1, (len(batch.mask),), generator=generator)
         loss, scalars = self.task.loss(network, batch, t, draw)
 
         state.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(state.optimizer)
+        scaler.scale(loss).backward()
+        scaler.unscale_(state.optimizer)
         limit = self.config.training.clip_gradient
         norm = nn.utils.clip_grad_norm_(network.parameters(), limit if limit is not None else math.inf)
         finite = bool(torch.isfinite(loss + norm))
-        if finite or self.scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
-            self.scaler.step(state.optimizer)
-            self.scaler.update()
+        if finite or scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
+            scaler.step(state.optimizer)
+            scaler.update()
         if finite:
             state.ema.update(network)
             self.bad_steps = 0
@@ -142,8 +141,8 @@ class Loop:
         self.bad_steps += 1
         if self.bad_steps >= MAX_BAD_STEPS:
             raise UserError(
-                f"the loss or its gradient was not finite {MAX_BAD_STEPS} times in a row (iteration {self.state.step}, loss {loss.item()}): "
-                f"try a lower training.learning_rate or training.clip_gradient=1, and resume=auto from {self.state.latest or 'the start'}"
+                f"the loss or its gradient was not finite {MAX_BAD_STEPS} times in a row "
+                f"(iteration {self.state.step}, loss {loss.item()}): try a lower training.learning_rate or training.clip_gradient=1, and resume=auto from {self.state.latest or 'the start'}"
             )
 
     @torch.no_grad()

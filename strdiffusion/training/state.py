@@ -28,6 +28,7 @@ class TrainingState:
         self.step = 0
         self.ema = EMA(task.network, options.ema_decay)
         self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(step, options))
 
     @property
@@ -49,6 +50,7 @@ class TrainingState:
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
             "config": to_dict(self.config),
         }
@@ -102,6 +104,8 @@ class TrainingState:
             self.ema.updates = content["ema_updates"]
             self.optimizer.load_state_dict(content["optimizer"])
             self.scheduler.load_state_dict(content["scheduler"])
+            if self.scaler.is_enabled() and content["scaler"]:
+                self.scaler.load_state_dict(content["scaler"])
             self._set_rate()
             torch.set_rng_state(content["rng"])
             self.step = int(content["step"])

@@ -111,7 +111,8 @@ class TextureTask:
         noise = SeededNoise(range(seed, seed + len(batch.mask)))
         models = Models(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
         y = (sample_guided if self.guided else sample_unguided)(models, as_known(batch), noise).texture
-        return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": side_by_side(batch.texture_mean, y, batch.texture)})
+        grid = side_by_side(batch.texture_mean, y, batch.texture)
+        return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
 
 
 class DiscriminatorTask:
