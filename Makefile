@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 	$(BIN)/python scripts/train_structure.py -opt configs/demo/structure.yml resume=auto
 	$(BIN)/python scripts/train_texture.py -opt configs/demo/texture.yml resume=auto
 	$(BIN)/python scripts/train_discriminator.py -opt configs/demo/discriminator.yml resume=auto
-	$(BIN)/python scripts/test.py -opt configs/demo/test.yml
+	$(BIN)/python scripts/test.py -opt configs/demo/test.yml overwrite=true
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests

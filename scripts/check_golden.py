@@ -3,17 +3,16 @@
     python scripts/check_golden.py tests/golden
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from strdiffusion.cli import exit_on_user_error
+from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.evaluation.golden import check_folder
 
 
 @exit_on_user_error
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a folder such as tests/golden")
     failed = 0
     count = 0

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
-from strdiffusion.cli import exit_on_user_error
+from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.config.schema import SDEConfig, StructureConfig
 from strdiffusion.errors import UserError
 from strdiffusion.sde import MeanRevertingSDE
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the checkpoint to convert; its form is detected")
     parser.add_argument("target", type=Path, help="the file to write; an existing one is not overwritten")
     parser.add_argument("--T", type=int, help="released to ours: the T the weights were trained with (the file does not say)")
@@ -34,7 +34,8 @@ def main() -> None:
         if options.T is None or options.T < 2:
             raise UserError(f"{options.source} does not record its T: give the one it was trained with, for example --T 100")
         sde = MeanRevertingSDE(**vars(SDEConfig(T=options.T)))
-        record = network_record(loaded.kind, loaded.network, sde, vars(StructureConfig()), loaded.prediction)
+        record = network_record(loaded.kind, loaded.network, sde, vars(StructureConfig(edge_source="full", edge_sigma=3.0)), loaded.prediction)
+        print(f"recorded as released: {record['sde']}, {record['structure']}")
         write_checkpoint(options.target, record | {"step": None, "network": loaded.network.state_dict(), "ema": None})
     else:
         if loaded.prediction != "noise":

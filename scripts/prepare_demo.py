@@ -3,14 +3,13 @@
     python scripts/prepare_demo.py demo/data
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from strdiffusion.cli import exit_on_user_error
+from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.data.images import resize_short_side, write_image
 from strdiffusion.output import claim_output_folder
 
@@ -45,7 +44,7 @@ def spread_crops(image: np.ndarray, size: int, count: int) -> list[np.ndarray]:
 
 @exit_on_user_error
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where to write train/ and test/")
     target = parser.parse_args().folder
     if (target / "train").is_dir() and (target / "test").is_dir():

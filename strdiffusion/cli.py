@@ -25,8 +25,13 @@ def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], int]:
             line = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
             print(f"error: {line}", file=sys.stderr)
             return 2
-        except torch.OutOfMemoryError:
-            print("error: out of memory on the device: lower batch_size (training.batch_size) or data.size", file=sys.stderr)
+        except OSError as error:
+            print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+            return 2
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
+                raise
+            print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What a network's output means: the contract that objectives and samplers rely on, and nothing else."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -8,13 +9,14 @@ from torch import Tensor, nn
 from strdiffusion.sde import MeanRevertingSDE, Time
 
 Prediction = Literal["noise", "x0"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
     """The context in which networks are evaluated at a precision; outside of it everything stays float32."""
-    return torch.autocast(device.type, AUTOCAST_DTYPES.get(precision), enabled=precision != "fp32")
+    dtype = AUTOCAST_DTYPES.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 class Denoiser:

@@ -5,6 +5,14 @@ import torch
 from strdiffusion.errors import UserError
 
 
+def set_float32_precision(precision: str) -> None:
+    """Let CUDA compute float32 in float32, or in TensorFloat-32 where the option `precision` is `tf32`.
+
+    PyTorch's default, TF32 in convolutions, moves scores by 1e-3, enough to change what adaptive resampling decides.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
 def choose_device(name: str) -> torch.device:
     """The device of an option `auto`, `cuda`, `mps` or `cpu`; auto takes the first of these that is there."""
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}

@@ -1,18 +1,17 @@
 """The whole method on a batch of images: three networks and a sampler behind one call."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
+from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
-from strdiffusion.config.schema import CheckpointsConfig, SamplerConfig, TestConfig
+from strdiffusion.config import TestConfig
 from strdiffusion.denoiser import Denoiser
-from strdiffusion.device import choose_device
+from strdiffusion.device import choose_device, set_float32_precision
 from strdiffusion.errors import UserError
 from strdiffusion.networks import Kind
 from strdiffusion.samplers import (
-    Known,
     Models,
     Sample,
     SeededNoise,
@@ -35,6 +34,7 @@ class Inpainter:
     def __init__(self, config: TestConfig):
         self.config = config
         self.device = choose_device(config.device)
+        set_float32_precision(config.precision)
         self.sde = MeanRevertingSDE(**vars(config.sde))
         sampler, paths = config.sampler, config.checkpoints
         texture = self._load(paths.texture, "texture")
@@ -51,11 +51,11 @@ class Inpainter:
             structure=self._denoiser(structure) if structure else None,
             discriminator=discriminator.network if discriminator else None,
             step=sampler.step,
+            precision=config.precision,
         )
 
-    def __call__(self, known: Known, seeds: Sequence[int], callback: Callback | None = None) -> Sample:
+    def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None) -> Sample:
         """Inpaint a batch; each image has its own seed, and gets the same result in any batch. Results are on the device."""
-        known = Known(*(v.to(self.device) for v in (known.texture, known.structure, known.structure_mean, known.mask)))
         sampler = self.config.sampler
         samplers = {
             "none": sample_guided if sampler.guidance else sample_unguided,
@@ -64,7 +64,7 @@ class Inpainter:
             "repaint": sample_repaint,
         }
         options = {} if sampler.resampling == "none" else vars(getattr(sampler, sampler.resampling))
-        return samplers[sampler.resampling](self.models, known, SeededNoise(seeds), callback, **options)
+        return samplers[sampler.resampling](self.models, batch.to(self.device), SeededNoise(seeds), callback, **options)
 
     def _load(self, path: str, kind: Kind) -> LoadedNetwork:
         loaded = load_network(path, kind, self.config.checkpoints.weights)

@@ -10,35 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strdiffusion.batch import Batch
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.sde import MeanRevertingSDE
 
 HOLE_WEIGHT = 10.0
 Norm = Literal["l1", "l2"]
 LossOn = Literal["step", "x0"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Ground truth of a training batch."""
-
-    texture: Tensor  # y0 (B,3,H,W)
-    structure: Tensor  # x0 (B,1,H,W)
-    structure_mean: Tensor  # mu_x (B,1,H,W)
-    mask: Tensor  # (B,1,H,W), 1 = known
-
-    @property
-    def texture_mean(self) -> Tensor:
-        """mu_y, the masked image (B,3,H,W)."""
-        return self.texture * self.mask
-
-    def first(self, count: int) -> "Batch":
-        """The first images of the batch."""
-        return Batch(self.texture[:count], self.structure[:count], self.structure_mean[:count], self.mask[:count])
-
-    def to(self, device: torch.device) -> "Batch":
-        moved = (v.to(device, non_blocking=True) for v in (self.texture, self.structure, self.structure_mean, self.mask))
-        return Batch(*moved)
 
 
 @dataclass(frozen=True)

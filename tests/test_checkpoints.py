@@ -338,9 +338,9 @@ test_config.__test__ = False
         ("texture", {"sde": {"T": 20, "max_sigma": 20.0}}, "max_sigma=30"),
         ("texture", {"sde": {"T": 20, "eps": 0.01}}, "eps=0.005"),
         ("structure", {"pair": "gray2gray"}, "structure.pair=gray2edge"),
-        ("texture", {"width": 16}, "width 8, the configuration expects checkpoints.width=16"),
-        ("structure", {"depth": 3}, "depth 2, the configuration expects checkpoints.depth=3"),
-        ("discriminator", {"discriminator_width": 8}, "width 4, the configuration expects checkpoints.discriminator_width=8"),
+        ("texture", {"width": 16}, "width 8, but checkpoints.width=16"),
+        ("structure", {"depth": 3}, "depth 2, but checkpoints.depth=3"),
+        ("discriminator", {"discriminator_width": 8}, "width 4, but checkpoints.discriminator_width=8"),
     ],
 )
 def test_checkpoints_must_fit_the_test(tmp_path, kind, options, said):

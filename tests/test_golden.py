@@ -1,13 +1,18 @@
 """The released program's numbers (tests/golden/README.md), recomputed through the project's public code."""
 
+import importlib.util
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from strdiffusion.errors import UserError
+from strdiffusion.evaluation import golden as golden_module
 from strdiffusion.evaluation.golden import check_folder
+from strdiffusion.sde import MeanRevertingSDE
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,3 +39,54 @@ def test_a_changed_number_is_found(tmp_path):
 def test_a_folder_without_golden_numbers_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"meta\.json"):
         list(check_folder(tmp_path))
+
+
+def test_the_coefficients_that_training_uses_differ_from_the_released_ones_by_rounding_alone(monkeypatch):
+    """The losses above are checked with the release's float32 rounding; training computes the optimum exactly."""
+    monkeypatch.setattr(golden_module, "MeanRevertingSDE", lambda T, rounding=None: MeanRevertingSDE(T))
+    folder = golden_module.Golden(GOLDEN)
+    with torch.no_grad():
+        items = list(golden_module.loss_items(folder, golden_module.Stored(GOLDEN / "losses.npz")))
+    assert len(items) == 9
+    assert max(item.error for item in items) < 5e-5
+
+
+def test_a_folder_of_other_sizes_is_recomputed_too(tmp_path):
+    """Nothing is wired to the sizes of tests/golden. Values of our own cannot prove values, only that all are covered."""
+    shutil.copytree(GOLDEN, tmp_path / "other")
+    meta = {
+        "seed": 5, "nf": 12, "depth": 3, "size": 24, "odd_size": [13, 27], "T": 7,
+        "photo": {"name": "camera", "top": 30, "left": 11}, "discriminator_ngf": 4,
+    }  # fmt: skip
+    (tmp_path / "other" / "meta.json").write_text(json.dumps(meta))
+    losses, sampler = (dict(np.load(GOLDEN / f"{name}.npz")) for name in ("losses", "sampler"))
+    losses["mask"] = losses["mask"][:, :, :24, :24]
+    for run in "abc":
+        sampler[f"{run}_params"][4] = 7
+    np.savez(tmp_path / "other" / "losses.npz", **losses)
+    np.savez(tmp_path / "other" / "sampler.npz", **sampler)
+    items = {item.name: item for item in check_folder(tmp_path / "other")}
+    assert len(items) == len(list(check_folder(GOLDEN)))
+    assert not any("not recomputed" in name for name in items)
+    assert all(item.passed for name, item in items.items() if name.startswith("sde/cosine"))  # no seed, no size
+    assert not items["networks/texture_square"].passed  # another seed gives other numbers
+
+
+def test_the_script_tells_by_its_status(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("check_golden", GOLDEN.parents[1] / "scripts" / "check_golden.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr("sys.argv", ["check_golden.py", str(GOLDEN)])
+    assert script.main() == 0
+    assert "75 of 75 items within tolerance" in capsys.readouterr().out
+    shutil.copytree(GOLDEN, tmp_path / "golden")
+    content = dict(np.load(GOLDEN / "networks.npz"))
+    content["texture_odd"][0, 0, 0, 0] += 1
+    np.savez(tmp_path / "golden" / "networks.npz", **content)
+    monkeypatch.setattr("sys.argv", ["check_golden.py", str(tmp_path / "golden")])
+    assert script.main() == 1
+    assert "FAIL networks/texture_odd" in capsys.readouterr().out
+    (tmp_path / "golden" / "sde.npz").write_bytes((GOLDEN / "sde.npz").read_bytes()[:3000])
+    assert script.main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1

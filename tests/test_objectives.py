@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from strdiffusion.batch import Batch
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.objectives import (
-    Batch,
     denoised_structure_guide,
     discriminator_loss,
     structure_guide,
@@ -112,3 +112,16 @@ def test_discriminator_loss_by_hand(batch):
     assert d.fake.item() == pytest.approx(fake, rel=1e-5)
     assert d.triplet.item() == pytest.approx(triplet, rel=1e-4)
     assert d.loss.item() == pytest.approx(real + fake + triplet, rel=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x0"])
+def test_clipping_keeps_the_predicted_x0_in_range_and_leaves_the_rest_alone(prediction):
+    x, mu, answer = draw(2, 3, 8, 8) * 2 - 0.5, draw(2, 3, 8, 8), draw(2, 3, 8, 8) * 3 - 1.5
+    free, clipped = (Denoiser(Constant(answer), sde, prediction, clip=clip) for clip in (False, True))
+    x0 = free.x0(x, mu, 30)
+    assert x0.min() < 0 and x0.max() > 1
+    assert torch.equal(clipped.x0(x, mu, 30), x0.clamp(0, 1))
+    # the noise that it reports is the one of the clipped x0
+    assert (sde.predict_x0(x, mu, clipped.noise(x, mu, 30), 30) - x0.clamp(0, 1)).abs().max() < 1e-9
+    inside = (x0 > 0) & (x0 < 1)
+    assert (clipped.noise(x, mu, 30) - free.noise(x, mu, 30))[inside].abs().max() < 1e-9

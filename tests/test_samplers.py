@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
+from strdiffusion.batch import Batch
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import (
-    Known,
     Models,
     SeededNoise,
     sample_guided,
@@ -19,7 +19,7 @@ from strdiffusion.samplers import (
     sample_structure,
     sample_unguided,
 )
-from strdiffusion.samplers.plain import early_end
+from strdiffusion.samplers.run import early_end
 from strdiffusion.samplers.repaint import timeline
 from strdiffusion.sde import MeanRevertingSDE
 
@@ -48,13 +48,13 @@ def models(**changes) -> Models:
     return Models(**(parts | changes))
 
 
-def known(batch: int = 3) -> Known:
+def known(batch: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(3)
     y, e = torch.rand(batch, 3, SIZE, SIZE, generator=generator), torch.rand(batch, 1, SIZE, SIZE, generator=generator)
     mask = torch.ones(batch, 1, SIZE, SIZE)
     for i in range(batch):
         mask[i, :, 3 + i : 9 + i, 2 : 10 + i] = 0
-    return Known(y, y.mean(1, keepdim=True), (e > 0.8).float() * mask, mask)
+    return Batch(y, y.mean(1, keepdim=True), (e > 0.8).float() * mask, mask)
 
 
 RELEASED = {"u_max": 5, "u_min": 2, "jump": 2, "re": 2}
@@ -64,6 +64,9 @@ RUNS = {
     "none": lambda k, n: sample_guided(models(), k, n),
     "none posterior": lambda k, n: sample_guided(models(step="posterior"), k, n),
     "released": lambda k, n: sample_released(models(), k, n, **RELEASED),
+    "released posterior clip": lambda k, n: sample_released(
+        models(texture=Denoiser(TEXTURE, sde, clip=True), structure=Denoiser(STRUCTURE, sde, clip=True), step="posterior"), k, n, **RELEASED
+    ),
     "released higher": lambda k, n: sample_released(models(), k, n, **RELEASED, accept="higher"),
     "paper": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, re=2),
     "paper lower": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, accept="lower"),
@@ -110,7 +113,7 @@ def test_known_pixels_come_back_bit_for_bit():
 
 def test_what_is_in_the_hole_does_not_matter():
     k = known()
-    other = Known(k.texture * k.mask + 0.5 * (1 - k.mask), k.structure * k.mask, k.structure_mean, k.mask)
+    other = Batch(k.texture * k.mask + 0.5 * (1 - k.mask), k.structure * k.mask, k.structure_mean, k.mask)
     for name in ("none", "released", "paper", "repaint", "unguided"):
         a, b = (RUNS[name](v, SeededNoise([7, 8, 9])).texture for v in (k, other))
         assert torch.equal(a, b), name

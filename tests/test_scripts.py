@@ -419,4 +419,4 @@ def test_in_a_process_of_its_own(configuration, tmp_path):
     error = single_error((done.returncode, done.stdout, done.stderr))
     assert "1 of 3 images were left out" in error and any(line.split()[:4] == ["|", "all", "|", "2"] for line in done.stdout.splitlines())
     notices = [line.strip() for line in done.stderr.replace("\r", "\n").splitlines() if "left out" in line]
-    assert len(notices) == 2 and notices[0].startswith("left out: ")  # one where it happens, one at the end
+    assert len(notices) == 1 and notices[0].startswith("error: ")

@@ -17,7 +17,7 @@ from strdiffusion.config.parser import build
 from strdiffusion.config.schema import TrainingConfig
 from strdiffusion.errors import UserError
 from strdiffusion.networks import UNet
-from strdiffusion.objectives import Batch
+from strdiffusion.batch import Batch
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training import train
 from strdiffusion.training.data import training_dataset, validation_batches

@@ -3,15 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.parser import Range
 from strdiffusion.data.masks import Polarity
+from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.structure import EdgeSource, StructurePair
+from strdiffusion.data.testset import Fit
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.errors import UserError
 from strdiffusion.networks.unet import Attention
 from strdiffusion.objectives import LossOn, Norm
 from strdiffusion.samplers.adaptive import Accept
-from strdiffusion.samplers.run import Step
+from strdiffusion.samplers.run import Step, early_end
 from strdiffusion.sde import Schedule
 
 Positive = Annotated[int, Range(1)]
@@ -19,6 +22,7 @@ Count = Annotated[int, Range(0)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Share = Annotated[float, Range(0, 1)]
+Momentum = Annotated[float, Range(0, 0.999999)]
 
 
 @dataclass
@@ -82,7 +86,7 @@ class TrainDataConfig:
 @dataclass
 class ValidationConfig:
     """Held-out images (null: no validation): every `every` iterations, the loss on `loss_images` of them (null: all)
-    and PSNR/SSIM of `samples` of them, sampled from T to 0 with the generated masks of the training's hole share.
+    and PSNR/SSIM of `samples` of them, sampled from T to 0; each image has the same mask in every run.
     """
 
     images: str | None = None
@@ -100,17 +104,24 @@ class TrainingConfig:
     iterations: Positive = 700_000
     batch_size: Positive = 16
     learning_rate: Annotated[float, Range(0, open_low=True)] = 1e-4
-    betas: tuple[Share, Share] = (0.9, 0.99)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.99)
     milestones: list[Positive] = field(default_factory=list)
     lr_decay: Annotated[float, Range(0, 1, open_low=True)] = 0.5
     lr_schedule: Literal["steps", "cosine"] = "steps"
     warmup: Count = 0
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = None
-    ema_decay: Annotated[float, Range(0, 0.999999)] = 0.995
+    ema_decay: Momentum = 0.995
     max_minutes: Annotated[float, Range(0, open_low=True)] | None = None
     log_every: Positive = 100
     save_every: Positive = 5000
     keep: Positive = 3
+
+
+@dataclass
+class DiscriminatorTrainingConfig(TrainingConfig):
+    """The optimisation of the discriminator, with its own betas (spec sec. 6)."""
+
+    betas: tuple[Momentum, Momentum] = (0.5, 0.99)
 
 
 @dataclass
@@ -129,11 +140,6 @@ class TextureObjectiveConfig(StructureObjectiveConfig):
 
     guidance: Literal["ground_truth", "denoised", "none"] = "ground_truth"
     structure_checkpoint: str | None = None
-
-
-@dataclass
-class DiscriminatorObjectiveConfig:
-    """The discriminator's objective has no options (spec sec. 6)."""
 
 
 @dataclass
@@ -192,7 +198,7 @@ class TrainDiscriminatorConfig(TrainConfig):
     """configs/*/discriminator.yml"""
 
     network: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    objective: DiscriminatorObjectiveConfig = field(default_factory=DiscriminatorObjectiveConfig)
+    training: DiscriminatorTrainingConfig = field(default_factory=DiscriminatorTrainingConfig)
 
 
 @dataclass
@@ -202,7 +208,7 @@ class CheckpointsConfig:
     texture: str
     structure: str | None = None
     discriminator: str | None = None
-    weights: Literal["ema", "raw"] = "ema"
+    weights: Weights = "ema"
     width: Positive | None = None
     depth: Positive | None = None
     discriminator_width: Positive | None = None
@@ -212,7 +218,7 @@ class CheckpointsConfig:
 class TestMaskConfig(MaskConfig):
     """Masks at test, each paired with its image: by name, in order, or by a seeded draw."""
 
-    pairing: Literal["name", "order", "seeded"] = "name"
+    pairing: Pairing = "name"
 
 
 @dataclass
@@ -227,7 +233,7 @@ class TestDataConfig:
     images: str
     masks: TestMaskConfig = field(default_factory=TestMaskConfig)
     size: Annotated[int, Range(8)] = 256
-    fit: Literal["resize", "center_crop", "none"] = "resize"
+    fit: Fit = "resize"
     ground_truth: bool = True
     limit: Positive | None = None
     index: str | None = "auto"
@@ -314,9 +320,18 @@ class TestConfig:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to say where the holes are")
         if not self.data.ground_truth and self.structure.edge_source == "full" and "edge" in self.structure.pair:
             raise UserError("structure.edge_source=full needs the truth: set structure.edge_source=known with data.ground_truth=false")
-        start = sampler.repaint.start
-        if start is not None and not sampler.repaint.stop < start <= self.sde.T:
-            raise UserError(f"sampler.repaint.start ({start}) must lie above sampler.repaint.stop and not above sde.T ({self.sde.T})")
+        if sampler.resampling == "repaint":
+            _check_repaint(sampler.repaint, self.sde.T, sampler.guidance)
+
+
+def _check_repaint(repaint: RepaintConfig, T: int, guided: bool) -> None:
+    start = T if repaint.start is None else repaint.start
+    stop = max(repaint.stop, early_end(T) - 1) if guided else repaint.stop
+    if start > T or start - stop < repaint.jump_length:
+        raise UserError(
+            f"sampler.repaint leaves no room for a jump: from start {start} down to stop {stop} there must be at least "
+            f"jump_length={repaint.jump_length} steps, and start must not exceed sde.T={T}"
+        )
 
 
 def _check_hole_share(key: str, masks: MaskConfig) -> None:

@@ -13,13 +13,13 @@ tensors       arrays to tensors
 
 from strdiffusion.data.datasets import StepSampler, TrainingDataset
 from strdiffusion.data.images import read_image, write_image
-from strdiffusion.data.listing import default_index, find_images
+from strdiffusion.data.listing import default_index, find_images, index_file
 from strdiffusion.data.mask_sources import GeneratedMasks, MaskFolder, MaskSource
 from strdiffusion.data.masks import irregular_mask, read_mask
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.data.structure import edge_map, gray_map, structure_maps
-from strdiffusion.data.testset import TestDataset, TestItem
+from strdiffusion.data.testset import TestDataset, TestItem, collate
 
 __all__ = ["GeneratedMasks", "MaskFolder", "MaskSource", "StepSampler", "TestDataset", "TestItem", "TrainingDataset",
-           "default_index", "edge_map", "find_images", "gray_map", "irregular_mask", "pair_masks", "read_image",
+           "collate", "default_index", "edge_map", "find_images", "gray_map", "index_file", "irregular_mask", "pair_masks", "read_image",
            "read_mask", "structure_maps", "write_image"]

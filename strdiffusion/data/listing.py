@@ -62,6 +62,11 @@ def default_index(folder: str | os.PathLike) -> Path:
     return Path(cache) / "strdiffusion" / "index" / f"{key}.json"
 
 
+def index_file(index: str | None, folder: str | os.PathLike) -> Path | None:
+    """Where an option puts the index of `folder`: "auto" in the user's cache, None nowhere, else the path itself."""
+    return default_index(folder) if index == "auto" else (Path(index).expanduser() if index else None)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either the old content or all of the new. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

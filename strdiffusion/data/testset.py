@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from strdiffusion.batch import Batch
 from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, read_image, resize_image
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import (Polarity, check_hole_share, hole_share, irregular_mask, other_polarity, read_mask,
@@ -134,6 +136,12 @@ class TestDataset(Dataset):
             return f"{where} has no hole, so there is nothing to inpaint; replace the mask or remove the image"
         return (f"{where} has no known pixel; replace the mask, or if the masks are inverted set "
                 f"data.masks.polarity={other_polarity(self.polarity)}")
+
+
+def collate(items: Sequence[TestItem]) -> Batch:
+    """Stack items of one size."""
+    names = ("texture", "structure", "structure_mean", "mask")
+    return Batch(*(torch.stack([getattr(item, name) for item in items]) for name in names))
 
 
 def item_names(files: list[Path], folder: Path) -> list[str]:

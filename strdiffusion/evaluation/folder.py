@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.config import TestConfig, save_config
-from strdiffusion.data import TestDataset, TestItem, read_image, write_image
+from strdiffusion.data import TestDataset, TestItem, collate, index_file, read_image, write_image
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.metrics import psnr, ssim
@@ -21,8 +22,7 @@ from strdiffusion.evaluation.table import ResultRow, summary_table, write_rows
 from strdiffusion.inpainting import Inpainter
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 from strdiffusion.output import claim_output_folder
-from strdiffusion.samplers import ImageTrace, Known, Progress
-from strdiffusion.training.data import collate, index_file
+from strdiffusion.samplers import ImageTrace, Progress
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,15 @@ def inpaint_folder(config: TestConfig) -> Path:
         index=index_file(data.index, data.images), **vars(config.structure),
     )  # fmt: skip
     folder = claim_output_folder(config.output, config.overwrite, "set another output=FOLDER, or overwrite=true")
-    save_config(config, folder / "config.yml")
-
     problems: list[str] = []
     names: list[str] = []
     rows: list[ResultRow] = []
     bar_options = {"total": len(dataset), "unit": "image", "desc": "inpainting", "bar_format": BAR_FORMAT, "mininterval": 0.5}
     with tqdm(**bar_options) as bar, logging_redirect_tqdm():
         for items in batches(dataset, config.batch_size, inpainter.models.discriminator is not None, problems):
+            if not rows:
+                remove_results(folder)
+                save_config(config, folder / "config.yml")
             names.extend(item.name for item in items)
             rows.extend(inpaint_batch(inpainter, items, folder, bar))
             write_rows(rows, folder / "results.csv")
@@ -62,15 +63,24 @@ def inpaint_folder(config: TestConfig) -> Path:
         (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
         print(table)
         print(f"pictures and results.csv are in {folder}; start with {folder / 'overview.png'}")
-    else:  # nothing is left behind that the next try would have to overwrite
-        (folder / "config.yml").unlink()
     if problems:
         raise UserError(f"{len(problems)} of {len(dataset)} images were left out, the first because: {problems[0]}")
     return folder
 
 
+def remove_results(folder: Path) -> None:
+    """Remove what an earlier test wrote here (overwrite=true), so that results of two runs never mix."""
+    if (folder / "results.csv").exists():
+        for kind in ("inpainted", "masked", "structure", "side_by_side", "process", "traces"):
+            shutil.rmtree(folder / kind, ignore_errors=True)
+        for name in ("results.csv", "summary.md", "overview.png", "config.yml"):
+            (folder / name).unlink(missing_ok=True)
+
+
 def batches(dataset: TestDataset, size: int, scored: bool, problems: list[str]) -> Iterator[list[TestItem]]:
-    """Items in batches of one shape, in order; what is wrong with an item is logged and appended to `problems`."""
+    """Items in batches of one shape, in order; what is wrong with an item is appended to `problems`, and all but the first,
+    which will be the run's error, is logged.
+    """
     batch: list[TestItem] = []
     for i in range(len(dataset)):
         try:
@@ -78,7 +88,8 @@ def batches(dataset: TestDataset, size: int, scored: bool, problems: list[str]) 
             if scored and min(item.mask.shape[-2:]) < SMALLEST_SIDE:
                 raise UserError(f"the image {item.image_path} is smaller than {SMALLEST_SIDE} pixels a side: set data.fit=resize")
         except UserError as error:
-            log.warning("left out: %s", error)
+            if problems:
+                log.warning("left out: %s", error)
             problems.append(str(error))
             continue
         if batch and (len(batch) == size or batch[0].mask.shape != item.mask.shape):
@@ -92,8 +103,7 @@ def batches(dataset: TestDataset, size: int, scored: bool, problems: list[str]) 
 def inpaint_batch(inpainter: Inpainter, items: list[TestItem], folder: Path, bar: tqdm) -> list[ResultRow]:
     """Inpaint a few images of one shape, write their pictures and traces, and return their rows."""
     config = inpainter.config
-    truth = collate(items)
-    known = Known(truth.texture, truth.structure, truth.structure_mean, truth.mask)
+    batch = collate(items)
     seeds = [stable_hash(f"{config.seed}:{item.name}") % 2**62 for item in items]
 
     done = bar.n
@@ -106,7 +116,7 @@ def inpaint_batch(inpainter: Inpainter, items: list[TestItem], folder: Path, bar
             write_process(items, progress, folder)
 
     started = time.perf_counter()
-    sample = inpainter(known, seeds, show)
+    sample = inpainter(batch, seeds, show)
     texture = sample.texture.cpu()
     seconds = (time.perf_counter() - started) / len(items)
     structure = None if sample.structure is None else sample.structure.cpu()

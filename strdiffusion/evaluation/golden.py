@@ -6,6 +6,7 @@ recomputed through the project's own classes and compared by the relative error 
 
 import json
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from strdiffusion.batch import Batch
 from strdiffusion.checkpoints.released import released_names
 from strdiffusion.data.structure import edge_map, gray_map
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.objectives import Batch, discriminator_loss, structure_guide, structure_loss, texture_loss
-from strdiffusion.samplers import Known, Models, sample_released
+from strdiffusion.objectives import discriminator_loss, structure_guide, structure_loss, texture_loss
+from strdiffusion.samplers import Models, sample_released
 from strdiffusion.sde import MeanRevertingSDE
 
 EXACT = 0.0
@@ -29,8 +31,6 @@ TOLERANCE_SDE = TOLERANCE_NETWORKS = TOLERANCE_LOSSES = TOLERANCE_SCORES = 1e-5
 TOLERANCE_CANCELLATION = 1e-3  # the release's own optimum step at t=2 cancels in float32
 TOLERANCE_GRAY = 1e-6
 TOLERANCE_SAMPLER = 5e-6
-
-Item = tuple[str, np.ndarray | Tensor | float, float]  # name in the file, our value, tolerance
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,32 @@ def golden_weights(network: nn.Module, seed: int) -> nn.Module:
     return network.eval()
 
 
+class Stored:
+    """The golden numbers of one file, and which of them were compared."""
+
+    def __init__(self, path: Path):
+        self.file = path.stem
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                self.content: dict[str, np.ndarray] = dict(archive)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path} cannot be read as golden numbers: {error}") from None
+        self.left = {name for name in self.content if name != "mask" and not name.endswith("_params")}
+
+    def compare(self, name: str, value: np.ndarray | Tensor | float, tolerance: float) -> Comparison:
+        """Compare our value with the stored one; one that is not stored fails."""
+        return self.record(name, relative_error(value, self.content[name]) if name in self.content else float("inf"), tolerance)
+
+    def record(self, name: str, error: float, tolerance: float) -> Comparison:
+        self.left.discard(name)
+        return Comparison(f"{self.file}/{name}", error, tolerance)
+
+    def not_recomputed(self) -> Iterator[Comparison]:
+        """A failure for every number that is stored and was not compared."""
+        for name in sorted(self.left):
+            yield Comparison(f"{self.file}/{name} (not recomputed)", float("inf"), EXACT)
+
+
 class Golden:
     """A folder of golden numbers: its sizes and seed, and the networks they were computed with."""
 
@@ -97,20 +123,15 @@ class Golden:
             self.size = size
             nf, depth = self.meta["nf"], self.meta["depth"]
             ngf = self.meta["discriminator_ngf"]
+            self.odd_size, self.photo = tuple(self.meta["odd_size"]), dict(self.meta["photo"])
+            _ = self.photo["name"], self.photo["top"], self.photo["left"]
         except FileNotFoundError:
             raise UserError(f"{folder} has no meta.json: give a folder of golden numbers such as tests/golden") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / 'meta.json'} is not the description of golden numbers: {error!r}") from None
         self.texture = golden_weights(UNet(3, nf, depth, "linear", guided=True), self.seed)
         self.structure = golden_weights(UNet(1, nf, depth, "linear"), self.seed)
         self.discriminator = golden_weights(CorrelationDiscriminator(ngf), self.seed)
-
-    def read(self, name: str) -> dict[str, np.ndarray]:
-        try:
-            with np.load(self.folder / name, allow_pickle=False) as file:
-                return dict(file)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder / name} cannot be read: {error}") from None
 
     def models(self, sde: MeanRevertingSDE) -> Models:
         return Models(Denoiser(self.texture, sde), Denoiser(self.structure, sde), self.discriminator)
@@ -128,13 +149,9 @@ def check_folder(folder: Path) -> Iterator[Comparison]:
         "sampler.npz": sampler_items,
     }
     for file, items in parts.items():
-        expected = golden.read(file)
-        left = set(expected) - {"mask"} - {name for name in expected if name.endswith("_params")}
-        for name, value, tolerance in items(golden, expected):
-            left.discard(name)
-            yield Comparison(f"{file[:-4]}/{name}", relative_error(value, expected[name]), tolerance)
-        for name in sorted(left):  # stored, but nothing here recomputes it
-            yield Comparison(f"{file[:-4]}/{name} (not recomputed)", float("inf"), EXACT)
+        stored = Stored(folder / file)
+        yield from items(golden, stored)
+        yield from stored.not_recomputed()
 
 
 def relative_error(value: np.ndarray | Tensor | float, expected: np.ndarray) -> float:
@@ -146,68 +163,67 @@ def relative_error(value: np.ndarray | Tensor | float, expected: np.ndarray) -> 
     return float("inf") if np.isnan(error) else float(error)
 
 
-def sde_items(golden: Golden, expected: dict) -> Iterator[Item]:
-    for schedule, T in sorted({re.match(r"(cosine|linear|constant)_(\d+)_", n).groups() for n in expected if n[:4] != "step"}):
+def sde_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
+    for schedule, T in sorted({re.match(r"(cosine|linear|constant)_(\d+)_", n).groups() for n in stored.content if n[:4] != "step"}):
         sde = MeanRevertingSDE(int(T), schedule)
         for name in ("theta", "sigma", "theta_cumsum", "sigma_bar", "dt"):
-            yield f"{schedule}_{T}_{name}", getattr(sde, name), TOLERANCE_SDE
+            yield stored.compare(f"{schedule}_{T}_{name}", getattr(sde, name), TOLERANCE_SDE)
 
     sde, s, shape = MeanRevertingSDE(100), golden.seed, (2, 3, 8, 8)
     x, x0, mu, eps = rnd(11 + s, *shape), uni(12 + s, *shape), uni(13 + s, *shape), rnd(14 + s, *shape)
-    for t in sorted({int(n.split("_")[1]) for n in expected if n.startswith("step_")}):
+    for t in sorted({int(n.split("_")[1]) for n in stored.content if n.startswith("step_")}):
         score = sde.score(eps, t)
-        yield f"step_{t}_mean", sde.marginal_mean(x0, mu, t), TOLERANCE_SDE
-        yield f"step_{t}_optimum", sde.optimum_step(x, x0, mu, t), TOLERANCE_CANCELLATION if t == 2 else TOLERANCE_SDE
-        yield f"step_{t}_reverse_mean", sde.reverse_mean(x, mu, score, t), TOLERANCE_SDE
-        yield f"step_{t}_reverse_ode", sde.reverse_ode_step(x, mu, score, t), TOLERANCE_SDE
-        yield f"step_{t}_reverse_sde", sde.reverse_sde_step(x, mu, score, t, rnd(500 + s, *shape)), TOLERANCE_SDE
-        yield f"step_{t}_forward", sde.forward_step(x, mu, t, rnd(501 + s, *shape)), TOLERANCE_SDE
+        yield stored.compare(f"step_{t}_mean", sde.marginal_mean(x0, mu, t), TOLERANCE_SDE)
+        yield stored.compare(f"step_{t}_optimum", sde.optimum_step(x, x0, mu, t), TOLERANCE_CANCELLATION if t == 2 else TOLERANCE_SDE)
+        yield stored.compare(f"step_{t}_reverse_mean", sde.reverse_mean(x, mu, score, t), TOLERANCE_SDE)
+        yield stored.compare(f"step_{t}_reverse_ode", sde.reverse_ode_step(x, mu, score, t), TOLERANCE_SDE)
+        yield stored.compare(f"step_{t}_reverse_sde", sde.reverse_sde_step(x, mu, score, t, rnd(500 + s, *shape)), TOLERANCE_SDE)
+        yield stored.compare(f"step_{t}_forward", sde.forward_step(x, mu, t, rnd(501 + s, *shape)), TOLERANCE_SDE)
 
 
-def network_items(golden: Golden, expected: dict) -> Iterator[Item]:
+def network_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     s, t = golden.seed, torch.tensor([3, 77])
-    for label, (h, w) in {"square": (golden.size, golden.size), "odd": golden.meta["odd_size"]}.items():
+    for label, (h, w) in {"square": (golden.size, golden.size), "odd": golden.odd_size}.items():
         xt, cond, S = rnd(21 + s, 2, 3, h, w), uni(22 + s, 2, 3, h, w), rnd(23 + s, 2, 1, h, w)
-        yield f"texture_{label}", golden.texture(xt, cond, t, S), TOLERANCE_NETWORKS
-        yield f"structure_{label}", golden.structure(xt[:, :1], cond[:, :1], t), TOLERANCE_NETWORKS
+        yield stored.compare(f"texture_{label}", golden.texture(xt, cond, t, S), TOLERANCE_NETWORKS)
+        yield stored.compare(f"structure_{label}", golden.structure(xt[:, :1], cond[:, :1], t), TOLERANCE_NETWORKS)
     xt, S = rnd(21 + s, 4, 3, golden.size, golden.size), rnd(23 + s, 4, 1, golden.size, golden.size)
-    yield "discriminator_b4", golden.discriminator(xt, S, torch.tensor([3, 77, 9, 50])), TOLERANCE_NETWORKS
-    yield "discriminator_b1", golden.discriminator(xt[:1], S[:1], torch.tensor([77])), TOLERANCE_NETWORKS
+    yield stored.compare("discriminator_b4", golden.discriminator(xt, S, torch.tensor([3, 77, 9, 50])), TOLERANCE_NETWORKS)
+    yield stored.compare("discriminator_b1", golden.discriminator(xt[:1], S[:1], torch.tensor([77])), TOLERANCE_NETWORKS)
 
 
-def structure_map_items(golden: Golden, expected: dict) -> Iterator[Item]:
+def structure_map_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     import skimage.data
 
-    photo = golden.meta["photo"]
-    top, left = photo["top"], photo["left"]
-    picture = getattr(skimage.data, photo["name"])()
+    name, top, left = (golden.photo[key] for key in ("name", "top", "left"))
+    picture = getattr(skimage.data, name)()
     picture = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture[..., :3]
     gray = gray_map(picture[top : top + 256, left : left + 256].astype(np.float32) / 255)
-    yield "gray", gray[None], TOLERANCE_GRAY
+    yield stored.compare("gray", gray[None], TOLERANCE_GRAY)
     for sigma in (2, 3):
-        yield f"edge_sigma{sigma}", np.packbits(edge_map(gray, sigma).astype(bool)), EXACT
+        yield stored.compare(f"edge_sigma{sigma}", np.packbits(edge_map(gray, sigma).astype(bool)), EXACT)
 
 
-def loss_items(golden: Golden, expected: dict) -> Iterator[Item]:
+def loss_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     # with the release's rounding: at t = 5 its optimum step is off by 1e-5, and its structure loss by 2e-5
     sde = MeanRevertingSDE(100, rounding="released")
     s, n, t = golden.seed, golden.size, torch.tensor([5, 60])
-    mask = torch.from_numpy(expected["mask"])
+    mask = torch.from_numpy(stored.content["mask"])
     Y, E = uni(32 + s, 2, 3, n, n), (rnd(33 + s, 2, 1, n, n) > 1).float()
     batch = Batch(Y, Y.mean(1, keepdim=True), E * mask, mask)
     texture_noise = rnd(710 + s, 2, 3, n, n)
     guide = structure_guide(sde, batch, t, rnd(720 + s, 2, 1, n, n))
 
     structure = structure_loss(Denoiser(golden.structure, sde), batch, t, rnd(700 + s, 2, 1, n, n))
-    yield "structure_loss", structure.loss, TOLERANCE_LOSSES
-    yield "structure_expectation", structure.expectation, TOLERANCE_LOSSES
-    yield "structure_optimum", structure.optimum, TOLERANCE_LOSSES
+    yield stored.compare("structure_loss", structure.loss, TOLERANCE_LOSSES)
+    yield stored.compare("structure_expectation", structure.expectation, TOLERANCE_LOSSES)
+    yield stored.compare("structure_optimum", structure.optimum, TOLERANCE_LOSSES)
     texture = texture_loss(Denoiser(golden.texture, sde), batch, t, texture_noise, guide)
-    yield "texture_loss", texture.loss, TOLERANCE_LOSSES
-    yield "texture_expectation", texture.expectation, TOLERANCE_LOSSES
+    yield stored.compare("texture_loss", texture.loss, TOLERANCE_LOSSES)
+    yield stored.compare("texture_expectation", texture.expectation, TOLERANCE_LOSSES)
     d = discriminator_loss(golden.discriminator, sde, batch, t, texture_noise, guide)
     for name, value in {"real": d.real, "fake": d.fake, "triplet": d.triplet, "total": d.loss}.items():
-        yield f"d_{name}", value, TOLERANCE_LOSSES
+        yield stored.compare(f"d_{name}", value, TOLERANCE_LOSSES)
 
 
 def sampler_mask(size: int, seed: int) -> Tensor:
@@ -219,28 +235,24 @@ def sampler_mask(size: int, seed: int) -> Tensor:
     return mask
 
 
-def sampler_items(golden: Golden, expected: dict) -> Iterator[Item]:
+def sampler_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     s, n = golden.seed, golden.size
     mask = sampler_mask(n, s)
     Y, E = uni(42 + s, 1, 3, n, n), (rnd(43 + s, 1, 1, n, n) > 1).float()
-    known = Known(Y, Y.mean(1, keepdim=True), E * mask, mask)
-    for name in sorted(n for n in expected if n.endswith("_params")):
+    known = Batch(Y, Y.mean(1, keepdim=True), E * mask, mask)
+    for name in sorted(n for n in stored.content if n.endswith("_params")):
         run = name.removesuffix("_params")
-        u_max, u_min, jump, re_, T = (int(v) for v in expected[name])
+        u_max, u_min, jump, re_, T = (int(v) for v in stored.content[name])
         tape = NoiseTape(9000 + s)
         sample = sample_released(
             golden.models(MeanRevertingSDE(T)), known, tape, u_max=u_max, u_min=u_min, jump=jump, re=re_, accept="lower"
         )
         scores = np.array([(step.t, score) for step in sample.traces[0].steps for score in step.scores])
-        yield f"{run}_output", sample.texture, TOLERANCE_SAMPLER
-        stored = expected[f"{run}_scores"]
-        same_times = scores.shape == stored.shape and np.array_equal(scores[:, 0], stored[:, 0])
+        yield stored.compare(f"{run}_output", sample.texture, TOLERANCE_SAMPLER)
+        expected = stored.content[f"{run}_scores"]
+        same_times = scores.shape == expected.shape and np.array_equal(scores[:, 0], expected[:, 0])
         # one item stands for two demands: the sequence of t is exact, the scores are close
-        error = relative_error(scores[:, 1], stored[:, 1]) if same_times else float("inf")
-        yield f"{run}_scores", _with_error(stored, error), TOLERANCE_SCORES
-        yield f"{run}_draws", tape.draws, EXACT
+        error = relative_error(scores[:, 1], expected[:, 1]) if same_times else float("inf")
+        yield stored.record(f"{run}_scores", error, TOLERANCE_SCORES)
+        yield stored.compare(f"{run}_draws", tape.draws, EXACT)
 
-
-def _with_error(stored: np.ndarray, error: float) -> np.ndarray:
-    """An array whose relative error against `stored` is `error`."""
-    return stored + error * np.abs(stored).max()

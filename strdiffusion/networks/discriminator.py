@@ -111,6 +111,7 @@ def minibatch_deviation(h: Tensor, group: int) -> Tensor:
     """
     B, C, H, W = h.shape
     G = max(g for g in range(1, min(group, B) + 1) if B % g == 0)
-    var = h.view(G, B // G, C, H, W).var(dim=0, unbiased=False)  # (B/G,C,H,W)
-    deviation = (var + 1e-8).sqrt().mean(dim=(1, 2, 3))  # (B/G,)
+    wide = h.to(torch.promote_types(h.dtype, torch.float32))  # 1e-8 is zero in half precision
+    var = wide.reshape(G, B // G, C, H, W).var(dim=0, unbiased=False)  # (B/G,C,H,W)
+    deviation = (var + 1e-8).sqrt().mean(dim=(1, 2, 3)).to(h.dtype)  # (B/G,)
     return deviation.repeat(G).view(B, 1, 1, 1).expand(B, 1, H, W)

@@ -1,5 +1,6 @@
 """SPADE: how the structure guides the texture network (spec sec. 4)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -21,9 +22,10 @@ class SpadeNorm(nn.Module):
         self.beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
 
     def forward(self, h: Tensor, structure: Tensor) -> Tensor:
-        mean = h.mean(dim=1, keepdim=True)  # (B,1,H,W)
-        var = h.var(dim=1, keepdim=True, unbiased=True)  # (B,1,H,W)
-        normalised = (h - mean) / (var + EPS).sqrt()
+        wide = h.to(torch.promote_types(h.dtype, torch.float32))  # squares overflow in half precision
+        mean = wide.mean(dim=1, keepdim=True)  # (B,1,H,W)
+        var = wide.var(dim=1, keepdim=True, unbiased=True)  # (B,1,H,W)
+        normalised = ((wide - mean) / (var + EPS).sqrt()).to(h.dtype)
         resized = F.interpolate(structure, size=h.shape[-2:], mode="nearest")  # (B,1,H,W)
         maps = F.relu(self.shared(resized))  # (B,16,H,W)
         return normalised * (1 + self.gamma(maps)) + self.beta(maps)

@@ -10,11 +10,11 @@ from strdiffusion.samplers.adaptive import sample_paper, sample_released
 from strdiffusion.samplers.noise import NoiseSource, SeededNoise
 from strdiffusion.samplers.plain import sample_guided, sample_structure, sample_unguided
 from strdiffusion.samplers.repaint import sample_repaint
-from strdiffusion.samplers.run import Known, Models
+from strdiffusion.samplers.run import Models
 from strdiffusion.samplers.trace import ImageTrace, Progress, Sample
 
 __all__ = [
-    "ImageTrace", "Known", "Models", "NoiseSource", "Progress", "Sample", "SeededNoise",
+    "ImageTrace", "Models", "NoiseSource", "Progress", "Sample", "SeededNoise",
     "sample_guided", "sample_paper", "sample_released", "sample_repaint", "sample_structure",
     "sample_unguided",
 ]  # fmt: skip

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from strdiffusion.batch import Batch
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.plain import early_end, late_stage
-from strdiffusion.samplers.run import Known, Models, Run
+from strdiffusion.samplers.run import Models, Run, early_end, late_stage
 from strdiffusion.samplers.trace import Callback, Sample
 
 Accept = Literal["lower", "higher"]
@@ -15,7 +15,7 @@ Accept = Literal["lower", "higher"]
 
 @torch.inference_mode()
 def sample_released(
-    models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None,
+    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None,
     u_max: int = 25, u_min: int = 4, jump: int = 2, re: int = 2, accept: Accept = "lower",
 ) -> Sample:  # fmt: skip
     """StrDiffusion with adaptive resampling, as released (spec sec. 7), in the release's order of noise draws.
@@ -55,12 +55,17 @@ def sample_released(
             active = [row for row, w in zip(active, weight.tolist(), strict=True) if w > 0]
         y, x = y_next, run.paste(k, x, run.all)
         run.end_step(t, y, x)
-    return late_stage(run, y, x)
+
+    for t in range(early_end(T) - 1, 0, -1):
+        run.begin_step(t)
+        y = run.texture_step(y, y.mean(dim=1, keepdim=True), t, run.all)
+        run.end_step(t, y, x)
+    return run.finish(y, x)
 
 
 @torch.inference_mode()
 def sample_paper(
-    models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None,
+    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None,
     threshold: float = 0.0, u_max: int = 5, jump: int = 1, re: int = 1, accept: Accept = "higher",
 ) -> Sample:  # fmt: skip
     """StrDiffusion with adaptive resampling, as the paper describes it (spec sec. 7, `paper`).

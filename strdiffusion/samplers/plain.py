@@ -2,13 +2,14 @@
 
 import torch
 
+from strdiffusion.batch import Batch
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.run import Known, Models, Run
+from strdiffusion.samplers.run import Models, Run, early_end, late_stage
 from strdiffusion.samplers.trace import Callback, Sample
 
 
 @torch.inference_mode()
-def sample_unguided(models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None) -> Sample:
+def sample_unguided(models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None) -> Sample:
     """IR-SDE: the texture alone, by the reverse SDE from T to 0 (spec sec. 2). One evaluation a step.
 
     Draws per image: the start of the texture, then one a step.
@@ -23,7 +24,7 @@ def sample_unguided(models: Models, known: Known, noise: NoiseSource, callback: 
 
 
 @torch.inference_mode()
-def sample_structure(models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None) -> Sample:
+def sample_structure(models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None) -> Sample:
     """The structure alone, denoised from T to 0 as the guided process does it; needs no texture network.
 
     Draws per image: the start of the structure, then known structure and step. The texture that comes back is the known one.
@@ -39,7 +40,7 @@ def sample_structure(models: Models, known: Known, noise: NoiseSource, callback:
 
 
 @torch.inference_mode()
-def sample_guided(models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None) -> Sample:
+def sample_guided(models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None) -> Sample:
     """StrDiffusion without resampling (spec sec. 7, `none`): the structure guides the texture, and nothing is redone."""
     run = Run(models, known, noise, callback)
     y, x = run.start()
@@ -47,20 +48,6 @@ def sample_guided(models: Models, known: Known, noise: NoiseSource, callback: Ca
         run.begin_step(t)
         k = run.known_structure(t)
         x = run.structure_step(k, x, t, run.all)
-        y = run.texture_step(y, x, t, run.all)
-        run.end_step(t, y, run.paste(k, x, run.all))
-    return late_stage(run, y, x)
-
-
-def early_end(T: int) -> int:
-    """The last t of the early stage, in which the structure is denoised beside the texture: int(0.4 T)."""
-    return max(int(0.4 * T), 1)
-
-
-def late_stage(run: Run, y: torch.Tensor, x: torch.Tensor) -> Sample:
-    """Finish from the end of the early stage; the texture's own channel mean is the guide now (spec sec. 7)."""
-    for t in range(early_end(run.sde.T) - 1, 0, -1):
-        run.begin_step(t)
-        y = run.texture_step(y, y.mean(dim=1, keepdim=True), t, run.all)
+        y, x = run.texture_step(y, x, t, run.all), run.paste(k, x, run.all)
         run.end_step(t, y, x)
-    return run.finish(y, x)
+    return late_stage(run, y, x)

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
+from strdiffusion.batch import Batch
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.plain import early_end
-from strdiffusion.samplers.run import Known, Models, Run
+from strdiffusion.samplers.run import Models, Run, early_end
 from strdiffusion.samplers.trace import Callback, Sample
 
 
 @torch.inference_mode()
 def sample_repaint(
-    models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None,
+    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None,
     jump_length: int = 10, resamplings: int = 10, start: int | None = None, stop: int = 0,
 ) -> Sample:  # fmt: skip
     """Denoise, and jump back `jump_length` steps `resamplings - 1` times at every multiple of it between start and stop.

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from strdiffusion.denoiser import Denoiser, autocast
+from strdiffusion.batch import Batch
+from strdiffusion.denoiser import Denoiser, Precision, autocast
 from strdiffusion.samplers.noise import NoiseSource
 from strdiffusion.samplers.trace import Callback, ImageTrace, Progress, Sample, StepTrace
 from strdiffusion.sde import MeanRevertingSDE
@@ -20,6 +21,7 @@ Rows = Sequence[int]
 class Models:
     """The networks of a sampler; which of them it needs, it says.
 
+    precision: of the discriminator; the denoisers have their own.
     step: how a state at t becomes one at t-1: by the reverse SDE ("ancestral", as released), or by the posterior step.
     """
 
@@ -27,41 +29,20 @@ class Models:
     structure: Denoiser | None = None
     discriminator: nn.Module | None = None
     step: Step = "ancestral"
+    precision: Precision = "fp32"
 
     @property
     def sde(self) -> MeanRevertingSDE:
         return (self.texture or self.structure).sde
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known of a batch of images. Of y0 and x0 only the known pixels are used."""
-
-    texture: Tensor  # y0 (B,3,H,W)
-    structure: Tensor  # x0 (B,1,H,W)
-    structure_mean: Tensor  # mu_x (B,1,H,W)
-    mask: Tensor  # (B,1,H,W), 1 = known
-
-    @property
-    def texture_mean(self) -> Tensor:
-        """mu_y, the masked image (B,3,H,W)."""
-        return self.texture * self.mask
-
-    def take(self, rows: Rows) -> "Known":
-        """The images at these positions."""
-        if len(rows) == len(self.mask):
-            return self
-        index = list(rows)
-        return Known(self.texture[index], self.structure[index], self.structure_mean[index], self.mask[index])
-
-
 class Run:
     """One sampling run of a batch: noise, trace and the moves. `rows` says which images of the batch a move is for."""
 
-    def __init__(self, models: Models, known: Known, noise: NoiseSource, callback: Callback | None = None):
+    def __init__(self, models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None):
         self.models, self.sde = models, models.sde
         self.known, self.noise, self.callback = known, noise, callback
-        self.all: list[int] = list(range(len(known.mask)))
+        self.all: list[int] = list(range(len(known)))
         self.traces = [ImageTrace() for _ in self.all]
 
     def start(self) -> tuple[Tensor, Tensor]:
@@ -118,7 +99,7 @@ class Run:
     def score(self, y: Tensor, x: Tensor, t: int, rows: Rows) -> Tensor:
         """How well texture and structure agree, each image on its own; (len(rows),). Recorded in the trace."""
         self._count("discriminator", rows)
-        with autocast(y.device, self.models.texture.precision):
+        with autocast(y.device, self.models.precision):
             scores = self.models.discriminator(y * self.known.take(rows).mask, x, t, group=1).float()
         for row, score in zip(rows, scores.tolist(), strict=True):
             self.traces[row].steps[-1].scores.append(score)
@@ -140,3 +121,17 @@ class Run:
             step = self.traces[row].steps[-1]
             name = f"{network}_evaluations"
             setattr(step, name, getattr(step, name) + 1)
+
+
+def early_end(T: int) -> int:
+    """The last t of the early stage, in which the structure is denoised beside the texture: int(0.4 T)."""
+    return max(int(0.4 * T), 1)
+
+
+def late_stage(run: Run, y: Tensor, x: Tensor) -> Sample:
+    """Finish from the end of the early stage; the texture's own channel mean is the guide now (spec sec. 7)."""
+    for t in range(early_end(run.sde.T) - 1, 0, -1):
+        run.begin_step(t)
+        y = run.texture_step(y, y.mean(dim=1, keepdim=True), t, run.all)
+        run.end_step(t, y, x)
+    return run.finish(y, x)

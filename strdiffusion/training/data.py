@@ -1,18 +1,19 @@
 """The data of a training, from its configuration."""
 
-from pathlib import Path
-
-import torch
-
+from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.config.schema import MaskConfig
-from strdiffusion.data import GeneratedMasks, MaskFolder, MaskSource, TestDataset, TestItem, TrainingDataset, default_index
-from strdiffusion.objectives import Batch
+from strdiffusion.data import (
+    GeneratedMasks,
+    MaskFolder,
+    MaskSource,
+    TestDataset,
+    TrainingDataset,
+    collate,
+    default_index,
+    index_file,
+)
 
-
-def index_file(index: str | None, folder: str) -> Path | None:
-    """Where the index of a folder lies: "auto" in the cache folder, null nowhere."""
-    return default_index(folder) if index == "auto" else (Path(index).expanduser() if index else None)
 
 
 def mask_source(masks: MaskConfig, indexed: bool) -> MaskSource:
@@ -44,9 +45,3 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
     items = [dataset[i] for i in range(len(dataset))]
     size = max(config.training.batch_size, config.validation.samples)
     return [collate(items[i : i + size]) for i in range(0, len(items), size)]
-
-
-def collate(items: list[TestItem]) -> Batch:
-    """Stack items of one size."""
-    names = ("texture", "structure", "structure_mean", "mask")
-    return Batch(*(torch.stack([getattr(item, name) for item in items]) for name in names))

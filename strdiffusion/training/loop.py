@@ -11,16 +11,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig, save_config
 from strdiffusion.config.parser import read_yaml
 from strdiffusion.data import StepSampler
-from strdiffusion.device import choose_device
+from strdiffusion.device import choose_device, set_float32_precision
 from strdiffusion.errors import UserError
-from strdiffusion.objectives import Batch
 from strdiffusion.output import claim_output_folder
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.data import training_dataset, validation_batches
-from strdiffusion.training.ema import EMA
+from strdiffusion.training.interrupt import StopRequest, ignore_interrupts
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import TASKS, Draw, Task
 
@@ -33,13 +33,14 @@ FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
 def train(kind: str, config: TrainConfig) -> Path:
     """Train the network `kind` as configured; returns the newest checkpoint. Raises UserError for what the user can mend."""
     device = choose_device(config.device)
+    set_float32_precision(config.precision)
     torch.manual_seed(config.seed)
     sde = MeanRevertingSDE(**vars(config.sde))
     task: Task = TASKS[kind](config, sde)
     dataset = training_dataset(config)
     validation = validation_batches(config)
 
-    folder = claim_output_folder(config.output, config.resume != "none", "continue with resume=auto, or set another output=FOLDER")
+    folder = claim_output_folder(config.output, resumes_here(config), "continue with resume=auto, or set another output=FOLDER")
     require_training_folder(folder)
     task.network.to(device, memory_format=torch.channels_last)
     state = TrainingState(folder, task, sde, config, device)
@@ -50,11 +51,18 @@ def train(kind: str, config: TrainConfig) -> Path:
 
     loader = DataLoader(
         dataset, batch_size=config.training.batch_size, sampler=StepSampler(state.step, config.training.batch_size),
-        num_workers=config.data.workers, persistent_workers=False, pin_memory=device.type == "cuda",
+        num_workers=config.data.workers, worker_init_fn=ignore_interrupts, pin_memory=device.type == "cuda",
         generator=torch.Generator().manual_seed(config.seed),  # else it draws from the state of training
     )  # fmt: skip
     Loop(task, config, state, validation, device).run(loader)
     return state.latest
+
+
+def resumes_here(config: TrainConfig) -> bool:
+    """Whether the run continues in the folder that it comes from, so that files in it are its own."""
+    if config.resume in ("none", "auto"):
+        return config.resume == "auto"
+    return Path(config.resume).expanduser().resolve().parent == Path(config.output).expanduser().resolve()
 
 
 def require_training_folder(folder: Path) -> None:
@@ -83,13 +91,16 @@ class Loop:
             return
         description = {"total": options.iterations, "initial": state.step, "unit": "it", "desc": self.task.kind}
         try:
-            with tqdm(**description, smoothing=0.05, mininterval=1) as bar, logging_redirect_tqdm():
-                self.iterate(loader, bar)
+            with StopRequest() as stop, tqdm(**description, smoothing=0.05, mininterval=1) as bar, logging_redirect_tqdm():
+                self.iterate(loader, bar, stop)
+        except UserError:
+            state.save()  # a bad file, say: what was learnt until then stays
+            raise
         finally:
             self.board.close()
 
-    def iterate(self, loader: DataLoader, bar: tqdm) -> None:
-        """Train until the iterations are done or the time is up."""
+    def iterate(self, loader: DataLoader, bar: tqdm, stop: StopRequest) -> None:
+        """Train until the iterations are done, the time is up, or a stop is requested (KeyboardInterrupt, once all is saved)."""
         options, state = self.config.training, self.state
         started = time.monotonic()
         if state.step == 0:
@@ -104,8 +115,11 @@ class Loop:
             last = state.step >= options.iterations or out_of_time
             if state.step % self.config.validation.every == 0 or last:
                 self.validate()
-            if state.step % options.save_every == 0 or last:
+            if state.step % options.save_every == 0 or last or stop.requested:
                 state.save()
+            if stop.requested and not last:
+                log.info("stopped at iteration %d, saved in %s: continue with resume=auto", state.step, state.folder)
+                raise KeyboardInterrupt
             if last:
                 if out_of_time and state.step < options.iterations:
                     log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
@@ -160,7 +174,7 @@ class Loop:
                 totals[name] = totals.get(name, 0.0) + value.item() / len(self.validation)
         count = self.config.validation.samples
         if count:
-            result = self.task.sample(network, self.validation[0].first(count).to(self.device), self.config.seed)
+            result = self.task.sample(network, self.validation[0].take(range(min(count, len(self.validation[0])))).to(self.device), self.config.seed)
             totals |= result.scalars
             for name, pictures in result.pictures.items():
                 self.board.add_images(f"validation/{name}", pictures, self.state.step)

@@ -81,10 +81,13 @@ class TrainingState:
             try:
                 content = read_checkpoint(path)
             except UserError as error:
-                log.warning("skipped: %s", error)
+                path.rename(path.with_suffix(".pt.damaged"))  # so that it does not count as the newest
+                log.warning("skipped, and renamed to end in .damaged: %s", error)
                 continue
             self._load(path, content)
             return
+        if any(self.folder.glob("*.damaged")):
+            raise UserError(f"no checkpoint in {self.folder} can be read: remove the folder to start anew, or set another output=FOLDER")
         log.info("resume=auto: no checkpoint in %s, starting anew", self.folder)
 
     def _load(self, path: Path, content: dict) -> None:

@@ -7,13 +7,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, require_same_process
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.denoiser import Denoiser, autocast
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
-from strdiffusion.objectives import Batch, denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
-from strdiffusion.samplers import Known, Models, SeededNoise, sample_guided, sample_structure, sample_unguided
+from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
+from strdiffusion.samplers import Models, SeededNoise, sample_guided, sample_structure, sample_unguided
 from strdiffusion.sde import MeanRevertingSDE
 
 Draw = Callable[[Tensor], Tensor]  # standard normal noise like a tensor
@@ -69,7 +70,7 @@ class StructureTask:
 
     def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
         noise = SeededNoise(range(seed, seed + len(batch.mask)))
-        x = sample_structure(Models(structure=self.denoiser(network)), as_known(batch), noise).structure
+        x = sample_structure(Models(structure=self.denoiser(network)), batch, noise).structure
         grid = side_by_side(batch.structure_mean, x, batch.structure)
         return Validation(compare(x, batch.structure, batch.mask), {"edges_result_truth": grid.expand(-1, 3, -1, -1)})
 
@@ -110,7 +111,7 @@ class TextureTask:
     def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
         noise = SeededNoise(range(seed, seed + len(batch.mask)))
         models = Models(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
-        y = (sample_guided if self.guided else sample_unguided)(models, as_known(batch), noise).texture
+        y = (sample_guided if self.guided else sample_unguided)(models, batch, noise).texture
         grid = side_by_side(batch.texture_mean, y, batch.texture)
         return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
 
@@ -138,11 +139,6 @@ class DiscriminatorTask:
 
 
 TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
-
-
-def as_known(batch: Batch) -> Known:
-    """What a sampler may know of a validation batch."""
-    return Known(batch.texture, batch.structure, batch.structure_mean, batch.mask)
 
 
 def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, float]:
