@@ -17,8 +17,10 @@ setup(
         "pyyaml>=6.0",
         "scikit-image>=0.22",
         "lpips>=0.1.4",
+        "torch-fidelity>=0.4",
         "tensorboard>=2.14",
         "tqdm>=4.65",
+        "matplotlib>=3.8",
     ],
     extras_require={"test": ["pytest>=7.4"]},
 )

@@ -166,7 +166,7 @@ def test_wrong_type(load, override, key, expected):
 )
 def test_ranges(load, override, expected):
     message = refusal(load, TRAIN, override)
-    assert override.split("=")[0] in message and f"must be" in message and expected in message
+    assert override.split("=")[0] in message and "must be" in message and expected in message
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from strdiffusion.samplers import (
     sample_structure,
     sample_unguided,
 )
-from strdiffusion.samplers.run import early_end
 from strdiffusion.samplers.repaint import timeline
+from strdiffusion.samplers.run import early_end
 from strdiffusion.sde import MeanRevertingSDE
 
 T, SIZE = 15, 16

@@ -14,60 +14,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import SIZE, T, save
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from strdiffusion.checkpoints import network_record, save_released, write_checkpoint
 from strdiffusion.cli import exit_on_user_error
 from strdiffusion.config import TestConfig, load_config
-from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.sde import MeanRevertingSDE
 
 ROOT = Path(__file__).parents[1]
-SIZE, T = 24, 10
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
-
-
-def write_network(path, kind, network, **sde):
-    structure = {"pair": "gray2edge", "edge_source": "known", "edge_sigma": 1.0}
-    record = network_record(kind, network, MeanRevertingSDE(**{"T": T, **sde}), structure)
-    write_checkpoint(path, record | {"step": 0, "network": network.state_dict(), "ema": None})
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A folder with small random networks: texture.pt, unguided.pt, structure.pt, discriminator.pt and misfits."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    texture = UNet(3, 4, 2, guided=True)
-    structure = UNet(1, 4, 2)
-    write_network(folder / "texture.pt", "texture", texture)
-    write_network(folder / "unguided.pt", "texture", UNet(3, 4, 2))
-    write_network(folder / "structure.pt", "structure", structure)
-    write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
-    write_network(folder / "other_T.pt", "texture", texture, T=20)
-    write_network(folder / "wide.pt", "texture", UNet(3, 8, 2, guided=True))
-    save_released(folder / "released.pth", structure)
-    (folder / "cut.pt").write_bytes((folder / "texture.pt").read_bytes()[:4000])
-    (folder / "text.pt").write_text("no weights")
-    return folder
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), pixels)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Three photographs of 24x24 with masks of the same name, white = hole: a square, a band and a corner."""
-    rng = np.random.default_rng(0)
-    masks = np.zeros((3, SIZE, SIZE), np.uint8)
-    masks[0, 8:16, 8:16] = masks[1, 10:15] = masks[2, :12, :12] = 255
-    for name, mask in zip("abc", masks, strict=True):
-        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        save(tmp_path / "photos" / f"{name}.png", cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC))
-        save(tmp_path / "masks" / f"{name}.png", mask)
-    return tmp_path / "photos"
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, network_record, read_checkpoint, write_checkpoint
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.config.parser import build
 from strdiffusion.config.schema import TrainingConfig
 from strdiffusion.errors import UserError
 from strdiffusion.networks import UNet
-from strdiffusion.batch import Batch
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training import train
 from strdiffusion.training.data import training_dataset, validation_batches

@@ -1,5 +1,6 @@
 """Configuration: schema.py holds every option, parser.py reads YAML and overrides into it."""
 
+from strdiffusion.config.evaluation import EvaluateConfig, load_evaluation
 from strdiffusion.config.parser import load_config, save_config, to_dict
 from strdiffusion.config.schema import (
     TestConfig,
@@ -10,6 +11,6 @@ from strdiffusion.config.schema import (
 )
 
 __all__ = [
-    "TestConfig", "TrainConfig", "TrainDiscriminatorConfig", "TrainStructureConfig", "TrainTextureConfig",
-    "load_config", "save_config", "to_dict",
+    "EvaluateConfig", "TestConfig", "TrainConfig", "TrainDiscriminatorConfig", "TrainStructureConfig", "TrainTextureConfig",
+    "load_config", "load_evaluation", "save_config", "to_dict",
 ]  # fmt: skip

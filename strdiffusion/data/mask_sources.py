@@ -7,8 +7,15 @@ from typing import Protocol
 import numpy as np
 
 from strdiffusion.data.listing import find_images
-from strdiffusion.data.masks import (Polarity, check_hole_share, irregular_mask, read_mask, resize_mask,
-                                     sampled_hole_shares, warn_if_inverted)
+from strdiffusion.data.masks import (
+    Polarity,
+    check_hole_share,
+    irregular_mask,
+    read_mask,
+    resize_mask,
+    sampled_hole_shares,
+    warn_if_inverted,
+)
 
 
 class MaskSource(Protocol):

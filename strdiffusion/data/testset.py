@@ -15,8 +15,18 @@ from torch.utils.data import Dataset
 from strdiffusion.batch import Batch
 from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, read_image, resize_image
 from strdiffusion.data.listing import find_images
-from strdiffusion.data.masks import (Polarity, check_hole_share, hole_share, irregular_mask, other_polarity, read_mask,
-                                     resize_mask, sampled_hole_shares, stable_hash, warn_if_inverted)
+from strdiffusion.data.masks import (
+    Polarity,
+    check_hole_share,
+    hole_share,
+    irregular_mask,
+    other_polarity,
+    read_mask,
+    resize_mask,
+    sampled_hole_shares,
+    stable_hash,
+    warn_if_inverted,
+)
 from strdiffusion.data.pairing import Pairing, pair_masks
 from strdiffusion.data.structure import EdgeSource, StructurePair, check_edge_source, structure_maps
 from strdiffusion.data.tensors import sample_tensors

@@ -11,13 +11,20 @@ def psnr(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -
 
     Infinite where they are equal, nan where the hole is empty.
     """
-    error = np.square(image.astype(np.float64) - truth.astype(np.float64))
-    if hole is not None:
-        error = error[hole]
+    error = np.square(_difference(image, truth, hole))
     if error.size == 0:
         return float("nan")
     mse = error.mean()
     return float("inf") if mse == 0 else float(-10 * np.log10(mse))
+
+
+def l1(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
+    """Mean absolute difference, in [0,1], of image (H,W,C) and truth; over the pixels of hole (H,W) bool if given.
+
+    nan where the hole is empty.
+    """
+    error = np.abs(_difference(image, truth, hole))
+    return float(error.mean()) if error.size else float("nan")
 
 
 def ssim(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
@@ -32,3 +39,9 @@ def ssim(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -
         gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
     )  # fmt: skip
     return float(mean) if hole is None else float(similarity[hole].mean())
+
+
+def _difference(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
+    """image - truth in float64, (H,W,C), or (pixels,C) of the hole."""
+    difference = image.astype(np.float64) - truth.astype(np.float64)
+    return difference if hole is None else difference[hole]

@@ -25,9 +25,11 @@ BUCKETS = [(low / 100, (low + 10) / 100) for low in range(0, 60, 10)] + [(0.6, 1
 class ResultRow:
     """One image. PSNR in dB, SSIM in [-1,1], of the whole image and of the hole; None without ground truth.
 
-    masked_hole_*: the same of the masked input, whose hole is black. seconds: the batch's time divided by its images.
+    name: of the pictures, without suffix. masked_hole_*: the same of the masked input, whose hole is black.
+    seconds: the batch's time divided by its images.
     """
 
+    name: str
     image: str
     mask: str
     hole_share: float
@@ -41,6 +43,17 @@ class ResultRow:
     texture_evaluations: int = 0
     structure_evaluations: int = 0
     discriminator_evaluations: int = 0
+
+
+def read_rows(path: Path) -> list[ResultRow]:
+    """Read what `write_rows` wrote; nothing where there is no such file."""
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [ResultRow(**{name: _parse(name, text) for name, text in line.items()}) for line in csv.DictReader(file)]
+    except (OSError, TypeError, ValueError, csv.Error, AttributeError) as error:
+        raise UserError(f"{path} is not a results.csv of this program ({error}): remove it, or set another output=FOLDER") from None
 
 
 def write_rows(rows: list[ResultRow], path: Path) -> None:
@@ -78,6 +91,14 @@ def _averages(rows: list[ResultRow]) -> list[str]:
 def _mean_text(values: list[float | None], digits: int) -> str:
     known = [v for v in values if v is not None and not math.isnan(v)]
     return f"{sum(known) / len(known):.{digits}f}" if known else "n/a"
+
+
+def _parse(name: str, text: str) -> str | float | int | None:
+    if name in ("name", "image", "mask"):
+        return text
+    if name.endswith("_evaluations"):
+        return int(text)
+    return float(text) if text else None
 
 
 def _cell(value: object) -> object:

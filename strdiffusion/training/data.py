@@ -15,7 +15,6 @@ from strdiffusion.data import (
 )
 
 
-
 def mask_source(masks: MaskConfig, indexed: bool) -> MaskSource:
     """Where training masks come from; an `indexed` folder is remembered in the cache folder."""
     if masks.folder is None:

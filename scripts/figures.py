@@ -1,0 +1,116 @@
+"""Make a figure, as PNG and PDF.
+
+    python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
+    python scripts/figures.py process     --out figures/process -opt configs/demo/figures.yml [process.t=[20,10,0] ...]
+    python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/demo/figures.yml [discrepancy.of=estimate ...]
+    python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
+    python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.config import load_config
+from strdiffusion.data.masks import Polarity
+from strdiffusion.errors import UserError
+from strdiffusion.evaluation import figures
+from strdiffusion.evaluation.figures import grid as grids
+from strdiffusion.evaluation.figures.style import fit_text
+
+TITLE_WIDTH = 7.0  # cm
+
+
+def grid(options: argparse.Namespace):
+    folders = [split_label(text) for text in options.results]
+    methods = [figures.open_column(label, folder) for label, folder in folders]
+    names = grids.choose_images(methods, options.images, options.first)
+    columns = list(methods)
+    if options.masked:
+        columns.insert(0, figures.open_column("masked", options.masked, "masked"))
+    if options.truth:
+        fit = next((fit for _, folder in folders if (fit := grids.fit_of(folder))), None)
+        columns.append(figures.open_column("truth", options.truth, fit=fit))
+    return figures.grid_figure(columns, names)
+
+
+def process(options: argparse.Namespace):
+    return figures.process_figure(figures.record_process(load_config(figures.FiguresConfig, options.opt, options.overrides)))
+
+
+def discrepancy(options: argparse.Namespace):
+    config = load_config(figures.FiguresConfig, options.opt, options.overrides)
+    return figures.discrepancy_figure(figures.measure_discrepancy(config), config.discrepancy)
+
+
+def trace(options: argparse.Namespace):
+    traces = figures.read_traces(options.results, options.image)
+    what = options.image or (next(iter(traces)) if len(traces) == 1 else f"sum of {len(traces)} images")
+    return figures.trace_figure(figures.summarise(list(traces.values())), fit_text(what, TITLE_WIDTH))
+
+
+def histogram(options: argparse.Namespace):
+    shares = figures.hole_shares(options.masks, options.polarity)
+    title = f"{len(shares)} masks in {options.masks.resolve().name}, {options.polarity.replace('_', ' = ')}"
+    return figures.histogram_figure(shares, fit_text(title, TITLE_WIDTH))
+
+
+def split_label(text: str) -> tuple[str, Path]:
+    """LABEL=FOLDER; without a label the folder's name is it."""
+    label, equals, folder = text.partition("=")
+    if not equals:
+        return Path(text).name, Path(text)
+    if not label or not folder:
+        raise UserError(f"{text!r} is not of the form LABEL=FOLDER")
+    return label, Path(folder)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="KIND")
+
+    def add(draw, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(draw.__name__, help=help, description=help)
+        command.set_defaults(draw=draw)
+        command.add_argument("--out", required=True, metavar="NAME", help="writes NAME.png and NAME.pdf")
+        command.add_argument("--overwrite", action="store_true", help="replace figures that exist")
+        return command
+
+    command = add(grid, "compare pictures: rows are images, columns are methods")
+    command.add_argument("results", nargs="+", metavar="LABEL=FOLDER", help="result folders of scripts/test.py, or any folders of pictures")
+    command.add_argument("--truth", type=Path, metavar="FOLDER", help="a last column with the true pictures")
+    command.add_argument("--masked", type=Path, metavar="FOLDER", help="a first column with masked pictures (or a result folder's)")
+    command.add_argument("--images", nargs="+", default=[], metavar="NAME", help="which images, by name without suffix")
+    command.add_argument("--first", type=positive, default=6, metavar="N", help="without --images: the first N by name (6)")
+    for draw, help in ((process, "the denoising process as a strip"), (discrepancy, "PSNR of known and hole region over t, and their gap")):
+        command = add(draw, help)
+        command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML with the methods, see configs/demo/figures.yml")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
+    command = add(trace, "scores, decisions and evaluations of resampling over t")
+    command.add_argument("results", type=Path, metavar="FOLDER", help="a result folder of scripts/test.py")
+    command.add_argument("--image", metavar="NAME", help="of this image; else summed over all")
+    command = add(histogram, "hole shares of a folder of masks")
+    command.add_argument("masks", type=Path, metavar="FOLDER", help="a folder of mask files")
+    command.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means (white_hole)")
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main() -> None:
+    options = parse_arguments()
+    paths = figures.claim_figure(options.out, options.overwrite)
+    figures.save_figure(options.draw(options), paths)
+    print(f"wrote {' and '.join(map(str, paths))}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

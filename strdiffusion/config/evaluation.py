@@ -1,0 +1,88 @@
+"""The options of scripts/evaluate.py."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from strdiffusion.config.parser import Range, build, load_config, set_override
+from strdiffusion.config.schema import Device, Positive, Seed
+from strdiffusion.data.masks import Polarity
+from strdiffusion.data.pairing import Pairing
+from strdiffusion.data.testset import Fit
+from strdiffusion.errors import UserError
+
+Metric = Literal["psnr", "ssim", "l1", "lpips_alex", "lpips_vgg", "fid", "kid"]
+Percent = Annotated[float, Range(0, 100)]
+COMMAND_LINE = "the command line"
+
+
+@dataclass
+class EvaluateMaskConfig:
+    """Where the holes are: a folder of mask files, each paired with its truth; polarity null is white_hole, or what `csv` was made with."""
+
+    folder: str | None = None
+    polarity: Polarity | None = None
+    pairing: Pairing = "name"
+
+
+@dataclass
+class PretrainedConfig:
+    """Files with pretrained weights: of AlexNet and VGG-16 for LPIPS, of Inception for FID and KID; null looks in the libraries' caches."""
+
+    alex: str | None = None
+    vgg: str | None = None
+    inception: str | None = None
+
+
+@dataclass
+class EvaluateConfig:
+    """Judge the images in `outputs` by those in `truths`, and write the tables to `output`.
+
+    csv: a results.csv of scripts/test.py, which says what belongs together; its truths, if no folder of them is given, its
+    masks, and from the config.yml beside it, `fit`, `size` and polarity where they are not given here.
+    fit, size: how truths and masks are brought to the outputs' size, as at test; null is `none`.
+    resize: bring outputs that still have another size to their truth's size, instead of leaving them out.
+    buckets: hole shares in %, each above the first and up to the second number.
+    """
+
+    outputs: str
+    output: str
+    truths: str | None = None
+    csv: str | None = None
+    masks: EvaluateMaskConfig = field(default_factory=EvaluateMaskConfig)
+    metrics: list[Metric] = field(default_factory=lambda: list(get_args(Metric)))
+    fit: Fit | None = None
+    size: Positive | None = None
+    resize: bool = False
+    buckets: list[tuple[Percent, Percent]] = field(default_factory=lambda: [(float(low), low + 10.0) for low in range(0, 60, 10)])
+    weights: PretrainedConfig = field(default_factory=PretrainedConfig)
+    device: Device = "auto"
+    seed: Seed = 0
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """What one key alone cannot tell."""
+        if self.truths is None and self.csv is None:
+            raise UserError("the key truths is missing: give truths=FOLDER, or csv=FILE, a results.csv that names them")
+        if self.fit in ("resize", "center_crop") and self.size is None:
+            raise UserError(f"fit={self.fit} needs a size in pixels: give size=256, for example")
+        if self.size is not None and self.fit in (None, "none"):
+            raise UserError("size says how large fit makes the truths: give fit=resize or fit=center_crop with it")
+        for low, high in self.buckets:
+            if low >= high:
+                raise UserError(f"the bucket [{low:g}, {high:g}] is empty: its first number must be below its second")
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise UserError(f"metrics must name at least one metric and none twice; known: {', '.join(get_args(Metric))}")
+
+
+def load_evaluation(path: str | Path | None, overrides: Iterable[str]) -> EvaluateConfig:
+    """The configuration of an evaluation from a YAML file and overrides, or from overrides alone where path is None."""
+    if path is not None:
+        return load_config(EvaluateConfig, path, overrides)
+    tree: dict = {}
+    for override in overrides:
+        set_override(tree, override)
+    config = build(EvaluateConfig, tree, COMMAND_LINE)
+    config.check()
+    return config

@@ -1,0 +1,65 @@
+"""A table as data: rows are runs, columns are buckets and metrics."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from strdiffusion.config.evaluation import PretrainedConfig
+from strdiffusion.errors import UserError
+from strdiffusion.evaluation.baselines import BaselineName
+from strdiffusion.evaluation.published import PUBLISHED
+
+Metric = Literal[
+    "psnr", "ssim", "l1", "hole_psnr", "hole_ssim", "hole_l1", "lpips_alex", "lpips_vgg", "fid", "kid",
+    "seconds", "texture_evaluations", "structure_evaluations", "discriminator_evaluations",
+]  # fmt: skip
+
+
+@dataclass
+class BucketConfig:
+    """A group of columns: its name, such as 10-20, and the overrides of the test configuration that give its masks."""
+
+    name: str
+    options: list[str]
+
+
+@dataclass
+class RowConfig:
+    """A row: the base configuration with overrides, or a baseline; `published` stands beside it, or alone (published_only)."""
+
+    label: str
+    options: list[str] = field(default_factory=list)
+    baseline: BaselineName | None = None
+    published: str | None = None
+    published_only: bool = False
+
+
+@dataclass
+class TableConfig:
+    """configs/tables/*.yml. `base` is a test configuration, `options` overrides of it for all rows.
+
+    notes: what differs from the protocol of the published numbers. weights: as in scripts/evaluate.py.
+    """
+
+    title: str
+    base: str
+    output: str
+    buckets: list[BucketConfig]
+    rows: list[RowConfig]
+    metrics: list[Metric]
+    options: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    weights: PretrainedConfig = field(default_factory=PretrainedConfig)
+
+    def check(self) -> None:
+        """What one key alone cannot tell."""
+        for kind, names in (("row", [row.label for row in self.rows]), ("bucket", [bucket.name for bucket in self.buckets])):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice or not names:
+                raise UserError(f"a table needs {kind}s with different names" + (f": {twice!r} stands there twice" if twice else ""))
+        for row in self.rows:
+            if row.published is not None and row.published not in PUBLISHED:
+                raise UserError(f"row {row.label!r}: published={row.published} is not known; known: {', '.join(PUBLISHED)}")
+            if row.published_only and row.published is None:
+                raise UserError(f"row {row.label!r}: published_only needs published")
+            if row.baseline is not None and row.options:
+                raise UserError(f"row {row.label!r}: a baseline takes no options")

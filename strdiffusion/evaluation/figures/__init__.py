@@ -1,0 +1,28 @@
+"""Figures, made at the size at which they are printed, as PNG and PDF.
+
+style       the common look: sizes, fonts, colours; saving
+tables      pictures in rows and columns, which grid and process share
+grid        results of several methods, image by image
+methods     the methods that process and discrepancy compare, as YAML
+states      the states of texture and structure during sampling
+process     the denoising process as a strip of pictures
+discrepancy PSNR of known and hole region over t, and the gap between them
+trace       scores, decisions and evaluations of adaptive resampling over t
+histogram   hole shares of a folder of masks
+
+Each kind first collects its data, as a dataclass or arrays, then a function `*_figure` draws it and returns a matplotlib Figure.
+"""
+
+from strdiffusion.evaluation.figures.discrepancy import Discrepancy, discrepancy_figure, measure_discrepancy
+from strdiffusion.evaluation.figures.grid import Column, grid_figure, open_column
+from strdiffusion.evaluation.figures.histogram import histogram_figure, hole_shares
+from strdiffusion.evaluation.figures.methods import FiguresConfig
+from strdiffusion.evaluation.figures.process import Process, process_figure, record_process
+from strdiffusion.evaluation.figures.style import claim_figure, save_figure
+from strdiffusion.evaluation.figures.trace import TraceSummary, read_traces, summarise, trace_figure
+
+__all__ = [
+    "Column", "Discrepancy", "FiguresConfig", "Process", "TraceSummary", "claim_figure", "discrepancy_figure", "grid_figure",
+    "histogram_figure", "hole_shares", "measure_discrepancy", "open_column", "process_figure", "read_traces", "record_process",
+    "save_figure", "summarise", "trace_figure",
+]  # fmt: skip

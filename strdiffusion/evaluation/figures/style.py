@@ -1,0 +1,127 @@
+"""The common look of the figures, and saving them. Lengths are in cm on paper; nothing is meant to be scaled when printed."""
+
+import functools
+import io
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from strdiffusion.data.listing import write_atomically
+from strdiffusion.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ONE_COLUMN, TWO_COLUMNS = 8.5, 17.5  # cm
+CM = 1 / 2.54  # inches
+FONT_SIZE = 7.5  # points
+PNG_DPI = 200
+# Okabe and Ito's palette, without the yellow that is too pale for lines on white
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+GRAY = "#777777"
+DASHED = (0, (3, 1.5))
+LOOK = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": FONT_SIZE,
+    "axes.labelsize": FONT_SIZE,
+    "axes.titlesize": FONT_SIZE,
+    "figure.titlesize": FONT_SIZE,
+    "xtick.labelsize": FONT_SIZE,
+    "ytick.labelsize": FONT_SIZE,
+    "legend.fontsize": FONT_SIZE,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
+    "legend.labelspacing": 0.3,
+    "legend.borderpad": 0.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3,
+    "pdf.fonttype": 42,  # TrueType, embedded: text stays text
+    "text.parse_math": False,  # a $ in a file name or label is a $
+}
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let a function draw in the common look, whatever the user's matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib.style
+
+        with matplotlib.style.context(["default", LOOK]):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> "Figure":
+    """An empty figure of that size in cm; without pyplot, so that no window system is asked for."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width * CM, height * CM), layout=layout)
+
+
+def fit_text(text: str, width: float, lines: int = 1, size: float = FONT_SIZE) -> str:
+    """Break and shorten a text so that it stays within `width` cm at `size` points."""
+    room = max(int(width * CM * 72 / (0.6 * size)), 3)
+    pieces = textwrap.wrap(text, room) or [""]
+    if len(pieces) > lines:
+        pieces = [*pieces[: lines - 1], pieces[lines - 1][: room - 1] + "…"]
+    return "\n".join(pieces)
+
+
+def time_axis(axes, T: int, label: bool = True) -> None:
+    """Let t run from T on the left to 0 on the right, as sampling does."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(T + 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if label:
+        axes.set_xlabel("step t (sampling runs from left to right)")
+
+
+def check_labels(labels: list[str]) -> None:
+    """Raise UserError unless there are as many different, visible labels as there are colours at most."""
+    if not 1 <= len(labels) <= len(COLOURS):
+        raise UserError(f"a figure compares 1 to {len(COLOURS)} methods, not {len(labels)}")
+    for label in labels:
+        if not label.strip() or label.startswith("_"):
+            raise UserError(f"the label {label!r} cannot be shown: it must not be empty or begin with _")
+        if labels.count(label) > 1:
+            raise UserError(f"the label {label!r} stands for several methods: give each its own")
+
+
+def claim_figure(out: str | Path, overwrite: bool) -> list[Path]:
+    """The files OUT.png and OUT.pdf (OUT may end in either); raises UserError where one exists, unless `overwrite`."""
+    out = Path(out).expanduser()
+    if out.suffix in (".png", ".pdf"):
+        out = out.with_suffix("")
+    paths = [out.with_name(out.name + suffix) for suffix in (".png", ".pdf")]
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} exists and is not overwritten: give another --out, or --overwrite")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return paths
+
+
+@styled
+def save_figure(figure: "Figure", paths: list[Path]) -> None:
+    """Write a figure into files of these suffixes. They hold no date: the same figure gives the same bytes."""
+    metadata = {".png": {"Software": "strdiffusion"}, ".pdf": {"Creator": "strdiffusion", "Producer": "matplotlib", "CreationDate": None}}
+    for path in paths:
+        for axes in figure.axes:
+            for image in axes.images:  # a PDF holds the pixels themselves
+                image.set_interpolation("none" if path.suffix == ".pdf" else "auto")
+        content = io.BytesIO()
+        figure.savefig(content, format=path.suffix[1:], dpi=PNG_DPI, metadata=metadata[path.suffix])
+        write_atomically(path, content.getvalue())

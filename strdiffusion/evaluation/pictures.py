@@ -1,0 +1,64 @@
+"""The pictures and traces that a test writes beside its numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strdiffusion.data import TestItem, read_image, write_image
+from strdiffusion.samplers import ImageTrace, Progress
+
+GAP = 4  # pixels between pictures side by side
+
+
+def as_8_bit(image: Tensor) -> np.ndarray:
+    """(C,H,W) to (H,W,C) in [0,1], rounded to 8 bit, so that metrics are of what is written."""
+    return np.round(image.clamp(0, 1).permute(1, 2, 0).numpy() * 255).astype(np.float32) / 255
+
+
+def picture_path(folder: Path, kind: str, name: str) -> Path:
+    path = folder / kind / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_pictures(item: TestItem, result: np.ndarray, structure: np.ndarray | None, folder: Path, ground_truth: bool) -> None:
+    """Write result, masked input, final structure, and all of them (and the truth) side by side."""
+    masked = as_8_bit(item.texture * item.mask + (1 - item.mask))  # white holes
+    columns = [masked, result]
+    write_image(picture_path(folder, "inpainted", item.name), result)
+    write_image(picture_path(folder, "masked", item.name), masked)
+    if structure is not None:
+        write_image(picture_path(folder, "structure", item.name), structure)
+        columns.insert(1, np.repeat(structure, 3, axis=2))
+    if ground_truth:
+        columns.append(as_8_bit(item.texture))
+    gap = np.ones((masked.shape[0], GAP, 3), np.float32)
+    spaced = [part for column in columns for part in (column, gap)][:-1]
+    write_image(picture_path(folder, "side_by_side", item.name), np.concatenate(spaced, axis=1))
+
+
+def write_overview(names: list[str], folder: Path) -> None:
+    """Write the side-by-side pictures of these images below each other."""
+    rows = [read_image(picture_path(folder, "side_by_side", name)) for name in names]
+    width = max(row.shape[1] for row in rows)
+    spaced = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows]
+    write_image(folder / "overview.png", np.concatenate(spaced)[:-GAP])
+
+
+def write_process(items: list[TestItem], progress: Progress, folder: Path) -> None:
+    """Write the states of texture and structure after a step, side by side."""
+    for i, item in enumerate(items):
+        states = [progress.texture[i]]
+        if progress.structure is not None:
+            states.append(progress.structure[i].expand(3, -1, -1))
+        write_image(picture_path(folder, "process", f"{item.name}/t{progress.t:04d}"), as_8_bit(torch.cat(states, dim=2).cpu()))
+
+
+def write_trace(item: TestItem, trace: ImageTrace, folder: Path) -> None:
+    """Write scores, decisions and evaluations of every step as JSON."""
+    path = folder / "traces" / f"{item.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(trace.as_dict()), encoding="utf-8")

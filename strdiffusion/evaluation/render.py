@@ -1,0 +1,122 @@
+"""A finished table as CSV, Markdown and LaTeX (booktabs)."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+
+from strdiffusion.evaluation.compare import Cell
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One line: its label, its cells by (bucket, metric), and where it is from if it is a published one."""
+
+    label: str
+    cells: dict[tuple[str, str], Cell]
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, columns and everything that a reader must know about how it was made."""
+
+    title: str
+    buckets: list[str]
+    metrics: list[str]
+    rows: list[TableRow]
+    notes: list[str] = field(default_factory=list)
+
+    def footnotes(self) -> list[str]:
+        """The sources of published rows, the reasons for missing numbers, then the notes; each once, in order."""
+        found = [f"{row.label}: published by {row.source}" for row in self.rows if row.source]
+        found += [f"{METRICS[m][0]} n/a: {cell.reason}" for row in self.rows for (_, m), cell in row.cells.items() if cell.summary is None]
+        return list(dict.fromkeys(found + self.notes))
+
+
+# title, digits, an arrow that says which way is better
+METRICS = {
+    "psnr": ("PSNR", 2, "up"),
+    "ssim": ("SSIM", 3, "up"),
+    "l1": ("L1", 4, "down"),
+    "hole_psnr": ("hole PSNR", 2, "up"),
+    "hole_ssim": ("hole SSIM", 3, "up"),
+    "hole_l1": ("hole L1", 4, "down"),
+    "lpips_alex": ("LPIPS (alex)", 3, "down"),
+    "lpips_vgg": ("LPIPS (vgg)", 3, "down"),
+    "fid": ("FID", 2, "down"),
+    "kid": ("KID", 4, "down"),
+    "seconds": ("s/image", 2, "down"),
+    "texture_evaluations": ("texture evaluations", 0, "down"),
+    "structure_evaluations": ("structure evaluations", 0, "down"),
+    "discriminator_evaluations": ("discriminator evaluations", 0, "down"),
+}
+COUNTED = ("fid", "kid")  # depend on the number of images, so that it is always printed with them
+
+
+def as_csv(table: Table) -> str:
+    """A line per number: row, source, bucket, metric, mean, low, high, images, reason."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "source", "bucket", "metric", "mean", "low", "high", "images", "reason"])
+    for row in table.rows:
+        for bucket in table.buckets:
+            for metric in table.metrics:
+                cell = row.cells.get((bucket, metric), Cell(None, "not published" if row.source else "not run yet"))
+                s = cell.summary
+                numbers = ["", "", ""] if s is None else ["" if math.isnan(v) else f"{v:.6g}" for v in (s.mean, s.low, s.high)]
+                count = "" if s is None else s.count or ""
+                writer.writerow([row.label, row.source or "ours", bucket, metric, *numbers, count, cell.reason or ""])
+    return out.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+    """Title, table and footnotes. Intervals stand in brackets."""
+    arrows = {"up": "↑", "down": "↓"}
+    titles = [f"{bucket} {METRICS[m][0]} {arrows[METRICS[m][2]]}" for bucket in table.buckets for m in table.metrics]
+    lines = ["| | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    for row in table.rows:
+        cells = [_text(row.cells.get((bucket, metric)), metric, with_interval=True) for bucket in table.buckets for metric in table.metrics]
+        label = f"*{row.label} (published)*" if row.source else row.label
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    notes = [f"* {note}" for note in table.footnotes()]
+    return "\n".join([f"# {table.title}", "", *lines, "", *notes, ""])
+
+
+def as_latex(table: Table) -> str:
+    """A booktabs table with a column group per bucket, and the footnotes below it."""
+    arrows = {"up": r"$\uparrow$", "down": r"$\downarrow$"}
+    n = len(table.metrics)
+    groups = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(bucket)}}}" for bucket in table.buckets)
+    rules = " ".join(rf"\cmidrule(lr){{{2 + i * n}-{1 + (i + 1) * n}}}" for i in range(len(table.buckets)))
+    titles = " & ".join(f"{_escape(METRICS[m][0])} {arrows[METRICS[m][2]]}" for _ in table.buckets for m in table.metrics)
+    lines = [
+        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{_escape(table.title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * n * len(table.buckets)}}}", r"\toprule", rf" & {groups} \\", rules, rf" & {titles} \\", r"\midrule",
+    ]  # fmt: skip
+    for row in table.rows:
+        cells = [_escape(_text(row.cells.get((bucket, metric)), metric)) for bucket in table.buckets for metric in table.metrics]
+        label = rf"\emph{{{_escape(row.label)} (published)}}" if row.source else _escape(row.label)
+        lines.append(f"{label} & " + " & ".join(cells) + r" \\")
+    notes = [rf"\par\footnotesize {_escape(note)}." for note in table.footnotes()]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+
+
+def _text(cell: Cell | None, metric: str, with_interval: bool = False) -> str:
+    if cell is None:
+        return "-"
+    if cell.summary is None:
+        return "n/a"
+    s, digits = cell.summary, METRICS[metric][1]
+    text = f"{s.mean:.{digits}f}"
+    if with_interval and not math.isnan(s.low):
+        text += f" [{s.low:.{digits}f}, {s.high:.{digits}f}]"
+    if s.count and (with_interval or metric in COUNTED):
+        text += f" (n={s.count})"
+    return text
+
+
+def _escape(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, rf"\{character}" if character != "\\" else r"\textbackslash ")
+    return text.replace("~", r"\textasciitilde ").replace("^", r"\textasciicircum ").replace("<", r"$<$").replace(">", r"$>$")

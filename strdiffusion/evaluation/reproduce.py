@@ -1,0 +1,135 @@
+"""Run a table: what is missing is run, what was interrupted is continued, what is finished and unchanged is left alone."""
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from strdiffusion.config import TestConfig, load_config, to_dict
+from strdiffusion.config.tables import BucketConfig, RowConfig, TableConfig
+from strdiffusion.errors import UserError
+from strdiffusion.evaluation.baselines import Baseline
+from strdiffusion.evaluation.compare import Cell, Measures
+from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
+from strdiffusion.evaluation.published import PUBLISHED
+from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
+from strdiffusion.evaluation.tablecells import image_metrics, published_cell, run_cells
+
+log = logging.getLogger(__name__)
+
+# of a test configuration, what does not change its results
+NEUTRAL = ("output", "overwrite", "process", "batch_size")
+FINGERPRINT = "fingerprint.txt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row in one bucket: its folder and the test configuration it is run with."""
+
+    folder: Path
+    config: TestConfig
+    baseline: str | None
+
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the results: the resolved configuration and the checkpoints' content."""
+        options = {k: v for k, v in to_dict(self.config).items() if k not in NEUTRAL}
+        if self.baseline is not None:
+            options = {"baseline": self.baseline, "data": options["data"], "seed": options["seed"], "structure": options["structure"]}
+        else:
+            paths = (self.config.checkpoints.texture, self.config.checkpoints.structure, self.config.checkpoints.discriminator)
+            options["content"] = [None if path is None else file_hash(Path(path).expanduser()) for path in paths]
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+
+
+def reproduce(config: TableConfig) -> Path:
+    """Bring every run of the table up to date and write table.csv, table.md and table.tex; returns the folder.
+
+    Configurations are all checked before anything runs. Raises UserError at the end where images were left out.
+    """
+    runs = {
+        (row.label, bucket.name): plan(config, row, bucket) for row in config.rows if not row.published_only for bucket in config.buckets
+    }
+    folder = Path(config.output).expanduser()
+    folders = [run.folder for run in runs.values()]
+    if len(set(folders)) < len(folders):
+        raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
+    fingerprints = {key: run.fingerprint() for key, run in runs.items()}  # all checkpoints are there
+    measures = Measures(image_metrics(config.metrics), config.weights)
+    cells: dict[tuple[str, str], dict[str, Cell]] = {}
+    problems: list[str] = []
+    for (label, bucket), run in runs.items():
+        log.info("%s, %s %%", label, bucket)
+        try:
+            bring_up_to_date(run, fingerprints[label, bucket])
+        except SomeLeftOut as error:
+            problems.append(str(error))
+        cells[label, bucket] = run_cells(run.folder, config.metrics, measures)
+        write_table(assemble(config, cells), folder)
+    print(as_markdown(assemble(config, cells)))
+    print(f"table.csv, table.md and table.tex are in {folder}")
+    if problems:
+        raise UserError(f"images were left out in {len(problems)} of {len(runs)} runs, the first: {problems[0]}")
+    return folder
+
+
+def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig) -> Run:
+    """The run of a row in a bucket."""
+    folder = Path(config.output).expanduser() / "runs" / slug(row.label) / slug(bucket.name)
+    options = [*config.options, *bucket.options, *row.options, f"output={json.dumps(str(folder))}", "overwrite=false"]
+    return Run(folder, load_config(TestConfig, config.base, options), row.baseline)
+
+
+def bring_up_to_date(run: Run, wanted: str) -> None:
+    """Do what is left of a run whose fingerprint is `wanted`: nothing, the rest, or everything."""
+    mark = run.folder / FINGERPRINT
+    found = mark.read_text(encoding="utf-8") if mark.exists() else None
+    if found == wanted and (run.folder / "summary.md").exists():
+        log.info("  finished already: %s", run.folder)
+        return
+    if found is None and run.folder.exists() and any(run.folder.iterdir()):
+        raise UserError(f"{run.folder} holds files that are not of this table: set another output, or remove it")
+    if found != wanted:
+        remove_results(run.folder)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(wanted, encoding="utf-8")
+    inpaint_folder(run.config, None if run.baseline is None else Baseline(run.baseline), resume=True)
+
+
+def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]]) -> Table:
+    """The table of the cells that there are so far, with the published rows below ours."""
+    rows = []
+    for row in config.rows:
+        if not row.published_only:
+            ours = {(b.name, m): c for b in config.buckets for m, c in cells.get((row.label, b.name), {}).items()}
+            rows.append(TableRow(row.label, ours))
+        if row.published is not None:
+            published = PUBLISHED[row.published]
+            theirs = {(bucket, metric): published_cell(v) for bucket, values in published.values.items() for metric, v in values.items()}
+            rows.append(TableRow(published.method, theirs, published.source))
+    return Table(config.title, [b.name for b in config.buckets], list(config.metrics), rows, config.notes)
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write the table in its three forms."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("table.csv", as_csv(table)), ("table.md", as_markdown(table)), ("table.tex", as_latex(table))):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def slug(text: str) -> str:
+    """A folder name for a label."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "row"
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's content; a missing file is a UserError."""
+    try:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+    except OSError as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}; train it first, or change the table's options") from None

@@ -1,0 +1,55 @@
+"""The numbers of one run of a table, computed once: its metrics by `compare`, its costs from results.csv."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from strdiffusion.config.evaluation import EvaluateConfig
+from strdiffusion.data.listing import write_atomically
+from strdiffusion.evaluation.compare import Cell, Measures, compare_folders
+from strdiffusion.evaluation.statistics import Summary, summarise
+from strdiffusion.evaluation.table import read_rows
+
+COSTS = ("seconds", "texture_evaluations", "structure_evaluations", "discriminator_evaluations")
+CACHE = "numbers.json"
+
+
+def image_metrics(metrics: list[str]) -> list[str]:
+    """What `Measures` must be loaded with, for the metrics of a table."""
+    return list(dict.fromkeys(metric.removeprefix("hole_") for metric in metrics if metric not in COSTS))
+
+
+def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str, Cell]:
+    """The cells of a run by metric; they are kept in numbers.json, and computed again only where results or metrics change."""
+    key = _key(folder, metrics, measures)
+    path = folder / CACHE
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if kept.get("key") == key:
+        return {name: Cell(None if s is None else Summary(**s), reason) for name, (s, reason) in kept["cells"].items()}
+    cells = _costs(folder, metrics)
+    if measures.metrics:
+        config = EvaluateConfig(str(folder / "inpainted"), "", csv=str(folder / "results.csv"))
+        cells |= compare_folders(config, measures).rows()[-1].cells
+    cells = {metric: cells.get(metric, Cell(None, f"{metric} is not computed here")) for metric in metrics}
+    content = {name: (None if cell.summary is None else asdict(cell.summary), cell.reason) for name, cell in cells.items()}
+    write_atomically(path, json.dumps({"key": key, "cells": content}).encode())
+    return cells
+
+
+def _costs(folder: Path, metrics: list[str]) -> dict[str, Cell]:
+    rows = read_rows(folder / "results.csv")
+    return {cost: Cell(summarise(float(getattr(row, cost)) for row in rows)) for cost in COSTS if cost in metrics}
+
+
+def _key(folder: Path, metrics: list[str], measures: Measures) -> str:
+    """What decides the numbers: the results, the metrics, and the weights behind them or why there are none."""
+    content = [(folder / "results.csv").read_text(encoding="utf-8"), metrics, measures.unavailable]
+    content.append({name: weights.digest for name, weights in measures.weights.items()})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def published_cell(value: float) -> Cell:
+    """A published number, of which neither interval nor images are known."""
+    return Cell(Summary(value, math.nan, math.nan, 0))

@@ -1,0 +1,458 @@
+"""scripts/figures.py: what each figure shows, checked against its data, and one line for each mistake."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from skimage.metrics import peak_signal_noise_ratio
+
+from strdiffusion.checkpoints import network_record, write_checkpoint
+from strdiffusion.config import TestConfig, load_config
+from strdiffusion.data import TestDataset, collate
+from strdiffusion.evaluation import figures
+from strdiffusion.evaluation.figures.grid import choose_images, grid_figure
+from strdiffusion.evaluation.figures.histogram import count_buckets
+from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_item, image_seed, load_methods
+from strdiffusion.evaluation.figures.states import estimate, visit_states
+from strdiffusion.evaluation.figures.style import COLOURS, fit_text
+from strdiffusion.inpainting import Inpainter
+from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.samplers import SeededNoise
+from strdiffusion.samplers.run import early_end
+from strdiffusion.sde import MeanRevertingSDE
+
+ROOT = Path(__file__).parents[1]
+SIZE, T = 16, 6
+SAMPLERS = {  # overrides of the test configuration
+    "released": ["sampler.resampling=released"],
+    "paper": ["sampler.resampling=paper", "sampler.paper.threshold=1000", "sampler.paper.u_max=1"],
+    "plain": ["sampler.resampling=none"],
+    "repaint": ["sampler.resampling=repaint", "sampler.repaint.jump_length=1", "sampler.repaint.resamplings=2"],
+    "IR-SDE": ["sampler.resampling=none", "sampler.guidance=false", "checkpoints.texture={folder}/unguided.pt"],
+}
+
+
+def write_network(path, kind, network):
+    structure = {"pair": "gray2edge", "edge_source": "known", "edge_sigma": 1.0}
+    record = network_record(kind, network, MeanRevertingSDE(T=T), structure)
+    write_checkpoint(path, record | {"step": 0, "network": network.state_dict(), "ema": None})
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Photographs a, b, c with masks, random networks, test.yml, and `results`, which scripts/test.py made of them."""
+    folder = tmp_path_factory.mktemp("figures")
+    torch.manual_seed(0)
+    write_network(folder / "texture.pt", "texture", UNet(3, 4, 2, guided=True))
+    write_network(folder / "unguided.pt", "texture", UNet(3, 4, 2))
+    write_network(folder / "structure.pt", "structure", UNet(1, 4, 2))
+    write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
+    rng = np.random.default_rng(0)
+    masks = np.zeros((3, SIZE, SIZE), np.uint8)
+    masks[0, 4:12, 4:12] = masks[1, 6:10] = masks[2, :8, :8] = 255
+    for name, mask in zip("abc", masks, strict=True):
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        save(folder / "photos" / f"{name}.png", cv2.resize(coarse, (2 * SIZE, 2 * SIZE), interpolation=cv2.INTER_CUBIC))
+        save(folder / "masks" / f"{name}.png", mask)
+    (folder / "test.yml").write_text(
+        f"output: {folder}/results\ndevice: cpu\nsde: {{T: {T}}}\nstructure: {{edge_source: known, edge_sigma: 1}}\nbatch_size: 2\n"
+        f"checkpoints: {{texture: {folder}/texture.pt, structure: {folder}/structure.pt, discriminator: {folder}/discriminator.pt}}\n"
+        f"data: {{images: {folder}/photos, masks: {{folder: {folder}/masks}}, size: {SIZE}, index: null}}\n"
+        "sampler: {released: {u_max: 3, u_min: 2, jump: 2, re: 1}}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["test.py", "-opt", str(folder / "test.yml")])
+        assert script("test").main() == 0
+    return folder
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def methods(folder, tmp_path):
+    """methods(name, ...) writes a YAML that compares these samplers; returns its path."""
+
+    def write(*names, **more):
+        entries = [
+            {"label": name, "opt": str(folder / "test.yml"), "options": [text.format(folder=folder) for text in SAMPLERS[name]]}
+            for name in names
+        ]
+        (tmp_path / "figures.yml").write_text(json.dumps({"methods": entries, **more}))
+        return tmp_path / "figures.yml"
+
+    return write
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, caplog):
+    """command(*arguments) runs scripts/figures.py; returns status and what it wrote to stderr and the log."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["figures.py", *map(str, arguments)])
+        caplog.clear()
+        status = script("figures").main()
+        return status, capsys.readouterr().err, caplog.messages
+
+    return run
+
+
+def refusal(result):
+    """The one line of a run that failed."""
+    status, err, _ = result
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(lines) == 1 and err.endswith(lines[0] + "\n") and "Traceback" not in err, err
+    return lines[0]
+
+
+def require_figure(stem):
+    """Both files are there and are what their names say; the PDF has its fonts in it, and no date."""
+    png = cv2.imread(f"{stem}.png")
+    pdf = Path(f"{stem}.pdf").read_bytes()
+    assert png is not None and png.min() < 128 and pdf.startswith(b"%PDF") and b"/FontFile2" in pdf
+    assert b"CreationDate" not in pdf
+    return png.shape
+
+
+def load(path, *overrides):
+    return load_config(figures.FiguresConfig, path, overrides)
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.texts] + [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+# ---- states -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_states_belong_to_their_t(folder, methods, name):
+    """From T to 0, beginning with the sampler's own start, and ending with what it returns."""
+    method = load_methods(load(methods(name)))[0]
+    item = chosen_item(method, "b")
+    batch, seeds = collate([item]), [image_seed(method.config, item)]
+    inpainter, visited, calls = Inpainter(method.config), [], []
+    sample = visit_states(inpainter, batch, seeds, visited.append)
+    states = {state.t: state for state in visited}  # of several visits the last
+    assert sorted(states) == list(range(T + 1))
+    draw = SeededNoise(seeds)([0], batch.texture)
+    assert visited[0].t == T and torch.equal(visited[0].texture, batch.texture_mean + inpainter.sde.lambda_ * draw)
+    pasted = torch.where(batch.mask > 0.5, batch.texture, states[0].texture)
+    assert torch.equal(sample.texture, pasted)
+    alone = inpainter(batch, seeds, calls.append)
+    assert torch.equal(alone.texture, sample.texture)  # looking on changes nothing
+    downward = {p.t: p for p in calls}  # the last step from each t leads to t-1
+    for t in range(1, T + 1):
+        assert torch.equal(downward[t].texture, states[t - 1].texture)
+    guided = name != "IR-SDE"
+    ended = early_end(T) - 1  # the structure's last state
+    for t, state in states.items():
+        assert (state.structure is not None) == (guided and t >= ended)
+        if guided and t > 0:
+            guide = states[t - 1].structure if t > ended else state.texture.mean(dim=1, keepdim=True)
+            assert torch.equal(state.guide, guide)
+        else:
+            assert state.guide is None
+
+
+def test_estimates_are_what_the_networks_predict(methods):
+    method = load_methods(load(methods("plain")))[0]
+    item = chosen_item(method, None)
+    batch, inpainter, states = collate([item]), Inpainter(method.config), {}
+    visit_states(inpainter, batch, [0], lambda state: states.update({state.t: state}))
+    sde, state = inpainter.sde, states[4]
+    texture, structure = estimate(inpainter.models, batch, state)
+    with torch.inference_mode():
+        noise = inpainter.models.texture.network(state.texture, batch.texture_mean, 4, state.guide)
+        expected = sde.predict_x0(state.texture, batch.texture_mean, noise, 4)
+    assert torch.allclose(texture, expected) and structure.shape == batch.structure.shape
+    assert estimate(inpainter.models, batch, states[1])[1] is None or early_end(T) - 1 <= 1
+    assert estimate(inpainter.models, batch, states[0])[0] is states[0].texture
+
+
+# ---- discrepancy --------------------------------------------------------------------------------------
+
+
+def plain_dataset(folder):
+    """The images of test.yml, opened by hand."""
+    return TestDataset(
+        images=folder / "photos", masks=folder / "masks", pairing="name", polarity="white_hole", seed=0, size=SIZE, fit="resize",
+        hole_share=(0.1, 0.5), pair="gray2edge", edge_source="known", edge_sigma=1.0,
+    )  # fmt: skip
+
+
+def test_discrepancy_curves_are_psnr(folder, methods):
+    """Against scikit-image, on the states of a run without resampling that this test makes itself."""
+    config = load(methods("plain", "IR-SDE"), "discrepancy.images=2")
+    curves = figures.measure_discrepancy(config)
+    assert [curve.label for curve in curves] == ["plain", "IR-SDE"] and all(curve.images == 2 for curve in curves)
+    inpainter = Inpainter(load_config(TestConfig, folder / "test.yml", ["sampler.resampling=none"]))
+    expected = np.zeros((T, 2))
+    for item in (plain_dataset(folder)[i] for i in range(2)):
+        progress = []
+        inpainter(collate([item]), [image_seed(inpainter.config, item)], progress.append)
+        truth, hole = item.texture.numpy(), np.broadcast_to(item.mask.numpy() < 0.5, item.texture.shape)
+        for p in progress:
+            state = p.texture[0].numpy()
+            expected[p.t - 1] += [peak_signal_noise_ratio(truth[region], state[region], data_range=1) / 2 for region in (~hole, hole)]
+    assert curves[0].t.tolist() == list(range(T, -1, -1))
+    assert np.abs(curves[0].known[1:] - expected[::-1, 0]).max() < 1e-4 and np.abs(curves[0].hole[1:] - expected[::-1, 1]).max() < 1e-4
+    # at T the known region is the truth plus noise of lambda, the hole black plus that noise
+    assert abs(curves[0].known[0] + 20 * np.log10(30 / 255)) < 1 and curves[0].hole[0] < curves[0].known[0]
+
+
+def test_discrepancy_figure(methods):
+    t = np.arange(3, -1, -1)
+    known, hole = np.array([18.0, 22.0, 30.0, np.inf]), np.array([8.0, 9.0, 12.0, 15.0])
+    curves = [figures.Discrepancy("one", t, known, hole, 4), figures.Discrepancy("two $x$", t, hole + 1, hole, 4)]
+    figure = figures.discrepancy_figure(curves, DiscrepancyConfig())
+    above, below = figure.axes
+    assert len(above.lines) == 4 and len(above.collections) == 2 and len(below.lines) == 2 + 1
+    assert np.array_equal(above.lines[0].get_ydata()[:3], known[:3]) and np.isnan(above.lines[0].get_ydata()[3])
+    assert np.array_equal(above.lines[1].get_ydata(), hole) and np.array_equal(below.lines[1].get_ydata(), np.ones(4))
+    assert [to_hex(line.get_color()) for line in below.lines[:2]] == [colour.lower() for colour in COLOURS[:2]]
+    assert below.get_xlim()[0] > below.get_xlim()[1] and "t" in below.get_xlabel()
+    assert all("dB" in axes.get_ylabel() for axes in figure.axes)
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"one", "two $x$", "known region", "hole region", "gap"} <= set(shown)
+    assert "state" in above.get_title(loc="left") and "4 images" in above.get_title(loc="left")
+
+
+def test_discrepancy_command(command, methods, tmp_path):
+    out = tmp_path / "new" / "discrepancy"
+    status, _, messages = command("discrepancy", "--out", out, "-opt", methods("released", "repaint"), "discrepancy.images=1")
+    assert status == 0
+    _, width, _ = require_figure(out)
+    assert abs(width - 8.5 / 2.54 * 200) < 2  # its width on paper
+    assert any("repaint: the known region is exact at t = 0" in message for message in messages)
+    structure = figures.measure_discrepancy(load(methods("plain"), "discrepancy.network=structure", "discrepancy.of=estimate"))[0]
+    assert structure.t.tolist() == list(range(T, early_end(T) - 2, -1)) and np.isfinite(structure.hole).all() and structure.images == 3
+
+
+# ---- process ------------------------------------------------------------------------------------------
+
+
+def test_process(command, folder, methods, tmp_path):
+    path = methods("released", "IR-SDE", process={"image": "c", "t": [0, 3, 6]})
+    released, unguided = processes = figures.record_process(load(path))
+    assert sorted(released.texture) == [0, 3, 6] and sorted(released.structure) == [3, 6] and not unguided.structure
+    item = plain_dataset(folder)[2]
+    written = cv2.imread(str(folder / "results" / "inpainted" / "c.png"))[..., ::-1] / 255
+    hole = item.mask[0].numpy() < 0.5
+    # the last state is what scripts/test.py made of this image
+    assert np.abs(np.clip(released.texture[0], 0, 1)[hole] - written[hole]).max() <= 0.5 / 255 + 1e-6
+    assert np.array_equal(released.truth[0], item.texture.permute(1, 2, 0).numpy())
+
+    figure = figures.process_figure(processes)
+    shown = texts(figure)
+    assert len(figure.axes) == 3 * 4  # two strips of the one, one of the other; three t and the truth
+    assert [text for text in shown if text.startswith("t =")] == ["t = 6", "t = 3", "t = 0"] and shown.count("ended") == 1
+    assert {"released", "IR-SDE", "truth", "structure"} <= set(shown) and shown.count("texture") == 2
+    assert np.array_equal(figure.axes[0].images[0].get_array(), np.clip(released.texture[6], 0, 1))
+    assert np.array_equal(figure.axes[4 + 1].images[0].get_array(), np.clip(released.structure[3], 0, 1))
+    assert np.array_equal(figure.axes[8 + 2].images[0].get_array(), np.clip(unguided.texture[0], 0, 1))
+    assert command("process", "--out", tmp_path / "strip.png", "-opt", path)[0] == 0
+    require_figure(tmp_path / "strip")
+
+
+# ---- grid ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(folder, tmp_path):
+    """Results of somebody else: a of another size, b damaged, c missing."""
+    save(tmp_path / "theirs" / "a.jpg", np.full((SIZE, 2 * SIZE, 3), 99, np.uint8))
+    (tmp_path / "theirs" / "b.png").write_text("no picture")
+    return tmp_path / "theirs"
+
+
+def test_grid(command, folder, elsewhere, tmp_path):
+    results = folder / "results"
+    out = tmp_path / "grid"
+    arguments = ["grid", "--out", out, f"Ours={results}", f"Theirs={elsewhere}", "--truth", folder / "photos", "--masked", results]
+    status, _, messages = command(*arguments)
+    assert status == 0
+    require_figure(out)
+    blank = [message for message in messages if message.startswith("left blank")]
+    assert blank == ["left blank: b of Theirs (unreadable), c of Theirs (missing)"]
+    assert sum("a of Theirs is shown scaled: it has 16x32" in message for message in messages) == 1
+    assert not any("of truth" in message for message in messages)  # brought to the size of the results, as config.yml says
+
+    columns = [figures.open_column("Ours", results), figures.open_column("Theirs", elsewhere)]
+    figure = grid_figure(columns, ["c", "a"])
+    assert len(figure.axes) == 4 and texts(figure).count("missing") == 1 and {"Ours", "Theirs", "a", "c"} <= set(texts(figure))
+    picture = cv2.imread(str(results / "inpainted" / "c.png"))[..., ::-1] / np.float32(255)
+    assert np.abs(figure.axes[0].images[0].get_array() - picture).max() < 1e-6
+    assert choose_images(columns, [], 2) == ["a", "b"] and choose_images(columns, ["c", "b"], 2) == ["c", "b"]
+
+
+def test_cells_have_the_shape_of_their_pictures(folder, tmp_path):
+    save(tmp_path / "wide" / "a.png", np.full((10, 30, 3), 7, np.uint8))
+    save(tmp_path / "wide" / "b.png", np.full((30, 10, 3), 7, np.uint8))
+    figure = grid_figure([figures.open_column("x" * 100, tmp_path / "wide")], ["a", "b"])
+    width, height = figure.get_size_inches()
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert [round(box.width * width / (box.height * height), 3) for box in boxes] == [3, 0.333]
+    assert boxes[0].y0 > boxes[1].y1 and boxes[1].y0 >= -1e-9 and boxes[0].y1 < 1
+    assert len(fit_text("x" * 100, 3.0)) < 25
+
+
+# ---- trace --------------------------------------------------------------------------------------------
+
+
+def test_trace(command, folder, tmp_path):
+    results = folder / "results"
+    assert command("trace", "--out", tmp_path / "sum", results)[0] == 0
+    assert command("trace", "--out", tmp_path / "one", results, "--image", "b")[0] == 0
+    require_figure(tmp_path / "sum")
+    require_figure(tmp_path / "one")
+
+    stored = json.loads((results / "traces" / "b.json").read_text())["steps"]
+    traces = figures.read_traces(results, "b")
+    summary = figures.summarise(list(traces.values()))
+    assert summary.t.tolist() == [step["t"] for step in stored] == list(range(T, 0, -1))
+    for i, step in enumerate(stored):
+        for network, counts in summary.evaluations.items():
+            assert counts[i] == step[f"{network}_evaluations"]
+        for decision, counts in summary.decisions.items():
+            assert counts[i] == step["decisions"].count(decision)
+        assert summary.first[step["t"]] == step["scores"][:1] and [s for s, _ in summary.resampled[step["t"]]] == step["scores"][1:]
+
+    scores, decisions, evaluations = figures.trace_figure(summary, "b").axes
+    assert scores.lines[0].get_ydata().tolist() == [step["scores"][0] for step in stored if step["scores"]]
+    assert sum(len(line.get_xdata()) for line in scores.lines[1:]) == sum(len(step["decisions"]) for step in stored) > 0
+    top = evaluations.patches[-1].get_data()
+    total = {step["t"]: sum(step[f"{n}_evaluations"] for n in summary.evaluations) for step in stored}
+    assert {int(edge + 0.5): value for edge, value in zip(top.edges, top.values)} == total
+    assert decisions.get_ylabel() and evaluations.get_xlabel() and evaluations.get_xlim()[0] > evaluations.get_xlim()[1]
+
+    everything = figures.summarise(list(figures.read_traces(results).values()))
+    assert everything.images == 3 and everything.evaluations["texture"].sum() > summary.evaluations["texture"].sum()
+    assert len(figures.trace_figure(everything, "all").axes[0].lines) == 2  # means of first and resampled
+
+
+def test_trace_without_scores(tmp_path):
+    step = {"scores": [], "decisions": [], "texture_evaluations": 1, "structure_evaluations": 0, "discriminator_evaluations": 0}
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "x.json").write_text(json.dumps({"steps": [{"t": t} | step for t in (2, 1, 2, 1)]}))
+    summary = figures.summarise(list(figures.read_traces(tmp_path).values()))
+    assert summary.evaluations["texture"].tolist() == [2, 2]
+    figure = figures.trace_figure(summary, "x")
+    assert any("no scores" in text for text in texts(figure)) and "no resampling" in texts(figure)
+
+
+# ---- histogram ----------------------------------------------------------------------------------------
+
+
+def test_buckets_hold_their_upper_bounds():
+    assert count_buckets([0, 0.1, 0.1000001, 0.3, 0.7, 60 / 100, 1]).tolist() == [2, 1, 1, 0, 0, 1, 1, 0, 0, 1]
+
+
+def test_histogram(command, tmp_path):
+    pixels = np.zeros((20, 10), np.uint8)
+    for name, share in {"a": 10, "sub/b": 15, "c": 20, "d": 95}.items():
+        pixels[:] = 0
+        pixels.flat[: 2 * share] = 255
+        save(tmp_path / "masks" / f"{name}.png", pixels)
+    (tmp_path / "masks" / "bad.png").write_text("no mask")
+    status, _, messages = command("histogram", "--out", tmp_path / "h", tmp_path / "masks")
+    assert status == 0 and sum("bad.png" in message for message in messages) == 1
+    require_figure(tmp_path / "h")
+    for polarity, expected in (("white_hole", [1, 2, 0, 0, 0, 0, 0, 0, 0, 1]), ("white_known", [1, 0, 0, 0, 0, 0, 0, 1, 2, 0])):
+        axes = figures.histogram_figure(figures.hole_shares(tmp_path / "masks", polarity), "title").axes[0]
+        assert [round(bar.get_height()) for bar in axes.patches] == expected
+        assert [text.get_text() for text in axes.texts] == [str(count) if count else "" for count in expected]
+        assert "%" in axes.get_xlabel()
+    _, _, messages = command("histogram", "--out", tmp_path / "i", tmp_path / "masks", "--polarity", "white_known")
+    assert any("--polarity white_hole" in message for message in messages)
+
+
+# ---- files --------------------------------------------------------------------------------------------
+
+
+def test_same_input_same_bytes_and_nothing_is_overwritten(command, folder, tmp_path):
+    """In another process too."""
+    out = tmp_path / "fig"
+    assert command("histogram", "--out", out, folder / "masks")[0] == 0
+    first = {suffix: Path(f"{out}{suffix}").read_bytes() for suffix in (".png", ".pdf")}
+    error = refusal(command("histogram", "--out", out, folder / "masks"))
+    assert "fig.png exists" in error and "--overwrite" in error
+    arguments = [sys.executable, ROOT / "scripts" / "figures.py", "histogram", "--out", f"{out}.pdf", folder / "masks", "--overwrite"]
+    done = subprocess.run(
+        arguments, check=False, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)}
+    )
+    assert done.returncode == 0 and f"{out}.png" in done.stdout, done.stderr
+    assert {suffix: Path(f"{out}{suffix}").read_bytes() for suffix in (".png", ".pdf")} == first
+
+
+MISTAKES = [
+    (["grid", "Ours=absent"], "absent does not exist"),
+    (["grid", "=x"], "LABEL=FOLDER"),
+    (["grid", "Ours={folder}/results", "--images", "aa"], "did you mean a?"),
+    (["grid", "Ours={folder}/results", "--first", "0"], "--first"),
+    (["grid"], "LABEL=FOLDER"),
+    (["process", "-opt", "absent.yml"], "absent.yml does not exist"),
+    (["process", "-opt", "{yml}", "process.t=[7]"], "only the steps 6 to 0"),
+    (["process", "-opt", "{yml}", "process.t=[1, 1]"], "twice"),
+    (["process", "-opt", "{yml}", "process.image=z"], "no image z"),
+    (["process", "-opt", "{yml}", "process.imag=z"], "did you mean process.image?"),
+    (["process", "-opt", "{yml}", "methods=[]"], "1 to 7 methods"),
+    (["process", "-opt", "{yml}", "methods=[{{label: x}}]"], "methods[0].opt is missing"),
+    (["process", "-opt", "{yml}", "methods=[{{label: x, opt: {folder}/test.yml, options: [sde.TT=3]}}]"], "sde.TT"),
+    (
+        ["process", "-opt", "{yml}", "methods=[{{label: x, opt: {folder}/test.yml}}, {{label: x, opt: {folder}/test.yml}}]"],
+        "several methods",
+    ),
+    (["discrepancy", "-opt", "{yml}", "discrepancy.network=structure"], "has no structure"),
+    (["discrepancy", "-opt", "{yml}", "discrepancy.of=x0"], "discrepancy.of must be one of state, estimate"),
+    (["trace", "absent"], "absent does not exist"),
+    (["trace", "{folder}/photos"], "no trace in"),
+    (["trace", "{folder}/results", "--image", "z"], "no trace of the image z"),
+    (["histogram", "absent"], "absent does not exist"),
+    (["histogram", "{folder}/masks", "--polarity", "black"], "--polarity"),
+    (["pie"], "pie"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda value: value if isinstance(value, str) else None)
+def test_mistakes(command, folder, methods, tmp_path, arguments, said):
+    yml = methods("plain", "IR-SDE")
+    kind, *rest = [text.format(folder=folder, yml=yml) for text in arguments]
+    assert said in refusal(command(kind, "--out", tmp_path / "out", *rest))
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_methods_must_see_the_same_pixels(command, folder, methods, tmp_path):
+    tree = json.loads(methods("plain", "IR-SDE").read_text())
+    for option, said in (("data.masks.polarity=white_known", "differ in the mask of a"), ("data.size=24", "differ in the mask")):
+        changed = json.loads(json.dumps(tree))
+        changed["methods"][1]["options"].append(option)
+        (tmp_path / "other.yml").write_text(json.dumps(changed))
+        for kind in ("process", "discrepancy"):
+            assert said in refusal(command(kind, "--out", tmp_path / "out", "-opt", tmp_path / "other.yml"))
+
+
+def test_damaged_traces(command, folder, tmp_path):
+    (tmp_path / "traces").mkdir()
+    for content in ("{", "[]", '{"steps": []}', '{"steps": [{"t": 1, "scores": [1], "decisions": ["accepted"]}]}', '{"steps": [{"a": 1}]}'):
+        (tmp_path / "traces" / "x.json").write_text(content)
+        assert "x.json is not a trace" in refusal(command("trace", "--out", tmp_path / "out", tmp_path))
+    (tmp_path / "traces" / "b.json").write_text((folder / "results" / "traces" / "b.json").read_text())
+    status, _, messages = command("trace", "--out", tmp_path / "out", tmp_path)
+    assert status == 0 and sum("left out" in message for message in messages) == 1

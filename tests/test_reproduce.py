@@ -1,0 +1,191 @@
+"""Tables as data: from nothing to CSV, Markdown and LaTeX; continued where interrupted; idle where nothing changed."""
+
+import csv
+import importlib.util
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZE, T
+
+from strdiffusion.batch import Batch
+from strdiffusion.config import load_config
+from strdiffusion.config.tables import TableConfig
+from strdiffusion.errors import UserError
+from strdiffusion.evaluation import folder as folder_module
+from strdiffusion.evaluation.baselines import Baseline
+from strdiffusion.evaluation.compare import Cell
+from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
+from strdiffusion.evaluation.reproduce import reproduce
+from strdiffusion.evaluation.statistics import Summary
+from strdiffusion.evaluation.table import read_rows
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def table(tmp_path, photos, weights):
+    """A table over three photographs: a baseline, and the sampler with and without resampling, in two buckets."""
+    base = tmp_path / "test.yml"
+    base.write_text(
+        f"output: unused\ndevice: cpu\nsde: {{T: {T}}}\nstructure: {{edge_source: known, edge_sigma: 1}}\n"
+        f"checkpoints: {{texture: {weights}/texture.pt, structure: {weights}/structure.pt, discriminator: {weights}/discriminator.pt}}\n"
+        f"data: {{images: {photos}, size: {SIZE}, index: null}}\nbatch_size: 1\n"
+        "sampler: {released: {u_max: 3, u_min: 2, jump: 2, re: 1}}\n"
+    )
+    path = tmp_path / "table.yml"
+    path.write_text(
+        f"title: A small table\nbase: {base}\noutput: {tmp_path / 'tables'}\nmetrics: [psnr, hole_psnr, l1, texture_evaluations]\n"
+        "buckets:\n  - {name: 10-20, options: ['data.masks.hole_share=[0.1, 0.2]']}\n"
+        "  - {name: 30-40, options: ['data.masks.hole_share=[0.3, 0.4]']}\n"
+        "rows:\n  - {label: Telea, baseline: telea}\n  - {label: none, options: [sampler.resampling=none]}\n"
+        "  - {label: 'adaptive (released)', published: psv_strdiffusion}\n  - {label: IR-SDE, published: psv_asy_irsde, published_only: true}\n"
+        "notes: [small networks]\n"
+    )
+    return path
+
+
+def run(table: Path, *overrides: str) -> Path:
+    return reproduce(load_config(TableConfig, table, overrides))
+
+
+class Calls:
+    """Counts the batches that are inpainted."""
+
+    def __init__(self, monkeypatch):
+        self.count, self.stop_after = 0, None
+        original = folder_module.inpaint_batch
+
+        def counted(*args):
+            if self.count == self.stop_after:
+                raise KeyboardInterrupt
+            self.count += 1
+            return original(*args)
+
+        monkeypatch.setattr(folder_module, "inpaint_batch", counted)
+
+
+def test_from_nothing_to_three_files_and_then_nothing_more(table, tmp_path, monkeypatch):
+    calls = Calls(monkeypatch)
+    folder = run(table)
+    assert calls.count == 3 * 2 * 3  # rows, buckets, images
+    lines = list(csv.DictReader((folder / "table.csv").open()))
+    assert len(lines) == (3 + 2) * 2 * 4
+    for line in lines:
+        if line["source"] == "ours" and line["metric"] in ("psnr", "hole_psnr"):
+            slug = {"Telea": "telea", "none": "none", "adaptive (released)": "adaptive-released"}[line["row"]]
+            rows = read_rows(folder / "runs" / slug / line["bucket"] / "results.csv")
+            assert float(line["mean"]) == pytest.approx(np.mean([getattr(row, line["metric"]) for row in rows]), rel=1e-4)
+            assert float(line["low"]) <= float(line["mean"]) <= float(line["high"])
+            assert int(line["images"]) == 3
+    published = {(r["row"], r["bucket"], r["metric"]): r["mean"] for r in lines if r["source"] != "ours"}
+    assert published["StrDiffusion", "30-40", "psnr"] == "27.63" and published["IR-SDE", "30-40", "psnr"] == "25.134"
+    markdown, latex = ((folder / f"table.{kind}").read_text() for kind in ("md", "tex"))
+    assert "27.63" in markdown and "small networks" in markdown and "AsyDiffusion" in markdown
+    assert r"\toprule" in latex and latex.count(r" \\") == 2 + 5
+
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")}
+    run(table)
+    assert calls.count == 18
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")} == before
+
+
+def test_an_interrupted_table_continues_with_the_image_it_was_at(table, monkeypatch):
+    calls = Calls(monkeypatch)
+    calls.stop_after = 8  # in the third run
+    with pytest.raises(KeyboardInterrupt):
+        run(table)
+    calls.stop_after = None
+    interrupted = run(table)
+    assert calls.count == 18
+    whole = run(table, f"output={interrupted.parent / 'whole'}")
+    a, b = (list(csv.DictReader((f / "table.csv").open())) for f in (interrupted, whole))
+    assert a == b
+
+
+def test_what_is_changed_and_only_that_is_done_again(table, monkeypatch, weights, tmp_path):
+    calls = Calls(monkeypatch)
+    run(table)
+    run(table, "options=[sampler.step=posterior]")
+    assert calls.count == 18 + 12  # the baseline has no sampler
+    run(table, "options=[sampler.step=posterior, batch_size=2]")
+    assert calls.count == 30  # the batch size changes no result
+
+
+def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
+    mine = tmp_path / "tables" / "runs" / "telea" / "10-20"
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="not of this table"):
+        run(table)
+    assert (mine / "thesis.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("rows=[{label: a, published: nobody}]", "nobody"),
+        ("rows=[{label: a}, {label: a}]", "twice"),
+        ("rows=[{label: a, published_only: true}]", "needs published"),
+        ("rows=[{label: a, baseline: photoshop}]", "telea"),
+        ("rows=[{label: a, options: [sampler.resampling=often]}]", "sampler.resampling"),
+        ("metrics=[beauty]", "metrics"),
+        ("base=absent.yml", "absent.yml does not exist"),
+    ],
+)
+def test_mistakes_in_a_table_are_found_before_anything_runs(table, change, said, monkeypatch):
+    calls = Calls(monkeypatch)
+    with pytest.raises(UserError) as error:
+        run(table, change)
+    assert said in str(error.value) and "\n" not in str(error.value)
+    assert calls.count == 0
+
+
+def test_the_script(table, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, baseline: mean_fill}]"])
+    assert script.main() == 0
+    assert "# A small table" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "tables").glob("*.yml")), ids=lambda p: p.stem)
+def test_the_tables_that_ship_are_valid(path, monkeypatch):
+    from strdiffusion.evaluation.reproduce import plan
+
+    monkeypatch.chdir(ROOT)
+    config = load_config(TableConfig, path)
+    for row in config.rows:
+        for bucket in config.buckets:
+            plan(config, row, bucket)
+
+
+def test_baselines_fill_the_hole_alone():
+    image = torch.rand(2, 3, 16, 16)
+    image[:, :, 4:9, 4:9] = 9.0
+    mask = torch.ones(2, 1, 16, 16)
+    mask[:, :, 4:9, 4:9] = 0
+    batch = Batch(image, image[:, :1], image[:, :1], mask)
+    for name in ("masked_input", "mean_fill", "telea", "navier_stokes"):
+        out = Baseline(name)(batch, [0, 1]).texture
+        assert torch.equal(out * mask, image * mask)
+        assert out.max() <= 1
+    filled = Baseline("mean_fill")(batch, [0, 1]).texture
+    expected = (image * mask).sum((2, 3)) / mask.sum((2, 3))
+    assert (filled[:, :, 6, 6] - expected).abs().max() < 1e-5
+    flat = Batch(torch.full((1, 3, 16, 16), 0.4), image[:1, :1], image[:1, :1], mask[:1])
+    for name in ("telea", "navier_stokes"):
+        assert (Baseline(name)(flat, [0]).texture - 0.4).abs().max() < 3 / 255  # OpenCV rounds in between
+
+
+def test_rendering_escapes_and_names_what_is_missing():
+    cells = {("10-20", "psnr"): Cell(Summary(20.123, 19.0, 21.0, 7)), ("10-20", "fid"): Cell(None, "no weights_file")}
+    table = Table("50 % & more", ["10-20"], ["psnr", "fid"], [TableRow("a_b", cells)], ["note"])
+    markdown = as_markdown(table)
+    assert "20.12 [19.00, 21.00] (n=7)" in markdown and "| n/a |" in markdown and "n/a: no weights_file" in markdown
+    latex = as_latex(table)
+    assert r"50 \% \& more" in latex and r"a\_b & 20.12 & n/a \\" in latex and r"no weights\_file" in latex
+    assert list(csv.DictReader(io.StringIO(as_csv(table))))[1]["reason"] == "no weights_file"
