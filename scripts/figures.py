@@ -47,7 +47,7 @@ def discrepancy(options: argparse.Namespace):
 
 def trace(options: argparse.Namespace):
     traces = figures.read_traces(options.results, options.image)
-    what = options.image or (next(iter(traces)) if len(traces) == 1 else f"sum of {len(traces)} images")
+    what = options.image or (next(iter(traces)) if len(traces) == 1 else f"{len(traces)} images, counts summed")
     return figures.trace_figure(figures.summarise(list(traces.values())), fit_text(what, TITLE_WIDTH))
 
 

@@ -21,7 +21,7 @@ from strdiffusion.evaluation.figures.grid import choose_images, grid_figure
 from strdiffusion.evaluation.figures.histogram import count_buckets
 from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_item, image_seed, load_methods
 from strdiffusion.evaluation.figures.states import estimate, visit_states
-from strdiffusion.evaluation.figures.style import COLOURS, fit_text
+from strdiffusion.evaluation.figures.style import COLOURS, fit_text, text_width
 from strdiffusion.inpainting import Inpainter
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import SeededNoise
@@ -157,18 +157,19 @@ def test_states_belong_to_their_t(folder, methods, name):
     assert torch.equal(sample.texture, pasted)
     alone = inpainter(batch, seeds, calls.append)
     assert torch.equal(alone.texture, sample.texture)  # looking on changes nothing
-    downward = {p.t: p for p in calls}  # the last step from each t leads to t-1
-    for t in range(1, T + 1):
-        assert torch.equal(downward[t].texture, states[t - 1].texture)
+    # every step ends where the next one begins
+    assert [state.t for state in visited] == [progress.t for progress in calls] + [0] and all(
+        torch.equal(progress.texture, state.texture) for progress, state in zip(calls, visited[1:], strict=True)
+    )
     guided = name != "IR-SDE"
     ended = early_end(T) - 1  # the structure's last state
-    for t, state in states.items():
-        assert (state.structure is not None) == (guided and t >= ended)
-        if guided and t > 0:
-            guide = states[t - 1].structure if t > ended else state.texture.mean(dim=1, keepdim=True)
-            assert torch.equal(state.guide, guide)
-        else:
+    for state, following in zip(visited, [*visited[1:], None], strict=True):
+        assert (state.structure is not None) == (guided and state.t >= ended)
+        if not guided or state.t == 0:
             assert state.guide is None
+        elif following.t < state.t:
+            late = state.texture.mean(dim=1, keepdim=True)
+            assert torch.equal(state.guide, following.structure if state.t > ended else late)
 
 
 def test_estimates_are_what_the_networks_predict(methods):
@@ -222,16 +223,17 @@ def test_discrepancy_figure(methods):
     known, hole = np.array([18.0, 22.0, 30.0, np.inf]), np.array([8.0, 9.0, 12.0, 15.0])
     curves = [figures.Discrepancy("one", t, known, hole, 4), figures.Discrepancy("two $x$", t, hole + 1, hole, 4)]
     figure = figures.discrepancy_figure(curves, DiscrepancyConfig())
-    above, below = figure.axes
-    assert len(above.lines) == 4 and len(above.collections) == 2 and len(below.lines) == 2 + 1
-    assert np.array_equal(above.lines[0].get_ydata()[:3], known[:3]) and np.isnan(above.lines[0].get_ydata()[3])
-    assert np.array_equal(above.lines[1].get_ydata(), hole) and np.array_equal(below.lines[1].get_ydata(), np.ones(4))
+    one, two, below = figure.axes
+    assert all(len(axes.lines) == 2 and len(axes.collections) == 1 for axes in (one, two)) and len(below.lines) == 2 + 1
+    assert np.array_equal(one.lines[0].get_ydata()[:3], known[:3]) and np.isnan(one.lines[0].get_ydata()[3])
+    assert np.array_equal(two.lines[1].get_ydata(), hole) and np.array_equal(below.lines[1].get_ydata(), np.ones(4))
     assert [to_hex(line.get_color()) for line in below.lines[:2]] == [colour.lower() for colour in COLOURS[:2]]
-    assert below.get_xlim()[0] > below.get_xlim()[1] and "t" in below.get_xlabel()
-    assert all("dB" in axes.get_ylabel() for axes in figure.axes)
-    shown = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert {"one", "two $x$", "known region", "hole region", "gap"} <= set(shown)
-    assert "state" in above.get_title(loc="left") and "4 images" in above.get_title(loc="left")
+    for axes in figure.axes:
+        assert axes.get_xlim()[0] > axes.get_xlim()[1] and "t" in axes.get_xlabel()
+    assert "dB" in one.get_ylabel() and "dB" in below.get_ylabel() and one.get_ylim() == two.get_ylim()
+    assert [one.get_title(), two.get_title()] == ["one", "two $x$"] == [text.get_text() for text in below.get_legend().get_texts()]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["known region", "hole region", "gap"]
+    assert "state" in figure.get_suptitle() and "4 images" in figure.get_suptitle()
 
 
 def test_discrepancy_command(command, methods, tmp_path):
@@ -262,7 +264,9 @@ def test_process(command, folder, methods, tmp_path):
     figure = figures.process_figure(processes)
     shown = texts(figure)
     assert len(figure.axes) == 3 * 4  # two strips of the one, one of the other; three t and the truth
-    assert [text for text in shown if text.startswith("t =")] == ["t = 6", "t = 3", "t = 0"] and shown.count("ended") == 1
+    assert [text for text in shown if text.startswith("t =")] == ["t = 6", "t = 3", "t = 0"] and shown.count(
+        "ended at\nt = 1"
+    ) + shown.count("ended at t = 1") == 1
     assert {"released", "IR-SDE", "truth", "structure"} <= set(shown) and shown.count("texture") == 2
     assert np.array_equal(figure.axes[0].images[0].get_array(), np.clip(released.texture[6], 0, 1))
     assert np.array_equal(figure.axes[4 + 1].images[0].get_array(), np.clip(released.structure[3], 0, 1))
@@ -310,7 +314,7 @@ def test_cells_have_the_shape_of_their_pictures(folder, tmp_path):
     boxes = [axes.get_position() for axes in figure.axes]
     assert [round(box.width * width / (box.height * height), 3) for box in boxes] == [3, 0.333]
     assert boxes[0].y0 > boxes[1].y1 and boxes[1].y0 >= -1e-9 and boxes[0].y1 < 1
-    assert len(fit_text("x" * 100, 3.0)) < 25
+    assert 0.8 * 3 < text_width(fit_text("x" * 100, 3.0)) <= 3 and fit_text("a b c", 3.0) == "a b c"
 
 
 # ---- trace --------------------------------------------------------------------------------------------

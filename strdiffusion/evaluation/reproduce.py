@@ -9,6 +9,7 @@ from pathlib import Path
 
 from strdiffusion.config import TestConfig, load_config, to_dict
 from strdiffusion.config.tables import BucketConfig, RowConfig, TableConfig
+from strdiffusion.device import choose_device
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.compare import Cell, Measures
@@ -56,7 +57,7 @@ def reproduce(config: TableConfig) -> Path:
     if len(set(folders)) < len(folders):
         raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
     fingerprints = {key: run.fingerprint() for key, run in runs.items()}  # all checkpoints are there
-    measures = Measures(image_metrics(config.metrics), config.weights)
+    measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"))
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
     problems: list[str] = []
     for (label, bucket), run in runs.items():

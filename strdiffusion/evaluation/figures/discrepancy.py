@@ -23,7 +23,19 @@ from strdiffusion.evaluation.figures.methods import (
     load_methods,
 )
 from strdiffusion.evaluation.figures.states import State, estimate, visit_states
-from strdiffusion.evaluation.figures.style import BLACK, COLOURS, DASHED, GRAY, ONE_COLUMN, fit_text, new_figure, styled, time_axis
+from strdiffusion.evaluation.figures.style import (
+    BLACK,
+    COLOURS,
+    DASHED,
+    GRAY,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    fit_text,
+    legend_above,
+    new_figure,
+    styled,
+    time_axis,
+)
 from strdiffusion.evaluation.metrics import psnr
 from strdiffusion.inpainting import Inpainter
 
@@ -32,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_IN_ONE_COLUMN = 2  # panels side by side
+STYLES = ("-", (0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (2, 2)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
 WHAT = {
     ("texture", "state"): "texture state",
     ("structure", "state"): "structure state",
@@ -122,36 +136,49 @@ def region_psnr(values: Tensor, truth: Tensor, mask: Tensor) -> tuple[float, flo
 
 @styled
 def discrepancy_figure(curves: Sequence[Discrepancy], options: DiscrepancyConfig) -> "Figure":
-    """Draw the curves above, with the gap between them shaded, and below the gap itself."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+    """Draw the curves with the gap between them shaded, a panel for each method, and below the gaps of all."""
+    wide = len(curves) > MOST_IN_ONE_COLUMN
+    figure = new_figure(TWO_COLUMNS if wide else ONE_COLUMN, 9.5)
+    grid = figure.add_gridspec(2, len(curves), height_ratios=(1.4, 1))
+    T = max(int(curve.t[0]) for curve in curves)
+    first = None
+    for i, (curve, colour) in enumerate(zip(curves, COLOURS, strict=False)):
+        axes = first = figure.add_subplot(grid[0, i], sharey=first)
+        draw_regions(axes, curve, colour)
+        axes.set_title(fit_text(curve.label, (TWO_COLUMNS if wide else ONE_COLUMN) / len(curves) - 1, lines=2), color=colour)
+        axes.tick_params(labelleft=i == 0)
+        time_axis(axes, T, nbins=6 if len(curves) == 1 else 4)
+    figure.axes[0].set_ylabel("PSNR to the truth (dB)")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3)
+    count = curves[0].images
+    images = f"mean of {count} images" if count > 1 else "1 image"
+    figure.suptitle(f"{WHAT[options.network, options.of]}, {images}", x=0.02, ha="left")
 
-    figure = new_figure(ONE_COLUMN, 8.5 + 0.36 * max(len(curves), 3))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1))
-    for curve, colour in zip(curves, COLOURS, strict=False):
-        # infinite values are left out, not drawn at the edge
-        known, hole = (np.where(np.isfinite(values), values, np.nan) for values in (curve.known, curve.hole))
-        above.plot(curve.t, known, color=colour, linestyle="-")
-        above.plot(curve.t, hole, color=colour, linestyle=DASHED)
-        above.fill_between(curve.t, hole, known, color=colour, alpha=0.15, linewidth=0)
-        below.plot(curve.t, known - hole, color=colour)
-    above.set_ylabel("PSNR to the truth (dB)")
-    below.set_ylabel("gap (dB)")
-    time_axis(below, max(int(curve.t[0]) for curve in curves))
+    below = figure.add_subplot(grid[1, :])
+    for curve, colour, style in zip(curves, COLOURS, STYLES, strict=False):
+        known, hole = finite(curve)
+        below.plot(curve.t, known - hole, color=colour, linestyle=style, label=fit_text(curve.label, 3.0))
+    below.set_ylabel("gap, known - hole (dB)")
     below.axhline(0, color=GRAY, linewidth=0.5)
-    for axes in (above, below):
+    time_axis(below, T)
+    legend_above(below)
+    for axes in figure.axes:
         axes.grid(axis="y", color="#dddddd", linewidth=0.4)
         axes.set_axisbelow(True)
-    count = curves[0].images
-    above.set_title(f"{WHAT[options.network, options.of]}, {f'mean of {count} images' if count > 1 else '1 image'}", loc="left")
-    methods = [(Line2D([], [], color=colour), fit_text(curve.label, 4.5)) for curve, colour in zip(curves, COLOURS, strict=False)]
-    meanings = [
-        (Line2D([], [], color=BLACK), "known region"),
-        (Line2D([], [], color=BLACK, linestyle=DASHED), "hole region"),
-        (Patch(color=GRAY, alpha=0.3, linewidth=0), "gap"),
-    ]
-    rows = max(len(methods), len(meanings))
-    empty = (Line2D([], [], linestyle="none"), " ")
-    entries = [entry for column in (methods, meanings) for entry in column + [empty] * (rows - len(column))]
-    figure.legend(*zip(*entries, strict=True), loc="outside upper left", ncols=2)
+    figure.align_ylabels([figure.axes[0], below])
     return figure
+
+
+def draw_regions(axes, curve: Discrepancy, colour: str) -> None:
+    """The curves of both regions, and the shaded gap."""
+    known, hole = finite(curve)
+    axes.plot(curve.t, known, color=BLACK, linestyle="-", label="known region")
+    axes.plot(curve.t, hole, color=BLACK, linestyle=DASHED, label="hole region")
+    axes.fill_between(curve.t, hole, known, color=colour, alpha=0.35, linewidth=0, label="gap")
+
+
+def finite(curve: Discrepancy) -> tuple[np.ndarray, np.ndarray]:
+    """Known and hole region with nan for infinite values, so that these are left out and not drawn at the edge."""
+    known, hole = (np.where(np.isfinite(values), values, np.nan) for values in (curve.known, curve.hole))
+    return known, hole

@@ -1,5 +1,6 @@
 """The denoising process as a strip: states of texture and structure at chosen t, method against method."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,21 +17,23 @@ from strdiffusion.inpainting import Inpainter
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
+
 DEFAULT_COLUMNS = 6
 MOST_COLUMNS = 12
-ENDED = "ended"  # the structure, after the early stage
 
 
 @dataclass(frozen=True)
 class Process:
     """One method on one image: states by t, texture (H,W,3) and structure (H,W), and the truth of both (None where unknown).
 
-    structure is empty without guidance, and lacks the late stage, where no structure is denoised.
+    structure is empty without guidance, and lacks the late stage, where no structure is denoised: structure_end is its last t.
     """
 
     label: str
     texture: dict[int, np.ndarray]
     structure: dict[int, np.ndarray]
+    structure_end: int | None
     truth: tuple[np.ndarray, np.ndarray] | None
 
 
@@ -63,18 +66,23 @@ def record_states(method: Method, item: TestItem, times: Sequence[int]) -> Proce
     texture: dict[int, np.ndarray] = {}
     structure: dict[int, np.ndarray] = {}
 
+    with_structure: set[int] = set()
+
     def keep(state: State) -> None:
+        if state.structure is not None:
+            with_structure.add(state.t)
         if state.t in times:
             texture[state.t] = state.texture[0].permute(1, 2, 0).cpu().numpy()
             structure.pop(state.t, None)
             if state.structure is not None:
                 structure[state.t] = state.structure[0, 0].cpu().numpy()
 
+    log.info("%s: inpainting %s", method.label, item.name)
     visit_states(Inpainter(method.config), collate([item]), [image_seed(method.config, item)], keep)
     truth = None
     if method.config.data.ground_truth:
         truth = item.texture.permute(1, 2, 0).numpy(), item.structure[0].numpy()
-    return Process(method.label, texture, structure, truth)
+    return Process(method.label, texture, structure, min(with_structure, default=None), truth)
 
 
 def process_figure(processes: Sequence[Process]) -> "Figure":
@@ -89,7 +97,7 @@ def process_figure(processes: Sequence[Process]) -> "Figure":
         if process.structure:
             strips.append(("structure", process.structure))
         for index, (kind, states) in enumerate(strips):
-            row: list[Cell] = [states.get(t, ENDED) for t in times]
+            row: list[Cell] = [states.get(t, f"ended at t = {process.structure_end}") for t in times]
             cells.append(row + ([process.truth[index]] if with_truth else []))
             rows.append(kind)
         groups.append((process.label, len(strips)))

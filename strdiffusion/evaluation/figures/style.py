@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +36,9 @@ LOOK = {
     "ytick.labelsize": FONT_SIZE,
     "legend.fontsize": FONT_SIZE,
     "legend.frameon": False,
-    "legend.handlelength": 1.6,
-    "legend.columnspacing": 1.2,
+    "legend.handlelength": 1.4,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.0,
     "legend.labelspacing": 0.3,
     "legend.borderpad": 0.2,
     "axes.spines.top": False,
@@ -71,23 +73,41 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
     return Figure(figsize=(width * CM, height * CM), layout=layout)
 
 
-def fit_text(text: str, width: float, lines: int = 1, size: float = FONT_SIZE) -> str:
-    """Break and shorten a text so that it stays within `width` cm at `size` points."""
-    room = max(int(width * CM * 72 / (0.6 * size)), 3)
-    pieces = textwrap.wrap(text, room) or [""]
-    if len(pieces) > lines:
-        pieces = [*pieces[: lines - 1], pieces[lines - 1][: room - 1] + "…"]
-    return "\n".join(pieces)
+def text_width(text: str) -> float:
+    """The width of a line of text in cm, at the figures' font and size."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family=LOOK["font.family"], size=FONT_SIZE)
+    return TextPath((0, 0), text, prop=font, usetex=False).get_extents().xmax / CM / 72 if text.strip() else 0.0
 
 
-def time_axis(axes, T: int, label: bool = True) -> None:
+@styled
+def fit_text(text: str, width: float, lines: int = 1) -> str:
+    """Break and shorten a text so that it stays within `width` cm."""
+    text = " ".join(text.split())[:500]
+    for room in range(max(len(text), 1), 0, -1):
+        pieces = textwrap.wrap(text, room) or [""]
+        kept = pieces if len(pieces) <= lines else [*pieces[: lines - 1], pieces[lines - 1][: max(room - 1, 1)] + "…"]
+        if all(text_width(piece) <= width for piece in kept):
+            break
+    return "\n".join(kept)
+
+
+def time_axis(axes, T: int, nbins: int = 6) -> None:
     """Let t run from T on the left to 0 on the right, as sampling does."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(T + 0.5, -0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    if label:
-        axes.set_xlabel("step t (sampling runs from left to right)")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=nbins, integer=True))
+    axes.set_xlabel("step t (sampling runs from left to right)" if nbins > 4 else "step t")
+
+
+def legend_above(axes) -> None:
+    """A legend over the axes, where it hides nothing, if anything is labelled."""
+    count = len(axes.get_legend_handles_labels()[1])
+    if count:
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=count if count <= 3 else 2, borderaxespad=0)
 
 
 def check_labels(labels: list[str]) -> None:
@@ -118,6 +138,7 @@ def claim_figure(out: str | Path, overwrite: bool) -> list[Path]:
 def save_figure(figure: "Figure", paths: list[Path]) -> None:
     """Write a figure into files of these suffixes. They hold no date: the same figure gives the same bytes."""
     metadata = {".png": {"Software": "strdiffusion"}, ".pdf": {"Creator": "strdiffusion", "Producer": "matplotlib", "CreationDate": None}}
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font it embeds
     for path in paths:
         for axes in figure.axes:
             for image in axes.images:  # a PDF holds the pixels themselves

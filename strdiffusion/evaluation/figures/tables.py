@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 GAP = 0.08  # cm between cells
 LINE = FONT_SIZE * 1.25 / 72 / CM  # cm, height of a line of text
 MOST_COLUMNS_IN_ONE = 5
+MARGIN = 0.05  # cm right and below, so that no frame is cut
 GROUP_GAP = 0.2  # cm between groups of rows
 
 Cell = np.ndarray | str  # a picture (H,W) or (H,W,3) with values in [0,1], or why there is none
@@ -31,13 +32,13 @@ def table_figure(
     """
     width = ONE_COLUMN if len(columns) <= MOST_COLUMNS_IN_ONE else TWO_COLUMNS
     left = LINE * 1.3 * (2 if groups else 1)
-    cell_width = (width - left - GAP * (len(columns) - 1)) / len(columns)
+    cell_width = (width - left - MARGIN - GAP * (len(columns) - 1)) / len(columns)
     titles = [fit_text(column, cell_width, lines=2) for column in columns]
     top = LINE * (max(title.count("\n") for title in titles) + 1) + GAP
     heights = row_heights(cells, cell_width)
     first_of_group = set(np.cumsum([count for _, count in groups][:-1]).tolist())
     gaps = [0 if i == 0 else GROUP_GAP if i in first_of_group else GAP for i in range(len(cells))]
-    height = top + sum(heights) + sum(gaps)
+    height = top + sum(heights) + sum(gaps) + MARGIN
 
     figure = new_figure(width, height, layout=None)
     for j, title in enumerate(titles):

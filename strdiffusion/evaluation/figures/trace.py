@@ -21,6 +21,7 @@ from strdiffusion.evaluation.figures.style import (
     PURPLE,
     SKY,
     VERMILLION,
+    legend_above,
     new_figure,
     styled,
     time_axis,
@@ -129,6 +130,7 @@ def trace_figure(summary: TraceSummary, title: str) -> "Figure":
         draw_scores(scores, summary)
     else:
         draw_mean_scores(scores, summary)
+    scores.yaxis.set_major_formatter("{x:g}")
     scores.set_ylabel("discriminator score")
     stack(decisions, summary.t, {name: (counts, DECISION_COLOURS[name]) for name, counts in summary.decisions.items() if counts.any()})
     decisions.set_ylabel("resamplings per step")
@@ -139,8 +141,8 @@ def trace_figure(summary: TraceSummary, title: str) -> "Figure":
     evaluations.set_ylabel("evaluations per step")
     time_axis(evaluations, int(summary.t[0]))
     for axes in figure.axes:
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=3, borderaxespad=0)
+        legend_above(axes)
+    figure.align_ylabels()
     return figure
 
 
@@ -152,18 +154,30 @@ def draw_scores(axes, summary: TraceSummary) -> None:
         points = [(t, score) for t, entries in summary.resampled.items() for score, made in entries if made == decision]
         if points:
             marker, colour = DECISION_MARKERS[decision], DECISION_COLOURS[decision]
-            axes.plot(*zip(*points, strict=True), linestyle="none", marker=marker, color=colour, markeredgewidth=0.9, label=decision)
+            axes.plot(
+                *zip(*points, strict=True),
+                linestyle="none",
+                marker=marker,
+                color=colour,
+                markerfacecolor="none",
+                markeredgewidth=0.7,
+                label=decision,
+            )
 
 
 def draw_mean_scores(axes, summary: TraceSummary) -> None:
-    """Means and ranges over several images."""
+    """Means over several images, and the range of the first scores."""
     resampled = {t: [score for score, _ in entries] for t, entries in summary.resampled.items()}
-    for label, scores, colour, style in (("first", summary.first, BLACK, "-"), ("resampled", resampled, VERMILLION, DASHED)):
+    for label, scores, colour, style in (
+        ("first (mean, range)", summary.first, BLACK, "-"),
+        ("resampled (mean)", resampled, VERMILLION, DASHED),
+    ):
         times = [t for t in summary.t if scores.get(t)]
         if times:
-            low, mean, high = (np.array([f(scores[t]) for t in times]) for f in (np.min, np.mean, np.max))
-            axes.plot(times, mean, color=colour, linestyle=style, marker="o", markersize=2, label=f"{label}: mean, range")
-            axes.fill_between(times, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(times, [np.mean(scores[t]) for t in times], color=colour, linestyle=style, marker="o", markersize=2, label=label)
+    times = [t for t in summary.t if summary.first.get(t)]
+    low, high = ([f(summary.first[t]) for t in times] for f in (min, max))
+    axes.fill_between(times, low, high, color=BLACK, alpha=0.12, linewidth=0)
 
 
 def stack(axes, times: np.ndarray, layers: dict[str, tuple[np.ndarray, str]]) -> None:
