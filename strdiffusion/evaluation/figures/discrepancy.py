@@ -137,6 +137,8 @@ def region_psnr(values: Tensor, truth: Tensor, mask: Tensor) -> tuple[float, flo
 @styled
 def discrepancy_figure(curves: Sequence[Discrepancy], options: DiscrepancyConfig) -> "Figure":
     """Draw the curves with the gap between them shaded, a panel for each method, and below the gaps of all."""
+    from matplotlib.patches import Patch
+
     wide = len(curves) > MOST_IN_ONE_COLUMN
     figure = new_figure(TWO_COLUMNS if wide else ONE_COLUMN, 9.5)
     grid = figure.add_gridspec(2, len(curves), height_ratios=(1.4, 1))
@@ -147,19 +149,19 @@ def discrepancy_figure(curves: Sequence[Discrepancy], options: DiscrepancyConfig
         draw_regions(axes, curve, colour)
         axes.set_title(fit_text(curve.label, (TWO_COLUMNS if wide else ONE_COLUMN) / len(curves) - 1, lines=2), color=colour)
         axes.tick_params(labelleft=i == 0)
-        time_axis(axes, T, nbins=6 if len(curves) == 1 else 4)
+        time_axis(axes, T, narrow=len(curves) > 1)
     figure.axes[0].set_ylabel("PSNR to the truth (dB)")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=3)
     count = curves[0].images
-    images = f"mean of {count} images" if count > 1 else "1 image"
-    figure.suptitle(f"{WHAT[options.network, options.of]}, {images}", x=0.02, ha="left")
+    title = f"{WHAT[options.network, options.of]}, {f'mean of {count} images' if count > 1 else '1 image'}"
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    handles[-1] = Patch(color=GRAY, alpha=0.35, linewidth=0)  # of the gap, which has another colour in every panel
+    figure.legend(handles, labels, title=title, alignment="left", loc="outside upper left", ncols=3)
 
     below = figure.add_subplot(grid[1, :])
     for curve, colour, style in zip(curves, COLOURS, STYLES, strict=False):
         known, hole = finite(curve)
         below.plot(curve.t, known - hole, color=colour, linestyle=style, label=fit_text(curve.label, 3.0))
-    below.set_ylabel("gap, known - hole (dB)")
+    below.set_ylabel("gap (dB)")
     below.axhline(0, color=GRAY, linewidth=0.5)
     time_axis(below, T)
     legend_above(below)

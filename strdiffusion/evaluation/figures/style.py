@@ -35,6 +35,7 @@ LOOK = {
     "xtick.labelsize": FONT_SIZE,
     "ytick.labelsize": FONT_SIZE,
     "legend.fontsize": FONT_SIZE,
+    "legend.title_fontsize": FONT_SIZE,
     "legend.frameon": False,
     "legend.handlelength": 1.4,
     "legend.handletextpad": 0.5,
@@ -94,13 +95,16 @@ def fit_text(text: str, width: float, lines: int = 1) -> str:
     return "\n".join(kept)
 
 
-def time_axis(axes, T: int, nbins: int = 6) -> None:
+def time_axis(axes, T: int, narrow: bool = False) -> None:
     """Let t run from T on the left to 0 on the right, as sampling does."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(T + 0.5, -0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=nbins, integer=True))
-    axes.set_xlabel("step t (sampling runs from left to right)" if nbins > 4 else "step t")
+    if narrow:
+        axes.set_xticks([T, T // 2, 0])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.set_xlabel("step t" if narrow else "step t (sampling runs from left to right)")
 
 
 def legend_above(axes) -> None:
