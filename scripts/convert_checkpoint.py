@@ -34,7 +34,8 @@ def main() -> None:
         if options.T is None or options.T < 2:
             raise UserError(f"{options.source} does not record its T: give the one it was trained with, for example --T 100")
         sde = MeanRevertingSDE(**vars(SDEConfig(T=options.T)))
-        record = network_record(loaded.kind, loaded.network, sde, vars(StructureConfig(edge_source="full", edge_sigma=3.0)), loaded.prediction)
+        structure = StructureConfig(edge_source="full", edge_sigma=3.0)  # of the released trainings
+        record = network_record(loaded.kind, loaded.network, sde, vars(structure), loaded.prediction)
         print(f"recorded as released: {record['sde']}, {record['structure']}")
         write_checkpoint(options.target, record | {"step": None, "network": loaded.network.state_dict(), "ema": None})
     else:

@@ -1,5 +1,8 @@
 """Settings of the whole suite, and what several files test with: small random networks, small photographs."""
 
+import importlib.util
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +15,25 @@ from strdiffusion.sde import MeanRevertingSDE
 # the networks here are tiny: a second thread costs more than it brings
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parents[1]
 SIZE, T = 24, 10
+
+
+def script(name):
+    """The module of a script."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def single_error(result):
+    """The one line that starts with "error: ", after which nothing follows, of a run that failed with status 2."""
+    status, _, err = result
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(errors) == 1, err
+    assert "Traceback" not in err and err.endswith(errors[0] + "\n")
+    return errors[0]
 
 
 def write_network(path, kind, network, **sde):

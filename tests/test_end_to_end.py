@@ -1,7 +1,6 @@
 """The main job, small: the four scripts one after the other, from photographs to results."""
 
 import csv
-import importlib.util
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import script
 
 from strdiffusion.data import read_image, write_image
 
@@ -23,11 +23,8 @@ def run(monkeypatch, capsys):
     """run(script, *arguments) runs the main of a script; fails with its output where the status is not 0."""
 
     def main(name: str, *arguments: str) -> str:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
         monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
-        status = script.main()
+        status = script(name).main()
         captured = capsys.readouterr()
         assert status == 0, captured.err
         return captured.out
@@ -60,7 +57,8 @@ def test_three_trainings_and_a_test(tmp_path, run):
         run(f"train_{kind}", *options)
         assert (tmp_path / kind / "latest.pt").exists()
     out = run(
-        "test", "-opt", ROOT / "configs/demo/test.yml", f"output={tmp_path / 'results'}", "sde.T=6", "data.size=16", f"data.images={held_out}",
+        "test", "-opt", ROOT / "configs/demo/test.yml", f"output={tmp_path / 'results'}", "sde.T=6", "data.size=16",
+        f"data.images={held_out}",
         *(f"checkpoints.{kind}={tmp_path / kind / 'latest.pt'}" for kind in ("structure", "texture", "discriminator")),
         "checkpoints.width=4", "checkpoints.depth=2", "checkpoints.discriminator_width=4", "device=cpu",
     )  # fmt: skip
@@ -75,7 +73,8 @@ def test_three_trainings_and_a_test(tmp_path, run):
 
 def test_the_demo_cuts_disjoint_photographs(tmp_path, run):
     run("prepare_demo", tmp_path / "data")
-    train, test = (sorted(p.stem.rpartition("_")[0].rstrip("0123456789").rstrip("_") for p in (tmp_path / "data" / part).iterdir()) for part in ("train", "test"))
+    stems = {part: [p.stem.rstrip("0123456789_") for p in (tmp_path / "data" / part).iterdir()] for part in ("train", "test")}
+    train, test = stems["train"], stems["test"]
     assert not set(train) & set(test)
     assert len(train) > 500 and len(test) == 12
     assert {read_image(p).shape for p in (tmp_path / "data" / "test").iterdir()} == {(64, 64, 3)}
@@ -88,9 +87,8 @@ def test_an_interrupted_training_saves_and_goes_on(tmp_path, number):
     photographs(tmp_path / "held_out", 2)
     options = [*small(tmp_path, "structure"), "network.depth=2", "training.iterations=100000", "data.workers=1", "validation.images=null"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train_structure.py"), *options], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    command = [sys.executable, str(ROOT / "scripts" / "train_structure.py"), *options]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "structure").glob("tensorboard/*")) and time.monotonic() < deadline:
         time.sleep(0.1)

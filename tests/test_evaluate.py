@@ -1,13 +1,13 @@
 """scripts/evaluate.py as a user meets it: any folder of outputs against its truths, and one line for each mistake."""
 
 import csv
-import importlib.util
 import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from strdiffusion.config import EvaluateConfig, TestConfig, load_config, load_evaluation
@@ -54,21 +54,9 @@ def command(work, monkeypatch, capsys):
     def run(*overrides, common=("outputs={}/outputs", "truths={}/truths", "masks.folder={}/masks", "output={}/evaluation", PIXELS)):
         arguments = [text.replace("{}", str(work)) for text in (*common, *overrides)]
         monkeypatch.setattr("sys.argv", ["evaluate.py", *arguments])
-        spec = importlib.util.spec_from_file_location("script_evaluate", ROOT / "scripts" / "evaluate.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.main(), *capsys.readouterr()
+        return script("evaluate").main(), *capsys.readouterr()
 
     return run
-
-
-def single_error(result):
-    """The last line, the only one that starts with "error: ", of a run that failed with status 2."""
-    status, _, err = result
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert status == 2 and len(errors) == 1, err
-    assert "Traceback" not in err and err.endswith(errors[0] + "\n")
-    return errors[0]
 
 
 def read(path):

@@ -1,6 +1,5 @@
 """scripts/figures.py: what each figure shows, checked against its data, and one line for each mistake."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import script
 from matplotlib.colors import to_hex
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -19,9 +19,10 @@ from strdiffusion.data import TestDataset, collate
 from strdiffusion.evaluation import figures
 from strdiffusion.evaluation.figures.grid import choose_images, grid_figure
 from strdiffusion.evaluation.figures.histogram import count_buckets
-from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_item, image_seed, load_methods
+from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_item, load_methods
 from strdiffusion.evaluation.figures.states import estimate, visit_states
 from strdiffusion.evaluation.figures.style import COLOURS, fit_text, text_width
+from strdiffusion.evaluation.folder import image_seed
 from strdiffusion.inpainting import Inpainter
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import SeededNoise
@@ -76,13 +77,6 @@ def folder(tmp_path_factory):
         patch.setattr("sys.argv", ["test.py", "-opt", str(folder / "test.yml")])
         assert script("test").main() == 0
     return folder
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

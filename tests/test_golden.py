@@ -1,6 +1,5 @@
 """The released program's numbers (tests/golden/README.md), recomputed through the project's public code."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import script
 
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation import golden as golden_module
@@ -73,20 +73,18 @@ def test_a_folder_of_other_sizes_is_recomputed_too(tmp_path):
 
 
 def test_the_script_tells_by_its_status(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("check_golden", GOLDEN.parents[1] / "scripts" / "check_golden.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    check = script("check_golden")
     monkeypatch.setattr("sys.argv", ["check_golden.py", str(GOLDEN)])
-    assert script.main() == 0
+    assert check.main() == 0
     assert "75 of 75 items within tolerance" in capsys.readouterr().out
     shutil.copytree(GOLDEN, tmp_path / "golden")
     content = dict(np.load(GOLDEN / "networks.npz"))
     content["texture_odd"][0, 0, 0, 0] += 1
     np.savez(tmp_path / "golden" / "networks.npz", **content)
     monkeypatch.setattr("sys.argv", ["check_golden.py", str(tmp_path / "golden")])
-    assert script.main() == 1
+    assert check.main() == 1
     assert "FAIL networks/texture_odd" in capsys.readouterr().out
     (tmp_path / "golden" / "sde.npz").write_bytes((GOLDEN / "sde.npz").read_bytes()[:3000])
-    assert script.main() == 2
+    assert check.main() == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1

@@ -1,14 +1,13 @@
 """Tables as data: from nothing to CSV, Markdown and LaTeX; continued where interrupted; idle where nothing changed."""
 
 import csv
-import importlib.util
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, T
+from conftest import SIZE, T, script
 
 from strdiffusion.batch import Batch
 from strdiffusion.config import load_config
@@ -41,7 +40,8 @@ def table(tmp_path, photos, weights):
         "buckets:\n  - {name: 10-20, options: ['data.masks.hole_share=[0.1, 0.2]']}\n"
         "  - {name: 30-40, options: ['data.masks.hole_share=[0.3, 0.4]']}\n"
         "rows:\n  - {label: Telea, baseline: telea}\n  - {label: none, options: [sampler.resampling=none]}\n"
-        "  - {label: 'adaptive (released)', published: psv_strdiffusion}\n  - {label: IR-SDE, published: psv_asy_irsde, published_only: true}\n"
+        "  - {label: 'adaptive (released)', published: psv_strdiffusion}\n"
+        "  - {label: IR-SDE, published: psv_asy_irsde, published_only: true}\n"
         "notes: [small networks]\n"
     )
     return path
@@ -144,11 +144,9 @@ def test_mistakes_in_a_table_are_found_before_anything_runs(table, change, said,
 
 
 def test_the_script(table, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    table_script = script("reproduce")
     monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, baseline: mean_fill}]"])
-    assert script.main() == 0
+    assert table_script.main() == 0
     assert "# A small table" in capsys.readouterr().out
 
 

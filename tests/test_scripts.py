@@ -1,7 +1,6 @@
 """scripts/test.py as a user meets it: the whole way from a folder to results, and one line for each mistake."""
 
 import csv
-import importlib.util
 import json
 import math
 import os
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, T, save
+from conftest import SIZE, T, save, script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from strdiffusion.cli import exit_on_user_error
@@ -35,14 +34,6 @@ def configuration(tmp_path, photos, weights):
     return tmp_path / "test.yml"
 
 
-def script(name):
-    """The module of a script."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def command(configuration, monkeypatch, capsys):
     """command(*overrides) runs scripts/test.py; returns status, stdout and stderr."""
@@ -53,15 +44,6 @@ def command(configuration, monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     return run
-
-
-def single_error(result):
-    """The one line that starts with "error: ", after which nothing follows, of a run that failed with status 2."""
-    status, _, err = result
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert status == 2 and len(errors) == 1, err
-    assert "Traceback" not in err and err.endswith(errors[0] + "\n")
-    return errors[0]
 
 
 def rows(folder):

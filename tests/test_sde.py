@@ -97,7 +97,8 @@ def test_reverse_sde_with_the_exact_score_reaches_the_gaussian_it_started_from()
     sde = MeanRevertingSDE(T, "cosine", max_sigma=0.3)
     generator = torch.Generator().manual_seed(0)
     n = 20_000
-    x = sde.terminal_state(torch.full((1, 1, 1, n), mu, dtype=torch.float64), torch.randn(1, 1, 1, n, generator=generator, dtype=torch.float64))
+    noise = torch.randn(1, 1, 1, n, generator=generator, dtype=torch.float64)
+    x = sde.terminal_state(torch.full_like(noise, mu), noise)
     for t in range(T, 0, -1):
         mean = mu + (m - mu) * sde.decay[t]
         var = s**2 * sde.decay[t] ** 2 + sde.sigma_bar[t] ** 2

@@ -98,8 +98,9 @@ def remove_results(folder: Path) -> None:
 
 
 def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, problems: list[str]) -> Iterator[list[TestItem]]:
-    """The items of these numbers in batches of one shape, in order; what is wrong with an item is appended to `problems`, and all but the first,
-    which will be the run's error, is logged.
+    """The items of these numbers in batches of one shape, in order.
+
+    What is wrong with an item is appended to `problems`, and all but the first, which will be the run's error, is logged.
     """
     scored = config.sampler.resampling in ("released", "paper")
     batch: list[TestItem] = []
@@ -121,11 +122,15 @@ def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, proble
         yield batch
 
 
+def image_seed(config: TestConfig, item: TestItem) -> int:
+    """The seed of an image's noise: of its name and the configuration's seed alone."""
+    return stable_hash(f"{config.seed}:{item.name}") % 2**62
+
+
 def inpaint_batch(method: Method, config: TestConfig, items: list[TestItem], folder: Path, bar: tqdm) -> list[ResultRow]:
     """Inpaint a few images of one shape, write their pictures and traces, and return their rows."""
     batch = collate(items)
-    seeds = [stable_hash(f"{config.seed}:{item.name}") % 2**62 for item in items]
-
+    seeds = [image_seed(config, item) for item in items]
     done = bar.n
 
     def show(progress: Progress) -> None:

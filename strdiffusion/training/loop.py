@@ -156,7 +156,8 @@ class Loop:
         if self.bad_steps >= MAX_BAD_STEPS:
             raise UserError(
                 f"the loss or its gradient was not finite {MAX_BAD_STEPS} times in a row "
-                f"(iteration {self.state.step}, loss {loss.item()}): try a lower training.learning_rate or training.clip_gradient=1, and resume=auto from {self.state.latest or 'the start'}"
+                f"(iteration {self.state.step}, loss {loss.item()}): try a lower training.learning_rate or "
+                f"training.clip_gradient=1, and resume=auto from {self.state.latest or 'the start'}"
             )
 
     @torch.no_grad()
@@ -174,7 +175,8 @@ class Loop:
                 totals[name] = totals.get(name, 0.0) + value.item() / len(self.validation)
         count = self.config.validation.samples
         if count:
-            result = self.task.sample(network, self.validation[0].take(range(min(count, len(self.validation[0])))).to(self.device), self.config.seed)
+            first = self.validation[0].take(range(min(count, len(self.validation[0]))))
+            result = self.task.sample(network, first.to(self.device), self.config.seed)
             totals |= result.scalars
             for name, pictures in result.pictures.items():
                 self.board.add_images(f"validation/{name}", pictures, self.state.step)

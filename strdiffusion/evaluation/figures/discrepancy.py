@@ -19,7 +19,6 @@ from strdiffusion.evaluation.figures.methods import (
     Method,
     SameImages,
     first_items,
-    image_seed,
     load_methods,
 )
 from strdiffusion.evaluation.figures.states import State, estimate, visit_states
@@ -36,6 +35,7 @@ from strdiffusion.evaluation.figures.style import (
     styled,
     time_axis,
 )
+from strdiffusion.evaluation.folder import image_seed
 from strdiffusion.evaluation.metrics import psnr
 from strdiffusion.inpainting import Inpainter
 

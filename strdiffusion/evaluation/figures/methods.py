@@ -10,7 +10,6 @@ import torch
 from strdiffusion.config import TestConfig, load_config
 from strdiffusion.config.parser import Range
 from strdiffusion.data import TestItem
-from strdiffusion.data.masks import stable_hash
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.figures.style import check_labels
 from strdiffusion.evaluation.folder import batches, test_dataset
@@ -77,11 +76,6 @@ class Method:
 def load_methods(config: FiguresConfig) -> list[Method]:
     """Resolve the test configurations of all methods before anything is computed."""
     return [Method(method.label, load_config(TestConfig, method.opt, method.options)) for method in config.methods]
-
-
-def image_seed(config: TestConfig, item: TestItem) -> int:
-    """The seed with which scripts/test.py inpaints an image, so that figures show what it wrote."""
-    return stable_hash(f"{config.seed}:{item.name}") % 2**62
 
 
 def chosen_item(method: Method, name: str | None) -> TestItem:

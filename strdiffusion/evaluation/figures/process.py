@@ -9,9 +9,10 @@ import numpy as np
 
 from strdiffusion.data import TestItem, collate
 from strdiffusion.errors import UserError
-from strdiffusion.evaluation.figures.methods import FiguresConfig, Method, SameImages, chosen_item, image_seed, load_methods
+from strdiffusion.evaluation.figures.methods import FiguresConfig, Method, SameImages, chosen_item, load_methods
 from strdiffusion.evaluation.figures.states import State, visit_states
 from strdiffusion.evaluation.figures.tables import Cell, table_figure
+from strdiffusion.evaluation.folder import image_seed
 from strdiffusion.inpainting import Inpainter
 
 if TYPE_CHECKING:
