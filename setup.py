@@ -10,8 +10,8 @@ setup(
     packages=find_packages(include=["strdiffusion", "strdiffusion.*"]),
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.11",
+        "torchvision>=0.26",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "pyyaml>=6.0",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
 from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.config.schema import SDEConfig, StructureConfig
+from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.errors import UserError
 from strdiffusion.sde import MeanRevertingSDE
 

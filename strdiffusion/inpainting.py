@@ -15,6 +15,7 @@ from strdiffusion.samplers import (
     Models,
     Sample,
     SeededNoise,
+    sample_fixed,
     sample_guided,
     sample_paper,
     sample_released,
@@ -44,8 +45,7 @@ class Inpainter:
                 f"the checkpoint {texture.path} {has} SPADE blocks, so sampler.guidance must be {str(texture.network.guided).lower()}"
             )
         structure = self._load(paths.structure, "structure") if sampler.guidance else None
-        scored = sampler.resampling in ("released", "paper")
-        discriminator = self._load(paths.discriminator, "discriminator") if scored else None
+        discriminator = self._load(paths.discriminator, "discriminator") if sampler.scored else None
         self.models = Models(
             texture=self._denoiser(texture),
             structure=self._denoiser(structure) if structure else None,
@@ -62,6 +62,7 @@ class Inpainter:
             "released": sample_released,
             "paper": sample_paper,
             "repaint": sample_repaint,
+            "fixed": sample_fixed,
         }
         options = {} if sampler.resampling == "none" else vars(getattr(sampler, sampler.resampling))
         return samplers[sampler.resampling](self.models, batch.to(self.device), SeededNoise(seeds), callback, **options)

@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[1]
 SIZE, T = 24, 10
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a CUDA GPU")
+
+
 def script(name):
     """The module of a script."""
     spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")

@@ -19,7 +19,8 @@ from strdiffusion.checkpoints import (
     write_checkpoint,
 )
 from strdiffusion.checkpoints.released import detect, released_names
-from strdiffusion.config.schema import CheckpointsConfig, SDEConfig, StructureConfig, TestConfig, TestDataConfig
+from strdiffusion.config.common import SDEConfig, StructureConfig
+from strdiffusion.config.testing import CheckpointsConfig, TestConfig, TestDataConfig
 from strdiffusion.errors import UserError
 from strdiffusion.inpainting import require_fit
 from strdiffusion.networks import CorrelationDiscriminator, UNet

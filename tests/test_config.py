@@ -15,8 +15,8 @@ from strdiffusion.config import (
     save_config,
     to_dict,
 )
+from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.parser import build
-from strdiffusion.config.schema import SDEConfig, StructureConfig
 from strdiffusion.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -12,6 +12,7 @@ from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import (
     Models,
     SeededNoise,
+    sample_fixed,
     sample_guided,
     sample_paper,
     sample_released,
@@ -70,6 +71,7 @@ RUNS = {
     "released higher": lambda k, n: sample_released(models(), k, n, **RELEASED, accept="higher"),
     "paper": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, re=2),
     "paper lower": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, accept="lower"),
+    "fixed": lambda k, n: sample_fixed(models(), k, n, times=2),
     "repaint": lambda k, n: sample_repaint(models(), k, n, jump_length=2, resamplings=2),
     "repaint unguided": lambda k, n: sample_repaint(Models(Denoiser(PLAIN, sde)), k, n, jump_length=3, resamplings=2),
 }
@@ -257,6 +259,16 @@ def test_paper_keeps_the_best_and_stops_at_the_threshold():
     assert run([0.0, -1.0, 0.5, 1.5]).decisions == ["rejected", "accepted", "accepted"]
     assert run([0.0, -1.0, -1.0, -1.0, -1.0]).decisions == ["rejected"] * 4
     assert run([2.0, 0.5], accept="lower").decisions == ["accepted"]
+
+
+def test_fixed_redoes_the_structure_alone():
+    trace = sample_fixed(models(discriminator=None), known(1), SeededNoise([0]), times=3, jump=4, re=2).traces[0]
+    early = [step for step in trace.steps if step.t >= early_end(T)]
+    redone = {step.t: step.structure_evaluations - 1 for step in early}
+    assert redone == {t: 3 * min(2, T - t + 1) if t % 4 == 0 else 0 for t in range(T, early_end(T) - 1, -1)}
+    assert {step.texture_evaluations for step in trace.steps} == {1}
+    nothing = sample_fixed(models(), known(), SeededNoise([7, 8, 9]), jump=T + 1)
+    assert torch.equal(nothing.texture, sample_guided(models(), known(), SeededNoise([7, 8, 9])).texture)
 
 
 def test_repaint_timeline():

@@ -15,7 +15,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, network_record, read_checkpoint, write_checkpoint
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.config.parser import build
-from strdiffusion.config.schema import TrainingConfig
+from strdiffusion.config.training import TrainingConfig
 from strdiffusion.errors import UserError
 from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE

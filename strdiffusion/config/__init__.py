@@ -1,14 +1,12 @@
-"""Configuration: schema.py holds every option, parser.py reads YAML and overrides into it."""
+"""Configuration: every option with its type, range and default, and parser.py, which reads YAML and overrides into them.
+
+common.py: what all share; training.py, testing.py, evaluation.py, tables.py: the options of each script.
+"""
 
 from strdiffusion.config.evaluation import EvaluateConfig, load_evaluation
 from strdiffusion.config.parser import load_config, save_config, to_dict
-from strdiffusion.config.schema import (
-    TestConfig,
-    TrainConfig,
-    TrainDiscriminatorConfig,
-    TrainStructureConfig,
-    TrainTextureConfig,
-)
+from strdiffusion.config.testing import TestConfig
+from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 
 __all__ = [
     "EvaluateConfig", "TestConfig", "TrainConfig", "TrainDiscriminatorConfig", "TrainStructureConfig", "TrainTextureConfig",

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from strdiffusion.config.common import Device, Positive, Seed
 from strdiffusion.config.parser import Range, build, load_config, set_override
-from strdiffusion.config.schema import Device, Positive, Seed
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit

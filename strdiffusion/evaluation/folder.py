@@ -102,12 +102,11 @@ def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, proble
 
     What is wrong with an item is appended to `problems`, and all but the first, which will be the run's error, is logged.
     """
-    scored = config.sampler.resampling in ("released", "paper")
     batch: list[TestItem] = []
     for i in numbers:
         try:
             item = dataset[i]
-            if scored and min(item.mask.shape[-2:]) < SMALLEST_SIDE:
+            if config.sampler.scored and min(item.mask.shape[-2:]) < SMALLEST_SIDE:
                 raise UserError(f"the image {item.image_path} is smaller than {SMALLEST_SIDE} pixels a side: set data.fit=resize")
         except UserError as error:
             if problems:

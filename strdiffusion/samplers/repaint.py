@@ -1,11 +1,13 @@
-"""RePaint's fixed schedule of resamplings (arXiv 2201.09865), with Intelligent Painter's stop (arXiv 2210.17106)."""
+"""Resampling without a discriminator: RePaint's schedule (arXiv 2201.09865) with Intelligent Painter's stop (arXiv 2210.17106),
+and the structure redone a fixed number of times.
+"""
 
 import torch
 from torch import Tensor
 
 from strdiffusion.batch import Batch
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.run import Models, Run, early_end
+from strdiffusion.samplers.run import Models, Run, early_end, late_stage
 from strdiffusion.samplers.trace import Callback, Sample
 
 
@@ -37,6 +39,29 @@ def sample_repaint(
             y = keep_known(run, run.texture_step(y, guide, t, run.all), t_next)
         run.end_step(t, y, x)
     return run.finish(y, x)
+
+
+@torch.inference_mode()
+def sample_fixed(
+    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None, times: int = 1, jump: int = 2, re: int = 2
+) -> Sample:
+    """StrDiffusion with its resampling, but without a discriminator that decides: the ablation of the adaptive part.
+
+    Where t is a multiple of `jump`, the structure is carried forward by `re` steps and denoised back, `times` times, before the
+    texture takes its step. Draws per step: as `sample_released`, with one for the texture at the end.
+    """
+    run = Run(models, known, noise, callback)
+    T = run.sde.T
+    y, x = run.start()
+    for t in range(T, early_end(T) - 1, -1):
+        run.begin_step(t)
+        k = run.known_structure(t)
+        x = run.structure_step(k, x, t, run.all)
+        for _ in range(times if t % jump == 0 else 0):
+            x = run.redo_structure(k, x, t, min(re, T - t + 1), run.all)
+        y, x = run.texture_step(y, x, t, run.all), run.paste(k, x, run.all)
+        run.end_step(t, y, x)
+    return late_stage(run, y, x)
 
 
 def keep_known(run: Run, y: Tensor, t: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
-from strdiffusion.config.schema import MaskConfig
+from strdiffusion.config.common import MaskConfig
 from strdiffusion.data import (
     GeneratedMasks,
     MaskFolder,

@@ -11,7 +11,7 @@ import torch
 from strdiffusion.checkpoints import network_record, read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.files import compare_entries
 from strdiffusion.config import TrainConfig, to_dict
-from strdiffusion.config.schema import TrainingConfig
+from strdiffusion.config.training import TrainingConfig
 from strdiffusion.errors import UserError
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.ema import EMA

@@ -1,0 +1,51 @@
+"""Options that training, test and evaluation share, and the types of options."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from strdiffusion.config.parser import Range
+from strdiffusion.data.masks import Polarity
+from strdiffusion.data.structure import EdgeSource, StructurePair
+from strdiffusion.errors import UserError
+from strdiffusion.sde import Schedule
+
+Positive = Annotated[int, Range(1)]
+Count = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Share = Annotated[float, Range(0, 1)]
+Momentum = Annotated[float, Range(0, 0.999999)]
+
+
+@dataclass
+class SDEConfig:
+    """The mean-reverting SDE (spec sec. 2)."""
+
+    T: Annotated[int, Range(2, 10_000)] = 100
+    schedule: Schedule = "cosine"
+    max_sigma: Annotated[float, Range(0, open_low=True)] = 30.0
+    eps: Annotated[float, Range(1e-12, 0.5)] = 0.005
+
+
+@dataclass
+class StructureConfig:
+    """Structure maps (spec sec. 3)."""
+
+    pair: StructurePair = "gray2edge"
+    edge_source: EdgeSource = "full"
+    edge_sigma: Annotated[float, Range(0, open_low=True)] = 2.0
+
+
+@dataclass
+class MaskConfig:
+    """Where masks come from: a folder of files, or generated strokes whose share of the image lies in hole_share."""
+
+    folder: str | None = None
+    polarity: Polarity = "white_hole"
+    hole_share: tuple[Share, Share] = (0.1, 0.5)
+
+
+def check_hole_share(key: str, masks: MaskConfig) -> None:
+    low, high = masks.hole_share
+    if not 0 < low < high < 1:
+        raise UserError(f"{key} must be two shares with 0 < first < second < 1, not [{low:g}, {high:g}]")

@@ -1,0 +1,162 @@
+"""The options of a test: configs/*/test.yml. A YAML file overrides what it names."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from strdiffusion.checkpoints.networks import Weights
+from strdiffusion.config.common import Count, Device, MaskConfig, Positive, SDEConfig, Seed, StructureConfig, check_hole_share
+from strdiffusion.config.parser import Range
+from strdiffusion.data.pairing import Pairing
+from strdiffusion.data.testset import Fit
+from strdiffusion.denoiser import Precision
+from strdiffusion.errors import UserError
+from strdiffusion.samplers.adaptive import Accept
+from strdiffusion.samplers.run import Step, early_end
+
+
+@dataclass
+class CheckpointsConfig:
+    """The trained networks: our checkpoints or released files. Where width and depth are given, others are refused."""
+
+    texture: str
+    structure: str | None = None
+    discriminator: str | None = None
+    weights: Weights = "ema"
+    width: Positive | None = None
+    depth: Positive | None = None
+    discriminator_width: Positive | None = None
+
+
+@dataclass
+class TestMaskConfig(MaskConfig):
+    """Masks at test, each paired with its image: by name, in order, or by a seeded draw."""
+
+    pairing: Pairing = "name"
+
+
+@dataclass
+class TestDataConfig:
+    """Images to inpaint. `fit` brings them to `size` x `size` ("none": their own size).
+
+    ground_truth: false where the holes are real, so that nothing in the hole may be looked at.
+    """
+
+    __test__ = False
+
+    images: str
+    masks: TestMaskConfig = field(default_factory=TestMaskConfig)
+    size: Annotated[int, Range(8)] = 256
+    fit: Fit = "resize"
+    ground_truth: bool = True
+    limit: Positive | None = None
+    index: str | None = "auto"
+
+
+@dataclass
+class ReleasedConfig:
+    """Adaptive resampling as released (spec sec. 7)."""
+
+    u_max: Positive = 25
+    u_min: Positive = 4
+    jump: Positive = 2
+    re: Count = 2
+    accept: Accept = "lower"
+
+
+@dataclass
+class PaperConfig:
+    """Adaptive resampling as the paper describes it (spec sec. 7)."""
+
+    threshold: float = 0.0
+    u_max: Positive = 5
+    jump: Positive = 1
+    re: Count = 1
+    accept: Accept = "higher"
+
+
+@dataclass
+class FixedConfig:
+    """The structure redone a fixed number of times, without a discriminator."""
+
+    times: Positive = 1
+    jump: Positive = 2
+    re: Count = 2
+
+
+@dataclass
+class RepaintConfig:
+    """RePaint's schedule (spec sec. 7)."""
+
+    jump_length: Positive = 10
+    resamplings: Positive = 10
+    start: Positive | None = None
+    stop: Count = 0
+
+
+@dataclass
+class SamplerConfig:
+    """How images are sampled. Without guidance this is IR-SDE, and the resampling is `none` or `repaint`.
+
+    clip: keep every predicted x0 within [0,1]; for briefly trained networks, not as released.
+    """
+
+    guidance: bool = True
+    resampling: Literal["none", "released", "paper", "repaint", "fixed"] = "released"
+    step: Step = "ancestral"
+    clip: bool = False
+    released: ReleasedConfig = field(default_factory=ReleasedConfig)
+    paper: PaperConfig = field(default_factory=PaperConfig)
+    repaint: RepaintConfig = field(default_factory=RepaintConfig)
+    fixed: FixedConfig = field(default_factory=FixedConfig)
+
+    @property
+    def scored(self) -> bool:
+        """Whether a discriminator decides."""
+        return self.resampling in ("released", "paper")
+
+
+@dataclass
+class TestConfig:
+    """configs/*/test.yml. `process`: write every process-th step of texture and structure as pictures (0: none)."""
+
+    __test__ = False  # not a test, whatever pytest thinks of its name
+
+    data: TestDataConfig
+    checkpoints: CheckpointsConfig
+    output: str
+    overwrite: bool = False
+    seed: Seed = 0
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    batch_size: Positive = 8
+    process: Count = 0
+    sde: SDEConfig = field(default_factory=SDEConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    def check(self) -> None:
+        """What one key alone cannot tell."""
+        check_hole_share("data.masks.hole_share", self.data.masks)
+        sampler, checkpoints = self.sampler, self.checkpoints
+        if not sampler.guidance and sampler.resampling in ("released", "paper", "fixed"):
+            raise UserError(f"sampler.resampling={sampler.resampling} redoes the structure, so it needs sampler.guidance=true")
+        if sampler.guidance and checkpoints.structure is None:
+            raise UserError("checkpoints.structure is missing: it is needed with sampler.guidance=true")
+        if sampler.scored and checkpoints.discriminator is None:
+            raise UserError(f"checkpoints.discriminator is missing: it is needed with sampler.resampling={sampler.resampling}")
+        if not self.data.ground_truth and self.data.masks.folder is None:
+            raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to say where the holes are")
+        if not self.data.ground_truth and self.structure.edge_source == "full" and "edge" in self.structure.pair:
+            raise UserError("structure.edge_source=full needs the truth: set structure.edge_source=known with data.ground_truth=false")
+        if sampler.resampling == "repaint":
+            _check_repaint(sampler.repaint, self.sde.T, sampler.guidance)
+
+
+def _check_repaint(repaint: RepaintConfig, T: int, guided: bool) -> None:
+    start = T if repaint.start is None else repaint.start
+    stop = max(repaint.stop, early_end(T) - 1) if guided else repaint.stop
+    if start > T or start - stop < repaint.jump_length:
+        raise UserError(
+            f"sampler.repaint leaves no room for a jump: from start {start} down to stop {stop} there must be at least "
+            f"jump_length={repaint.jump_length} steps, and start must not exceed sde.T={T}"
+        )

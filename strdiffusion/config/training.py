@@ -1,0 +1,164 @@
+"""The options of the three trainings: configs/*/{structure,texture,discriminator}.yml. A YAML file overrides what it names."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from strdiffusion.config.common import Count, Device, MaskConfig, Momentum, Positive, SDEConfig, Seed, StructureConfig, check_hole_share
+from strdiffusion.config.parser import Range
+from strdiffusion.denoiser import Precision, Prediction
+from strdiffusion.errors import UserError
+from strdiffusion.networks.unet import Attention
+from strdiffusion.objectives import LossOn, Norm
+
+
+@dataclass
+class UNetConfig:
+    """A U-Net (spec sec. 4)."""
+
+    width: Annotated[int, Range(4)] = 64
+    depth: Annotated[int, Range(1, 8)] = 4
+    attention: Attention = "none"
+    prediction: Prediction = "noise"
+
+
+@dataclass
+class DiscriminatorConfig:
+    """The discriminator (spec sec. 5)."""
+
+    width: Positive = 64
+
+
+@dataclass
+class TrainDataConfig:
+    """Training images. Every folder is searched recursively; `index` remembers what is in it ("auto": in the cache folder)."""
+
+    images: str
+    size: Annotated[int, Range(8)] = 256
+    crop_from: Positive | None = None
+    augment: bool = True
+    index: str | None = "auto"
+    workers: Count = 4
+    masks: MaskConfig = field(default_factory=MaskConfig)
+
+
+@dataclass
+class ValidationConfig:
+    """Held-out images (null: no validation): every `every` iterations, the loss on `loss_images` of them (null: all)
+    and PSNR/SSIM of `samples` of them, sampled from T to 0; each image has the same mask in every run.
+    """
+
+    images: str | None = None
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    every: Positive = 5000
+    loss_images: Positive | None = 64
+    samples: Count = 8
+    index: str | None = "auto"
+
+
+@dataclass
+class TrainingConfig:
+    """The optimisation (spec sec. 6). The rate is multiplied by lr_decay at every milestone (iterations)."""
+
+    iterations: Positive = 700_000
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Range(0, open_low=True)] = 1e-4
+    betas: tuple[Momentum, Momentum] = (0.9, 0.99)
+    milestones: list[Positive] = field(default_factory=list)
+    lr_decay: Annotated[float, Range(0, 1, open_low=True)] = 0.5
+    lr_schedule: Literal["steps", "cosine"] = "steps"
+    warmup: Count = 0
+    clip_gradient: Annotated[float, Range(0, open_low=True)] | None = None
+    ema_decay: Momentum = 0.995
+    max_minutes: Annotated[float, Range(0, open_low=True)] | None = None
+    log_every: Positive = 100
+    save_every: Positive = 5000
+    keep: Positive = 3
+
+
+@dataclass
+class DiscriminatorTrainingConfig(TrainingConfig):
+    """The optimisation of the discriminator, with its own betas (spec sec. 6)."""
+
+    betas: tuple[Momentum, Momentum] = (0.5, 0.99)
+
+
+@dataclass
+class StructureObjectiveConfig:
+    """How the structure network is trained (spec sec. 6)."""
+
+    norm: Norm = "l1"
+    loss_on: LossOn = "step"
+
+
+@dataclass
+class TextureObjectiveConfig(StructureObjectiveConfig):
+    """How the texture network is trained: guided by the ground-truth structure state (as released), by what a trained
+    structure network makes of it ("denoised", as the paper says; needs structure_checkpoint), or not at all (IR-SDE).
+    """
+
+    guidance: Literal["ground_truth", "denoised", "none"] = "ground_truth"
+    structure_checkpoint: str | None = None
+
+
+@dataclass
+class TrainConfig:
+    """What the three trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
+
+    data: TrainDataConfig
+    output: str
+    seed: Seed = 0
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    resume: str = "none"
+    sde: SDEConfig = field(default_factory=SDEConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def check(self) -> None:
+        """What one key alone cannot tell."""
+        check_hole_share("data.masks.hole_share", self.data.masks)
+        check_hole_share("validation.masks.hole_share", self.validation.masks)
+        if self.data.crop_from is not None and self.data.crop_from < self.data.size:
+            raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
+        if self.training.warmup >= self.training.iterations:
+            raise UserError(f"training.warmup ({self.training.warmup}) must be below training.iterations ({self.training.iterations})")
+
+
+@dataclass
+class TrainStructureConfig(TrainConfig):
+    """configs/*/structure.yml"""
+
+    network: UNetConfig = field(default_factory=UNetConfig)
+    objective: StructureObjectiveConfig = field(default_factory=StructureObjectiveConfig)
+
+    def check(self) -> None:
+        super().check()
+        _check_width(self.network)
+
+
+@dataclass
+class TrainTextureConfig(TrainConfig):
+    """configs/*/texture.yml"""
+
+    network: UNetConfig = field(default_factory=UNetConfig)
+    objective: TextureObjectiveConfig = field(default_factory=TextureObjectiveConfig)
+
+    def check(self) -> None:
+        super().check()
+        _check_width(self.network)
+        if (self.objective.guidance == "denoised") != (self.objective.structure_checkpoint is not None):
+            raise UserError("objective.structure_checkpoint is needed with objective.guidance=denoised, and only there")
+
+
+@dataclass
+class TrainDiscriminatorConfig(TrainConfig):
+    """configs/*/discriminator.yml"""
+
+    network: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    training: DiscriminatorTrainingConfig = field(default_factory=DiscriminatorTrainingConfig)
+
+
+def _check_width(network: UNetConfig) -> None:
+    if network.width % 2:
+        raise UserError(f"network.width must be even, not {network.width}")

@@ -1,0 +1,63 @@
+"""What needs a CUDA GPU; skipped where there is none. Results on the GPU are those of the CPU."""
+
+import copy
+
+import pytest
+import torch
+from test_samplers import DISCRIMINATOR, RELEASED, STRUCTURE, TEXTURE, known, sde
+
+from strdiffusion.config import TrainTextureConfig
+from strdiffusion.config.parser import build
+from strdiffusion.data import write_image
+from strdiffusion.denoiser import Denoiser
+from strdiffusion.device import set_float32_precision
+from strdiffusion.samplers import Models, SeededNoise, sample_released
+from strdiffusion.training import train
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")]
+
+
+def on(device: str, precision: str = "fp32") -> Models:
+    """The networks of test_samplers on a device."""
+    texture, structure, discriminator = (copy.deepcopy(n).to(device) for n in (TEXTURE, STRUCTURE, DISCRIMINATOR))
+    denoisers = Denoiser(texture, sde, precision=precision), Denoiser(structure, sde, precision=precision)
+    return Models(*denoisers, discriminator, precision=precision)
+
+
+def test_networks_agree_with_the_cpu():
+    set_float32_precision("fp32")
+    batch = known()
+    for t in (1, 7, 15):
+        args = (batch.texture, batch.texture_mean, t, batch.structure)
+        here = on("cpu").texture.noise(*args)
+        there = on("cuda").texture.noise(*(v.cuda() if isinstance(v, torch.Tensor) else v for v in args)).cpu()
+        assert (here - there).abs().max() < 1e-4 * here.abs().max()
+
+
+def test_the_released_sampler_decides_as_on_the_cpu():
+    set_float32_precision("fp32")
+    here = sample_released(on("cpu"), known(), SeededNoise([7, 8, 9]), **RELEASED)
+    there = sample_released(on("cuda"), known().to(torch.device("cuda")), SeededNoise([7, 8, 9]), **RELEASED)
+    for a, b in zip(here.traces, there.traces, strict=True):
+        assert [step.decisions for step in a.steps] == [step.decisions for step in b.steps]
+    assert (here.texture - there.texture.cpu()).abs().max() < 1e-3 * here.texture.abs().max()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32"])
+def test_lower_precision_runs_and_stays_close(precision):
+    batch = known().to(torch.device("cuda"))
+    args = (batch.texture, batch.texture_mean, 7, batch.structure)
+    exact, rough = on("cuda").texture.noise(*args), on("cuda", precision).texture.noise(*args)
+    assert rough.dtype == torch.float32 and (exact - rough).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_training_on_the_gpu(tmp_path, precision):
+    for i in range(2):
+        write_image(tmp_path / "photos" / f"{i}.png", torch.rand(40, 40, 3).numpy())
+    tree = {
+        "output": str(tmp_path / "run"), "device": "cuda", "precision": precision, "sde": {"T": 10},
+        "network": {"width": 4, "depth": 2}, "data": {"images": str(tmp_path / "photos"), "size": 32, "workers": 0, "index": None},
+        "training": {"iterations": 3, "batch_size": 2, "log_every": 1},
+    }  # fmt: skip
+    assert train("texture", build(TrainTextureConfig, tree, "test")).exists()
