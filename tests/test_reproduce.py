@@ -114,6 +114,14 @@ def test_what_is_changed_and_only_that_is_done_again(table, monkeypatch, weights
     assert calls.count == 30  # the batch size changes no result
 
 
+def test_images_that_cannot_be_read_are_said_and_the_table_is_still_written(table, photos):
+    for name in "abc":
+        (photos / f"{name}.png").write_text("text")
+    with pytest.raises(UserError, match="images were left out in 6 of 6 runs"):
+        run(table)
+    assert "could be inpainted" in (table.parent / "tables" / "table.md").read_text()
+
+
 def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
     mine = tmp_path / "tables" / "runs" / "telea" / "10-20"
     mine.mkdir(parents=True)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from strdiffusion.config import TestConfig, load_config, to_dict
+from strdiffusion.config import TestConfig, load_config, save_config, to_dict
 from strdiffusion.config.tables import BucketConfig, RowConfig, TableConfig
 from strdiffusion.device import choose_device
 from strdiffusion.errors import UserError
@@ -68,6 +68,7 @@ def reproduce(config: TableConfig) -> Path:
             problems.append(str(error))
         cells[label, bucket] = run_cells(run.folder, config.metrics, measures)
         write_table(assemble(config, cells), folder)
+    save_config(config, folder / "config.yml")
     print(as_markdown(assemble(config, cells)))
     print(f"table.csv, table.md and table.tex are in {folder}")
     if problems:

@@ -23,6 +23,8 @@ def image_metrics(metrics: list[str]) -> list[str]:
 
 def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str, Cell]:
     """The cells of a run by metric; they are kept in numbers.json, and computed again only where results or metrics change."""
+    if not (folder / "results.csv").exists():
+        return {metric: Cell(None, f"no image of {folder} could be inpainted") for metric in metrics}
     key = _key(folder, metrics, measures)
     path = folder / CACHE
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
