@@ -1,5 +1,7 @@
 """Which device to compute on."""
 
+import platform
+
 import torch
 
 from strdiffusion.errors import UserError
@@ -11,6 +13,13 @@ def set_float32_precision(precision: str) -> None:
     PyTorch's default, TF32 in convolutions, moves scores by 1e-3, enough to change what adaptive resampling decides.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def device_name(device: torch.device) -> str:
+    """What computes: the name of a GPU, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def choose_device(name: str) -> torch.device:

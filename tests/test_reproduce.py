@@ -122,6 +122,36 @@ def test_images_that_cannot_be_read_are_said_and_the_table_is_still_written(tabl
     assert "could be inpainted" in (table.parent / "tables" / "table.md").read_text()
 
 
+def test_a_run_that_left_an_image_out_is_not_finished(table, photos, monkeypatch):
+    good = (photos / "b.png").read_bytes()
+    (photos / "b.png").write_text("text")
+    for _ in range(2):  # the second start says so too
+        with pytest.raises(UserError, match="left out in 6 of 6 runs"):
+            run(table)
+    assert "1 of 3 images were left out" in (table.parent / "tables" / "table.md").read_text()
+    (photos / "b.png").write_bytes(good)
+    calls = Calls(monkeypatch)
+    folder = run(table)
+    assert calls.count == 6  # the one image that was left, in each run
+    assert {line["images"] for line in csv.DictReader((folder / "table.csv").open()) if line["source"] == "ours"} == {"3"}
+
+
+def test_results_that_were_tampered_with_are_not_averaged(table):
+    folder = run(table)
+    (folder / "runs" / "none" / "10-20" / "inpainted" / "a.png").unlink()
+    with pytest.raises(UserError, match="not whole any more"):
+        run(table, "metrics=[psnr, l1]")
+
+
+def test_where_seconds_are_shown_the_batch_size_decides(table, monkeypatch):
+    calls = Calls(monkeypatch)
+    run(table, "metrics=[seconds]")
+    before = calls.count
+    run(table, "metrics=[seconds]", "options=[batch_size=3]")
+    assert calls.count == before + 6
+    assert "a batch of 3" in (table.parent / "tables" / "table.md").read_text()
+
+
 def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
     mine = tmp_path / "tables" / "runs" / "telea" / "10-20"
     mine.mkdir(parents=True)
@@ -140,6 +170,9 @@ def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
         ("rows=[{label: a, baseline: photoshop}]", "telea"),
         ("rows=[{label: a, options: [sampler.resampling=often]}]", "sampler.resampling"),
         ("metrics=[beauty]", "metrics"),
+        ("metrics=[]", "at least one"),
+        ("metrics=[psnr, psnr]", "twice"),
+        ("rows=[{label: a, baseline: telea, published: psv_asy_none, published_only: true}]", "neither baseline"),
         ("base=absent.yml", "absent.yml does not exist"),
     ],
 )
@@ -193,5 +226,5 @@ def test_rendering_escapes_and_names_what_is_missing():
     markdown = as_markdown(table)
     assert "20.12 [19.00, 21.00] (n=7)" in markdown and "| n/a |" in markdown and "n/a: no weights_file" in markdown
     latex = as_latex(table)
-    assert r"50 \% \& more" in latex and r"a\_b & 20.12 & n/a \\" in latex and r"no weights\_file" in latex
+    assert r"50 \% \& more" in latex and r"{a\_b} & 20.12 & n/a \\" in latex and r"{10-20 \%}" in latex and r"no weights\_file" in latex
     assert list(csv.DictReader(io.StringIO(as_csv(table))))[1]["reason"] == "no weights_file"

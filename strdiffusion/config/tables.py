@@ -56,10 +56,12 @@ class TableConfig:
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice or not names:
                 raise UserError(f"a table needs {kind}s with different names" + (f": {twice!r} stands there twice" if twice else ""))
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise UserError("metrics must name at least one metric, and none twice")
         for row in self.rows:
             if row.published is not None and row.published not in PUBLISHED:
                 raise UserError(f"row {row.label!r}: published={row.published} is not known; known: {', '.join(PUBLISHED)}")
-            if row.published_only and row.published is None:
-                raise UserError(f"row {row.label!r}: published_only needs published")
+            if row.published_only and (row.published is None or row.baseline is not None or row.options):
+                raise UserError(f"row {row.label!r}: published_only needs published, and neither baseline nor options")
             if row.baseline is not None and row.options:
                 raise UserError(f"row {row.label!r}: a baseline takes no options")

@@ -41,7 +41,7 @@ def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = Non
     """
     folder = Path(folder)
     if not folder.exists():
-        raise UserError(f"the folder of images {folder} does not exist; check the path")
+        raise UserError(f"the folder {folder} does not exist; check the path")
     if not folder.is_dir():
         raise UserError(f"{folder} is a file, but a folder of images is needed; give the folder that holds it")
     known = {} if index is None else _load_index(Path(index), folder)

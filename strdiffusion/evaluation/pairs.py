@@ -99,10 +99,11 @@ def load_pair(pair: Pair, how: Reading) -> Loaded:
     truth = fit_image(truth, how.size, how.fit)
     if output_size != truth.shape[:2]:
         if not how.resize:
-            raise UserError(
-                f"the output {pair.output} has {size_text(output_size)} pixels and its truth {pair.truth} {size_text(truth.shape[:2])}: "
-                "say how truths were brought to size (fit=resize size=256, for example), or set resize=true to resize outputs"
-            )
+            mend = "set resize=true to resize outputs"
+            if how.fit == "none":
+                mend = f"say how truths were brought to size (fit=resize size=256, for example), or {mend}"
+            sizes = f"{size_text(output_size)} pixels and its truth {pair.truth} {size_text(truth.shape[:2])}"
+            raise UserError(f"the output {pair.output} has {sizes}: {mend}")
         image = resize_image(image, *truth.shape[:2])
     return Loaded(to_8_bit(image), to_8_bit(truth), _known(pair, how, native, truth.shape[:2]), output_size)
 

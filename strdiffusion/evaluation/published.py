@@ -17,7 +17,7 @@ def _rows(buckets: tuple[str, ...], **metrics: tuple[float, ...]) -> dict[str, d
 
 
 STRDIFFUSION = "the authors' StrDiffusion repository, PSV, 256x256, NVIDIA irregular masks, 100 test images"
-ASYDIFFUSION = "the same authors' AsyDiffusion repository, PSV, another protocol than StrDiffusion's own"
+ASYDIFFUSION = "the same authors' AsyDiffusion repository, PSV, another protocol than StrDiffusion's own, number of test images not stated"
 FOUR = ("10-20", "20-30", "30-40", "40-50")
 THREE = FOUR[1:]
 

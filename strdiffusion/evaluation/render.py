@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass, field
 
 from strdiffusion.evaluation.compare import Cell
@@ -36,10 +37,10 @@ class Table:
 
 # title, digits, an arrow that says which way is better
 METRICS = {
-    "psnr": ("PSNR", 2, "up"),
+    "psnr": ("PSNR (dB)", 2, "up"),
     "ssim": ("SSIM", 3, "up"),
     "l1": ("L1", 4, "down"),
-    "hole_psnr": ("hole PSNR", 2, "up"),
+    "hole_psnr": ("hole PSNR (dB)", 2, "up"),
     "hole_ssim": ("hole SSIM", 3, "up"),
     "hole_l1": ("hole L1", 4, "down"),
     "lpips_alex": ("LPIPS (alex)", 3, "down"),
@@ -73,7 +74,7 @@ def as_csv(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """Title, table and footnotes. Intervals stand in brackets."""
     arrows = {"up": "↑", "down": "↓"}
-    titles = [f"{bucket} {METRICS[m][0]} {arrows[METRICS[m][2]]}" for bucket in table.buckets for m in table.metrics]
+    titles = [f"{bucket_title(bucket)} {METRICS[m][0]} {arrows[METRICS[m][2]]}" for bucket in table.buckets for m in table.metrics]
     lines = ["| | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
     for row in table.rows:
         cells = [_text(row.cells.get((bucket, metric)), metric, with_interval=True) for bucket in table.buckets for metric in table.metrics]
@@ -87,19 +88,25 @@ def as_latex(table: Table) -> str:
     """A booktabs table with a column group per bucket, and the footnotes below it."""
     arrows = {"up": r"$\uparrow$", "down": r"$\downarrow$"}
     n = len(table.metrics)
-    groups = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(bucket)}}}" for bucket in table.buckets)
+    groups = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(bucket_title(bucket))}}}" for bucket in table.buckets)
     rules = " ".join(rf"\cmidrule(lr){{{2 + i * n}-{1 + (i + 1) * n}}}" for i in range(len(table.buckets)))
     titles = " & ".join(f"{_escape(METRICS[m][0])} {arrows[METRICS[m][2]]}" for _ in table.buckets for m in table.metrics)
     lines = [
-        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{_escape(table.title)}}}",
-        rf"\begin{{tabular}}{{l{'r' * n * len(table.buckets)}}}", r"\toprule", rf" & {groups} \\", rules, rf" & {titles} \\", r"\midrule",
+        r"% needs \usepackage{booktabs,graphicx}", r"\begin{table*}", r"\centering", rf"\caption{{{_escape(table.title)}}}",
+        r"\resizebox{\textwidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * n * len(table.buckets)}}}",
+        r"\toprule", rf" & {groups} \\", rules, rf" & {titles} \\", r"\midrule",
     ]  # fmt: skip
     for row in table.rows:
         cells = [_escape(_text(row.cells.get((bucket, metric)), metric)) for bucket in table.buckets for metric in table.metrics]
         label = rf"\emph{{{_escape(row.label)} (published)}}" if row.source else _escape(row.label)
-        lines.append(f"{label} & " + " & ".join(cells) + r" \\")
-    notes = [rf"\par\footnotesize {_escape(note)}." for note in table.footnotes()]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+        lines.append(f"{{{label}}} & " + " & ".join(cells) + r" \\")  # in braces: \\ would take a [ after it as its option
+    notes = [rf"\par\footnotesize {_escape(note.rstrip('.'))}." for note in table.footnotes()]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", *notes, r"\end{table*}", ""])
+
+
+def bucket_title(bucket: str) -> str:
+    """A bucket of hole shares with its unit; other names as they are."""
+    return f"{bucket} %" if re.fullmatch(r"[\d.]+-[\d.]+", bucket) else bucket
 
 
 def _text(cell: Cell | None, metric: str, with_interval: bool = False) -> str:

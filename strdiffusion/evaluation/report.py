@@ -6,6 +6,7 @@ import logging
 import math
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from strdiffusion.config import save_config
 from strdiffusion.config.evaluation import EvaluateConfig
 from strdiffusion.data.listing import write_atomically
 from strdiffusion.errors import UserError
-from strdiffusion.evaluation.compare import SET_METRICS, Cell, Comparison, Row, compare_pairs, load_measures
+from strdiffusion.evaluation.compare import SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
 from strdiffusion.evaluation.metrics import SSIM_WINDOW
 from strdiffusion.evaluation.pairs import find_pairs, reading, size_text, some
 from strdiffusion.evaluation.perceptual import FEATURES, KID_SUBSET, KID_SUBSETS, LPIPS_VERSION
@@ -115,11 +116,15 @@ def bucket_text(row: Row) -> str:
 
 def protocol(comparison: Comparison, config: EvaluateConfig) -> list[str]:
     """How the numbers were made, line by line."""
-    metrics = set(config.metrics) - set(comparison.measures.unavailable)
+    return [*sources(comparison, config), *how_measured(config.metrics, comparison.measures, config.seed)]
+
+
+def how_measured(wanted: Sequence[str], measures: Measures, seed: int) -> list[str]:
+    """How each of these metrics is computed, the interval, and the versions of what computed them."""
+    metrics = set(wanted) - set(measures.unavailable)
     lines = [
-        *sources(comparison, config),
         "All metrics are of RGB pixels at 8-bit levels, divided by 255 (data range 1), per image and then averaged over images.",
-        f"[low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean over images, {RESAMPLES} resamples, seed {config.seed}.",
+        f"[low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean over images, {RESAMPLES} resamples, seed {seed}.",
     ]
     if "psnr" in metrics:
         lines.append("PSNR: from the squared error over all pixels and channels, or those of the hole; inf where images are equal.")
@@ -131,7 +136,7 @@ def protocol(comparison: Comparison, config: EvaluateConfig) -> list[str]:
         )
     if "l1" in metrics:
         lines.append("L1: mean absolute difference over pixels and channels.")
-    weights = comparison.measures.weights
+    weights = measures.weights
     for net in ("alex", "vgg"):
         if f"lpips_{net}" in metrics:
             lines.append(
@@ -172,7 +177,10 @@ def sources(comparison: Comparison, config: EvaluateConfig) -> list[str]:
     if redrawn:
         lines.append(f"{redrawn} generated masks could not be drawn again: no metrics of these holes; their shares are as recorded.")
     left_out = what_was_left_out(comparison)
-    return [*lines, f"Left out: {left_out}."] if left_out else lines
+    if left_out:
+        lines.append(f"Left out: {left_out}.")
+        lines += [f"Left out: {problem}." for problem in comparison.problems[1:]]
+    return lines
 
 
 def what_was_left_out(comparison: Comparison) -> str | None:

@@ -9,20 +9,21 @@ from pathlib import Path
 
 from strdiffusion.config import TestConfig, load_config, save_config, to_dict
 from strdiffusion.config.tables import BucketConfig, RowConfig, TableConfig
-from strdiffusion.device import choose_device
+from strdiffusion.device import choose_device, device_name
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.compare import Cell, Measures
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
+from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.tablecells import image_metrics, published_cell, run_cells
 
 log = logging.getLogger(__name__)
 
-# of a test configuration, what does not change its results
-NEUTRAL = ("output", "overwrite", "process", "batch_size")
-FINGERPRINT = "fingerprint.txt"
+# of a test configuration, what does not change its results; where seconds are shown, the batch size does
+NEUTRAL = ("output", "overwrite", "process")
+FINGERPRINT, FINISHED = "fingerprint.txt", "finished.txt"
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,19 @@ class Run:
     folder: Path
     config: TestConfig
     baseline: str | None
+    timed: bool
 
     def fingerprint(self) -> str:
         """A hash of everything that decides the results: the resolved configuration and the checkpoints' content."""
-        options = {k: v for k, v in to_dict(self.config).items() if k not in NEUTRAL}
+        neutral = NEUTRAL if self.timed else (*NEUTRAL, "batch_size")
+        options = {k: v for k, v in to_dict(self.config).items() if k not in neutral}
         if self.baseline is not None:
             options = {"baseline": self.baseline, "data": options["data"], "seed": options["seed"], "structure": options["structure"]}
         else:
             paths = (self.config.checkpoints.texture, self.config.checkpoints.structure, self.config.checkpoints.discriminator)
             options["content"] = [None if path is None else file_hash(Path(path).expanduser()) for path in paths]
+        if self.timed:
+            options["timed"] = [device_name(choose_device(self.config.device)), self.config.batch_size]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
@@ -65,11 +70,13 @@ def reproduce(config: TableConfig) -> Path:
         try:
             bring_up_to_date(run, fingerprints[label, bucket])
         except SomeLeftOut as error:
-            problems.append(str(error))
+            problems.append(f"{label}, {bucket}: {error}")
         cells[label, bucket] = run_cells(run.folder, config.metrics, measures)
-        write_table(assemble(config, cells), folder)
+        notes = [*table_notes(config, run.config, measures), *problems]
+        table = assemble(config, cells, notes)
+        write_table(table, folder)
     save_config(config, folder / "config.yml")
-    print(as_markdown(assemble(config, cells)))
+    print(as_markdown(table))
     print(f"table.csv, table.md and table.tex are in {folder}")
     if problems:
         raise UserError(f"images were left out in {len(problems)} of {len(runs)} runs, the first: {problems[0]}")
@@ -80,26 +87,45 @@ def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig) -> Run:
     """The run of a row in a bucket."""
     folder = Path(config.output).expanduser() / "runs" / slug(row.label) / slug(bucket.name)
     options = [*config.options, *bucket.options, *row.options, f"output={json.dumps(str(folder))}", "overwrite=false"]
-    return Run(folder, load_config(TestConfig, config.base, options), row.baseline)
+    return Run(folder, load_config(TestConfig, config.base, options), row.baseline, "seconds" in config.metrics)
 
 
 def bring_up_to_date(run: Run, wanted: str) -> None:
     """Do what is left of a run whose fingerprint is `wanted`: nothing, the rest, or everything."""
     mark = run.folder / FINGERPRINT
     found = mark.read_text(encoding="utf-8") if mark.exists() else None
-    if found == wanted and (run.folder / "summary.md").exists():
+    if found == wanted and (run.folder / FINISHED).exists():
         log.info("  finished already: %s", run.folder)
         return
     if found is None and run.folder.exists() and any(run.folder.iterdir()):
         raise UserError(f"{run.folder} holds files that are not of this table: set another output, or remove it")
     if found != wanted:
+        (run.folder / FINISHED).unlink(missing_ok=True)
         remove_results(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(wanted, encoding="utf-8")
     inpaint_folder(run.config, None if run.baseline is None else Baseline(run.baseline), resume=True)
+    (run.folder / FINISHED).write_text("every image is done\n", encoding="utf-8")  # not reached where some were left out
 
 
-def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]]) -> Table:
+def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> list[str]:
+    """What every row shares, as `test`, the configuration of one of the runs, says it; then how the numbers were computed."""
+    data = test.data
+    images = f"images of {data.images}" + (f", the first {data.limit}" if data.limit else "")
+    fit = "at their own size" if data.fit == "none" else f"brought to {data.size}x{data.size} by {data.fit}"
+    notes = [
+        f"ours: {images}, {fit}; T={test.sde.T}, {test.structure.pair}, edges of the {test.structure.edge_source} image "
+        f"(sigma {test.structure.edge_sigma:g}), {test.checkpoints.weights} weights, {test.precision}, seed {test.seed}, unless a row says "
+        f"otherwise; base {config.base}, overrides of rows and buckets in config.yml beside this table",
+        "ours: " + "; ".join(f"{bucket.name}: {' '.join(bucket.options) or 'masks as in the base'}" for bucket in config.buckets),
+        "n: number of images",
+    ]
+    if "seconds" in config.metrics:
+        notes.append(f"seconds: on {device_name(choose_device(test.device))}, a batch of {test.batch_size} divided by its images")
+    return [*notes, *how_measured(image_metrics(config.metrics), measures, 0)]
+
+
+def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]], notes: list[str]) -> Table:
     """The table of the cells that there are so far, with the published rows below ours."""
     rows = []
     for row in config.rows:
@@ -110,7 +136,7 @@ def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]])
             published = PUBLISHED[row.published]
             theirs = {(bucket, metric): published_cell(v) for bucket, values in published.values.items() for metric, v in values.items()}
             rows.append(TableRow(published.method, theirs, published.source))
-    return Table(config.title, [b.name for b in config.buckets], list(config.metrics), rows, config.notes)
+    return Table(config.title, [b.name for b in config.buckets], list(config.metrics), rows, [*config.notes, *notes])
 
 
 def write_table(table: Table, folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from strdiffusion.config.evaluation import EvaluateConfig
 from strdiffusion.data.listing import write_atomically
+from strdiffusion.errors import UserError
 from strdiffusion.evaluation.compare import Cell, Measures, compare_folders
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.table import read_rows
@@ -33,7 +34,11 @@ def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str,
     cells = _costs(folder, metrics)
     if measures.metrics:
         config = EvaluateConfig(str(folder / "inpainted"), "", csv=str(folder / "results.csv"))
-        cells |= compare_folders(config, measures).rows()[-1].cells
+        comparison = compare_folders(config, measures)
+        if comparison.problems or comparison.pairs.truths_alone:
+            reason = (comparison.problems or [f"no picture of {comparison.pairs.truths_alone[0]}"])[0]
+            raise UserError(f"the results in {folder} are not whole any more ({reason}): remove that folder, and start again")
+        cells |= comparison.rows()[-1].cells
     cells = {metric: cells.get(metric, Cell(None, f"{metric} is not computed here")) for metric in metrics}
     content = {name: (None if cell.summary is None else asdict(cell.summary), cell.reason) for name, cell in cells.items()}
     write_atomically(path, json.dumps({"key": key, "cells": content}).encode())
@@ -42,7 +47,11 @@ def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str,
 
 def _costs(folder: Path, metrics: list[str]) -> dict[str, Cell]:
     rows = read_rows(folder / "results.csv")
-    return {cost: Cell(summarise(float(getattr(row, cost)) for row in rows)) for cost in COSTS if cost in metrics}
+    cells = {cost: Cell(summarise(float(getattr(row, cost)) for row in rows)) for cost in COSTS if cost in metrics}
+    if "seconds" in cells:  # images of a batch share its time, so that an interval would claim too much
+        s = cells["seconds"].summary
+        cells["seconds"] = Cell(Summary(s.mean, math.nan, math.nan, s.count))
+    return cells
 
 
 def _key(folder: Path, metrics: list[str], measures: Measures) -> str:

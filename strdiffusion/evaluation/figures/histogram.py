@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CONTACT_SHEET = "contact_sheet.png"  # that scripts/make_masks.py writes beside its masks
+
 
 def hole_shares(folder: Path, polarity: Polarity) -> list[float]:
     """The hole share in [0,1] of every mask file below `folder`; one that cannot be read is reported and left out.
 
     Raises UserError where none can be read.
     """
-    files = find_images(folder.expanduser())
+    files = [path for path in find_images(folder.expanduser()) if path.name != CONTACT_SHEET]
     shares, problems = [], []
     for path in files:
         try:
