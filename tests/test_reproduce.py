@@ -92,6 +92,12 @@ def test_from_nothing_to_three_files_and_then_nothing_more(table, tmp_path, monk
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")} == before
 
 
+def test_the_notes_are_of_the_base_and_not_of_the_last_row(table):
+    folder = run(table, "rows=[{label: a, baseline: telea}, {label: b, options: [seed=77, sampler.resampling=none]}]")
+    notes = (folder / "table.md").read_text()
+    assert "seed 0, unless a row says" in notes and "seed 77" not in notes
+
+
 def test_an_interrupted_table_continues_with_the_image_it_was_at(table, monkeypatch):
     calls = Calls(monkeypatch)
     calls.stop_after = 8  # in the third run
@@ -171,6 +177,7 @@ def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
         ("rows=[{label: a, options: [sampler.resampling=often]}]", "sampler.resampling"),
         ("metrics=[beauty]", "metrics"),
         ("metrics=[]", "at least one"),
+        ("rows=[{label: a, published: psv_asy_none, published_only: true}]", "a row that is run"),
         ("metrics=[psnr, psnr]", "twice"),
         ("rows=[{label: a, baseline: telea, published: psv_asy_none, published_only: true}]", "neither baseline"),
         ("base=absent.yml", "absent.yml does not exist"),

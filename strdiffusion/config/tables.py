@@ -65,3 +65,5 @@ class TableConfig:
                 raise UserError(f"row {row.label!r}: published_only needs published, and neither baseline nor options")
             if row.baseline is not None and row.options:
                 raise UserError(f"row {row.label!r}: a baseline takes no options")
+        if all(row.published_only for row in self.rows):
+            raise UserError("a table needs a row that is run: all of its rows are published_only")

@@ -61,6 +61,7 @@ def reproduce(config: TableConfig) -> Path:
     folders = [run.folder for run in runs.values()]
     if len(set(folders)) < len(folders):
         raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
+    base = load_config(TestConfig, config.base, config.options)  # what the rows share, for the notes
     fingerprints = {key: run.fingerprint() for key, run in runs.items()}  # all checkpoints are there
     measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"))
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
@@ -72,7 +73,7 @@ def reproduce(config: TableConfig) -> Path:
         except SomeLeftOut as error:
             problems.append(f"{label}, {bucket}: {error}")
         cells[label, bucket] = run_cells(run.folder, config.metrics, measures)
-        notes = [*table_notes(config, run.config, measures), *problems]
+        notes = [*table_notes(config, base, measures), *problems]
         table = assemble(config, cells, notes)
         write_table(table, folder)
     save_config(config, folder / "config.yml")
@@ -109,7 +110,7 @@ def bring_up_to_date(run: Run, wanted: str) -> None:
 
 
 def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> list[str]:
-    """What every row shares, as `test`, the configuration of one of the runs, says it; then how the numbers were computed."""
+    """What every row starts from, as the base configuration `test` says it; then how the numbers were computed."""
     data = test.data
     images = f"images of {data.images}" + (f", the first {data.limit}" if data.limit else "")
     fit = "at their own size" if data.fit == "none" else f"brought to {data.size}x{data.size} by {data.fit}"
