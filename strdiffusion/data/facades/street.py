@@ -8,7 +8,10 @@ from strdiffusion.data.facades.canvas import Canvas, mixed, toned, varied
 from strdiffusion.data.facades.dice import Dice
 from strdiffusion.data.facades.windows import IRON, Light
 
-SKIES = (((112, 158, 214), (206, 224, 240)), ((176, 192, 208), (222, 226, 228)), ((140, 170, 206), (238, 226, 206)), ((84, 134, 200), (178, 208, 236)))
+SKIES = (  # above, at the horizon
+    ((112, 158, 214), (206, 224, 240)), ((176, 192, 208), (222, 226, 228)),
+    ((140, 170, 206), (238, 226, 206)), ((84, 134, 200), (178, 208, 236)),
+)  # fmt: skip
 LEAVES = ((86, 112, 58), (70, 100, 62), (112, 124, 60), (150, 122, 54))
 EDGE = 0.125  # houses are drawn to this far outside the picture
 
@@ -73,7 +76,8 @@ def draw_lamp(canvas: Canvas, x: float, foot: float, height: float, dice: Dice) 
     canvas.rectangle(x - 0.005, top, x + 0.005, foot, IRON)
     canvas.rectangle(x - 0.012, foot - 0.06, x + 0.012, foot, IRON)
     canvas.rectangle(x - 0.02, top, x + 0.02, top + 0.006, IRON)
-    canvas.polygon([(x - 0.022, top - 0.05), (x + 0.022, top - 0.05), (x + 0.014, top), (x - 0.014, top)], varied(dice, (236, 226, 190), 10))
+    glass = varied(dice, (236, 226, 190), 10)
+    canvas.polygon([(x - 0.022, top - 0.05), (x + 0.022, top - 0.05), (x + 0.014, top), (x - 0.014, top)], glass)
     canvas.polygon([(x - 0.026, top - 0.05), (x + 0.026, top - 0.05), (x, top - 0.075)], IRON)
 
 
