@@ -11,15 +11,13 @@ import json
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade
+from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade, write_facades
 from strdiffusion.data.images import write_image
 from strdiffusion.output import claim_output_folder
 
@@ -52,16 +50,6 @@ def claim(folder: Path, size: int) -> Path:
     return folder
 
 
-def write_facade(number: int, folder: Path, split: str, size: int) -> None:
-    """Draw one image to its file; leave one that is there."""
-    path = folder / split / f"{number:05d}.png"
-    if path.exists():
-        return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.png")
-    write_image(unfinished, draw_facade(split, number, size) / 255)
-    unfinished.replace(path)
-
-
 def contact_sheet(split: str, size: int, count: int) -> np.ndarray:
     """The first images of a split side by side, (H, W, 3) uint8."""
     count = min(count, SHEET_IMAGES)
@@ -78,12 +66,10 @@ def main() -> None:
     folder = claim(options.output.expanduser(), options.size)
     for split in options.splits:
         count = min(options.count or SPLITS[split], SPLITS[split])
-        (folder / split).mkdir(exist_ok=True)
-        draw = partial(write_facade, folder=folder, split=split, size=options.size)
         started = time.perf_counter()
-        with ProcessPoolExecutor(options.workers) as pool:
-            for _ in tqdm(pool.map(draw, range(count), chunksize=16), total=count, desc=split, unit="image"):
-                pass
+        drawn = write_facades(folder / split, split, options.size, count, options.workers)
+        for _ in tqdm(drawn, total=count, desc=split, unit="image"):
+            pass
         write_image(folder / f"{split}.png", contact_sheet(split, options.size, count) / 255)
         seconds = time.perf_counter() - started
         print(f"{split}: {count} images of {options.size}x{options.size} in {folder / split}, {count / max(seconds, 1e-9):.0f} a second")

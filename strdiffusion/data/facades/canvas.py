@@ -85,20 +85,24 @@ class Canvas:
         area *= tones[:area.shape[0], :area.shape[1]]
 
     def perspective(self, strength: float, horizon: float) -> None:
-        """Turn the wall: things grow to the right (strength > 0) or left, about the line y = horizon. |strength| up to 0.2."""
+        """Turn the wall: things grow to the right (strength > 0) or left, about the line y = horizon. |strength| up to 0.2.
+
+        The margin is used up: what is drawn from here on is clipped at the picture's border.
+        """
         side = len(self.pixels)
-        v = (np.arange(side, dtype=np.float64) - self.margin) / self.resolution
+        v = np.arange(self.resolution, dtype=np.float64) / self.resolution
         scale = 1 + strength * (v - 0.5)
         columns = np.floor((0.5 + (v - 0.5) / scale) * self.resolution).astype(np.int64) + self.margin
         rows = np.floor((horizon + (v[:, None] - horizon) / scale[None, :]) * self.resolution).astype(np.int64) + self.margin
-        self.pixels = self.pixels[np.clip(rows, 0, side - 1), np.clip(columns, 0, side - 1)[None, :]]
+        flat = np.clip(rows, 0, side - 1) * side + np.clip(columns, 0, side - 1)[None, :]
+        self.pixels, self.margin = self.pixels.reshape(-1, 3)[flat], 0
 
     def picture(self, size: int) -> np.ndarray:
         """The picture without its margin, averaged down to (size, size, 3) uint8."""
         m, n = self.margin, self.resolution
         k = n // size
-        samples = np.clip(self.pixels[m:m + n, m:m + n], 0, 255).astype(np.uint32)
-        total = samples.reshape(size, k, size, k, 3).sum(axis=(1, 3), dtype=np.uint32)
+        samples = np.clip(self.pixels[m:m + n, m:m + n], 0, 255).astype(np.uint8)
+        total = sum(samples[i::k, j::k].astype(np.uint32) for i in range(k) for j in range(k))
         return ((total + k * k // 2) // (k * k)).astype(np.uint8)
 
     @staticmethod

@@ -32,7 +32,8 @@ class Dice:
         return values[self.integer(0, len(values) - 1)]
 
     def noise(self, *shape: int) -> np.ndarray:
-        """Independent values of `shape`, float32 in [-1, 1], 256 levels."""
+        """Independent values of `shape`, float32 in [-1, 1], 256 levels; what is drawn next does not depend on the shape."""
+        bits = np.random.PCG64(np.random.SeedSequence(self._bits.random_raw()))
         count = int(np.prod(shape))
-        raw = self._bits.random_raw((count + 7) // 8).astype("<u8").view(np.uint8)[:count]
+        raw = bits.random_raw((count + 7) // 8).astype("<u8").view(np.uint8)[:count]
         return raw.reshape(shape).astype(np.float32) / np.float32(127.5) - np.float32(1)

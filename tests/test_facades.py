@@ -1,0 +1,131 @@
+"""The procedural benchmark: the same bytes everywhere, the same street at every size, and a script that writes them."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import script, single_error
+
+from strdiffusion.data.facades import SPLITS, draw_facade
+from strdiffusion.data.facades.dice import Dice
+from strdiffusion.errors import UserError
+
+# What the first release drew. A change here is another benchmark: raise facades.VERSION and train the weights anew.
+DIGESTS = {
+    ("train", 0, 64): "98224427b751647c",
+    ("val", 7, 64): "7469e3bc09a186d5",
+    ("test", 199, 128): "da6a434d93c13769",
+    ("test", 3, 256): "35875d33bc5a8563",
+}  # fmt: skip
+
+
+def digest(split: str, number: int, size: int) -> str:
+    return hashlib.sha256(draw_facade(split, number, size).tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("split", "number", "size"), DIGESTS)
+def test_the_bytes_of_an_image_never_change(split, number, size):
+    assert digest(split, number, size) == DIGESTS[split, number, size]
+
+
+def test_another_process_draws_the_same_bytes():
+    code = "from strdiffusion.data.facades import draw_facade; print(draw_facade('train', 19999, 64).tobytes().hex())"
+    drawn = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    assert drawn.strip() == draw_facade("train", 19_999, 64).tobytes().hex()
+
+
+def test_an_image_does_not_depend_on_what_was_drawn_before():
+    alone = draw_facade("val", 3, 64)
+    draw_facade("val", 4, 64)
+    np.testing.assert_array_equal(draw_facade("val", 3, 64), alone)
+
+
+def test_the_street_is_the_same_at_every_size():
+    """Brought to 32 pixels, the pictures of two sizes differ by a rounding of edges to samples, and two streets by far more."""
+    small, large, other = (
+        cv2.resize(draw_facade("test", n, size).astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
+        for n, size in ((5, 64), (5, 256), (6, 64))
+    )
+    assert np.abs(small - large).mean() < 8
+    assert np.abs(small - other).mean() > 25
+
+
+def test_edges_are_smooth():
+    """The picture has many levels between dark and light: a drawing without supersampling has few."""
+    gray = draw_facade("test", 0, 64).mean(axis=2).round().astype(np.uint8)
+    assert len(np.unique(gray)) > 100
+
+
+def test_splits_are_disjoint():
+    seen = {draw_facade(split, n, 64).tobytes() for split in SPLITS for n in range(30)}
+    assert len(seen) == 30 * len(SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("split", "number", "size", "message"),
+    [
+        ("training", 0, 64, "no split"), ("val", 100, 64, "no image 100"), ("val", -1, 64, "no image -1"),
+        ("val", 0, 100, "not drawn at 100"),
+    ],
+)
+def test_what_the_benchmark_does_not_have_is_refused(split, number, size, message):
+    with pytest.raises(UserError, match=message):
+        draw_facade(split, number, size)
+
+
+def test_dice_are_the_bits_of_pcg64():
+    """Against numpy's generator, whose doubles and bytes come from the same bits."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((1, 2))))
+    dice = Dice(1, 2)
+    assert [dice.uniform(0, 1) for _ in range(5)] == list(generator.random(5))
+    assert {Dice(i).integer(3, 5) for i in range(60)} == {3, 4, 5}
+    noise = Dice(4).noise(200, 300)
+    assert noise.shape == (200, 300) and noise.min() == -1 and noise.max() == 1 and abs(noise.mean()) < 0.01
+
+
+@pytest.fixture
+def make_dataset(monkeypatch, capsys):
+    """make_dataset(*arguments) runs the script; returns status, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["make_dataset.py", *map(str, arguments)])
+        return script("make_dataset").main(), *capsys.readouterr()
+
+    return run
+
+
+def test_make_dataset_writes_what_is_drawn_and_goes_on(make_dataset, tmp_path):
+    folder = tmp_path / "facades"
+    arguments = (folder, "--splits", "val", "--count", 3, "--workers", 1)
+    assert make_dataset(*arguments)[0] == 0
+    for n in range(3):
+        picture = cv2.cvtColor(cv2.imread(str(folder / "val" / f"{n:05d}.png")), cv2.COLOR_BGR2RGB)
+        np.testing.assert_array_equal(picture, draw_facade("val", n, 64))
+    assert (folder / "val.png").exists()
+    (folder / "val" / "00001.png").unlink()
+    kept = (folder / "val" / "00000.png").stat().st_mtime_ns
+    assert make_dataset(*arguments)[0] == 0
+    assert (folder / "val" / "00001.png").exists() and (folder / "val" / "00000.png").stat().st_mtime_ns == kept
+
+
+def test_make_dataset_draws_in_several_processes(make_dataset, tmp_path):
+    assert make_dataset(tmp_path / "new", "--splits", "test", "--count", 20, "--workers", 2)[0] == 0
+    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "new" / "test" / "00019.png")), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(picture, draw_facade("test", 19, 64))
+
+
+def test_make_dataset_writes_into_nobody_elses_folder(make_dataset, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({"images": "other"}))
+    assert "already holds files" in single_error(make_dataset(folder, "--count", 1))
+    assert [path.name for path in folder.iterdir()] == ["dataset.json"]
+
+
+def test_make_dataset_refuses_another_size_in_the_same_folder(make_dataset, tmp_path):
+    make_dataset(tmp_path / "new", "--splits", "val", "--count", 1, "--workers", 1)
+    assert "same --size" in single_error(make_dataset(tmp_path / "new", "--size", 128, "--splits", "val", "--count", 1))
