@@ -17,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade, write_facades
+from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade
+from strdiffusion.data.facades.files import write_facades
 from strdiffusion.data.images import write_image
 from strdiffusion.output import claim_output_folder
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import script, single_error
 
+from strdiffusion.data import GeneratedMasks, TrainingDataset, find_images, index_file, read_image
 from strdiffusion.data.facades import SPLITS, draw_facade
 from strdiffusion.data.facades.dice import Dice
 from strdiffusion.errors import UserError
@@ -85,6 +86,32 @@ def test_dice_are_the_bits_of_pcg64():
     assert {Dice(i).integer(3, 5) for i in range(60)} == {3, 4, 5}
     noise = Dice(4).noise(200, 300)
     assert noise.shape == (200, 300) and noise.min() == -1 and noise.max() == 1 and abs(noise.mean()) < 0.01
+
+
+def test_facades_stand_where_a_folder_of_images_is_asked_for():
+    files = find_images("facades:64/val")
+    assert len(files) == SPLITS["val"] and str(files[7]) == "facades:64/val/00007.png"
+    np.testing.assert_array_equal((255 * read_image(files[7])).round(), draw_facade("val", 7, 64))
+    masks = GeneratedMasks((0.1, 0.5))
+    data = TrainingDataset(folder="facades:64/train", size=64, masks=masks, pair="gray2edge", edge_source="known", edge_sigma=1, seed=0,
+                           augment=False, index=index_file("auto", "facades:64/train"))  # fmt: skip
+    assert len(data) == SPLITS["train"]
+    np.testing.assert_array_equal(data[5]["texture"].permute(1, 2, 0).numpy(), read_image(data.path(5)))
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("facades:64", "write facades:SIZE/SPLIT"), ("facades:100/train", "not drawn at 100"), ("facades:64/all", "no split 'all'")],
+)
+def test_facades_that_there_are_not(folder, message):
+    with pytest.raises(UserError, match=message):
+        find_images(folder)
+
+
+@pytest.mark.parametrize("path", ["facades:64/val/00100.png", "facades:64/val/one.png", "facades:x/val/00000.png", "facades:64"])
+def test_a_facade_that_there_is_not(path):
+    with pytest.raises(UserError, match="facade"):
+        read_image(path)
 
 
 @pytest.fixture

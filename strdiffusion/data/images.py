@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from strdiffusion.data.facades import is_virtual, read_facade
 from strdiffusion.data.listing import IMAGE_SUFFIXES, default_index, find_images, write_atomically
 from strdiffusion.errors import UserError
 
@@ -46,6 +47,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 def read_pixels(path: str | os.PathLike) -> np.ndarray:
     """Like `read_image`, but a gray file stays float32 (H, W)."""
+    if is_virtual(path):
+        return read_facade(Path(path))
     try:
         data = np.fromfile(path, np.uint8)  # imread itself fails on names beyond the locale's encoding
     except OSError as error:

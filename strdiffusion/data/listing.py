@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+from strdiffusion.data.facades import is_virtual, list_facades
 from strdiffusion.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,12 @@ def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = Non
     below `folder`; so loops end. Names starting with "." are skipped.
     `index` is a file that remembers each folder's content and modification time: at the next call only
     folders that changed are listed again. An unusable index costs a warning and a full listing.
+    `facades:SIZE/SPLIT` is a folder, too: of drawn street facades (see `facades`).
     Raises UserError for a folder that is missing, is a file, is not readable or holds no image.
     """
     folder = Path(folder)
+    if is_virtual(folder):
+        return list_facades(folder)
     if not folder.exists():
         raise UserError(f"the folder {folder} does not exist; check the path")
     if not folder.is_dir():

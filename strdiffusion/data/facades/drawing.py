@@ -16,10 +16,18 @@ def draw_facade(split: str, number: int, size: int) -> np.ndarray:
 
     Raises UserError for a split, number or size that the benchmark does not have.
     """
-    if split not in SPLITS:
-        raise UserError(f"the facades have no split {split!r}: it must be one of {', '.join(SPLITS)}")
+    require_split(split)
+    require_size(size)
     if not 0 <= number < SPLITS[split]:
         raise UserError(f"the facades' split {split} has no image {number}: it has 0 to {SPLITS[split] - 1}")
+    return draw_street(size, Dice(VERSION, list(SPLITS).index(split), number))
+
+
+def require_split(split: str) -> None:
+    if split not in SPLITS:
+        raise UserError(f"the facades have no split {split!r}: it must be one of {', '.join(SPLITS)}")
+
+
+def require_size(size: int) -> None:
     if size not in SIZES:
         raise UserError(f"the facades are not drawn at {size} pixels: the size must be one of {', '.join(map(str, SIZES))}")
-    return draw_street(size, Dice(VERSION, list(SPLITS).index(split), number))
