@@ -144,6 +144,10 @@ class TestConfig:
     structure: StructureConfig = field(default_factory=StructureConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
+    def grid(self) -> TimeGrid:
+        """The times that the sampler visits."""
+        return TimeGrid(MeanRevertingSDE(**vars(self.sde)), self.sampler.steps, self.sampler.spacing)
+
     def check(self) -> None:
         """What one key alone cannot tell."""
         check_hole_share("data.masks.hole_share", self.data.masks)
@@ -161,8 +165,7 @@ class TestConfig:
         if sampler.steps is not None and sampler.steps > self.sde.T:
             raise UserError(f"sampler.steps must be from 2 to sde.T={self.sde.T}, not {sampler.steps}; null visits every t")
         if sampler.resampling == "repaint":
-            grid = TimeGrid(MeanRevertingSDE(**vars(self.sde)), sampler.steps, sampler.spacing)
-            _check_repaint(sampler.repaint, grid, sampler.guidance)
+            _check_repaint(sampler.repaint, self.grid(), sampler.guidance)
 
 
 def _check_repaint(repaint: RepaintConfig, grid: TimeGrid, guided: bool) -> None:
