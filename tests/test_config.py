@@ -277,7 +277,8 @@ def test_the_steps_of_a_sampler(load):
 
 
 def test_a_renamed_key_is_refused_with_its_new_name(load):
-    assert refusal(load, TEST, "sampler.step=posterior", cls=TestConfig).endswith("sampler.step was renamed to sampler.method: use that key")
+    message = refusal(load, TEST, "sampler.step=posterior", cls=TestConfig)
+    assert message.endswith("sampler.step was renamed to sampler.method: use that key")
 
 
 def test_real_holes_need_known_edges(load):

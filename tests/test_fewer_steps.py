@@ -7,7 +7,7 @@ import torch
 from mpmath import mp, mpf
 
 from strdiffusion.samplers import TimeGrid
-from strdiffusion.samplers.mars import mars_step
+from strdiffusion.samplers.mars import log_snr_step, mars_step, slope_weight
 from strdiffusion.sde import MeanRevertingSDE
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -118,6 +118,23 @@ def test_a_step_is_the_specification_s(schedule, T, t, to, before, z):
         )
         truth = spec_step(sde, 0, 0, 1, t, to, z and 0, (0, before)) - spec_step(sde, 0, 0, 1, t, to, z and 0)
         assert abs(found.item() / float(truth) - 1) < 1e-10
+
+
+@pytest.mark.parametrize("h", [1e-9, 1e-5, 0.01, 0.4, 0.5, 0.5000001, 3.0, 40.0])
+def test_the_weight_of_the_slope_does_not_cancel(h):
+    mp.dps = 60
+    assert abs(slope_weight(h) / float(1 - (1 - mp.exp(-mpf(h))) / mpf(h)) - 1) < 2e-15
+
+
+def test_steps_in_log_snr_do_not_cancel():
+    """The difference of two L of about 3 would be wrong by 1e-12 of the step here."""
+    mp.dps = 60
+    sde = MeanRevertingSDE(10_000, "linear")
+    theta = [mpf(v) for v in sde.theta.tolist()]
+    for t, to in ((2, 1), (5000, 4999), (10_000, 9_999), (10_000, 1)):
+        alphas = [mp.exp(-sum(theta[1 : s + 1], mpf(0)) * mpf(sde.dt)) for s in (t, to)]
+        L_t, L_to = (mp.log(a / mp.sqrt(1 - a * a)) for a in alphas)
+        assert abs(log_snr_step(sde, t, to) / float(L_to - L_t) - 1) < 1e-14
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -170,7 +170,8 @@ def test_real_holes(command, photos, tmp_path, size):
           "checkpoints.discriminator=null"], (T, 0, 0)),
         # times 10, 8, .., 2, of which 10 to 4 are the early stage
         (["sampler.resampling=none", "sampler.method=mars_ode", "sampler.steps=5"], (5, 4, 0)),
-        (["sampler.resampling=none", "sampler.method=mars_sde", "sampler.order=1", "sampler.steps=5", "sampler.spacing=log_snr"], (5, 4, 0)),
+        (["sampler.resampling=none", "sampler.method=mars_sde", "sampler.order=1", "sampler.steps=5", "sampler.spacing=log_snr"],
+         (5, 4, 0)),
         (["sampler.resampling=released", "sampler.method=posterior", "sampler.steps=4"], None),
         # five jumps back by 2, from t = 8, 6, 4, 2, 0
         (["sampler.resampling=repaint", "sampler.guidance=false", "checkpoints.texture={unguided}"], (T + 2 * 5, 0, 0)),
