@@ -18,7 +18,7 @@ from strdiffusion.config import TestConfig, load_config
 from strdiffusion.data import TestDataset, collate
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation import figures
-from strdiffusion.evaluation.figures.grid import choose_images, grid_figure
+from strdiffusion.evaluation.figures.grid import choose_images, fit_of, grid_figure
 from strdiffusion.evaluation.figures.histogram import count_buckets
 from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_item, load_methods
 from strdiffusion.evaluation.figures.process import chosen_times
@@ -313,6 +313,11 @@ def test_grid(command, folder, elsewhere, tmp_path):
     picture = cv2.imread(str(results / "inpainted" / "c.png"))[..., ::-1] / np.float32(255)
     assert np.abs(figure.axes[0].images[0].get_array() - picture).max() < 1e-6
     assert choose_images(columns, [], 2) == ["a", "b"] and choose_images(columns, ["c", "b"], 2) == ["c", "b"]
+
+
+def test_results_of_an_earlier_version_tell_their_fit(tmp_path):
+    (tmp_path / "config.yml").write_text("data: {images: photos, size: 48, fit: center_crop}\nsampler: {step: posterior}\n")
+    assert fit_of(tmp_path) == (48, "center_crop") and fit_of(tmp_path / "elsewhere") is None
 
 
 def test_cells_have_the_shape_of_their_pictures(folder, tmp_path):

@@ -101,7 +101,8 @@ class SamplerConfig:
     """How images are sampled. Without guidance this is IR-SDE, and the resampling is `none` or `repaint`.
 
     method: how one step is taken: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
-    steps: how many steps lead from T to 0, spread evenly in t or in the log signal-to-noise ratio; null is one for each t, as released.
+    steps: how many lead from T to 0; null: one for each t, as released.
+    spacing: what the times of these steps are evenly spread in, t or the log signal-to-noise ratio.
     clip: keep every predicted x0 within [0,1]; for briefly trained networks, not as released.
     """
 
