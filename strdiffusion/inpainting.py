@@ -50,7 +50,10 @@ class Inpainter:
             texture=self._denoiser(texture),
             structure=self._denoiser(structure) if structure else None,
             discriminator=discriminator.network if discriminator else None,
-            step=sampler.step,
+            method=sampler.method,
+            order=sampler.order,
+            steps=sampler.steps,
+            spacing=sampler.spacing,
             precision=config.precision,
         )
 
