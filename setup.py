@@ -16,6 +16,8 @@ setup(
         "opencv-python-headless>=4.8",
         "pyyaml>=6.0",
         "scikit-image>=0.22",
+        "safetensors>=0.4",
+        "pillow>=10.1",
         "lpips>=0.1.4",
         "torch-fidelity>=0.4",
         "tensorboard>=2.14",
