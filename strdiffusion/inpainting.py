@@ -68,7 +68,10 @@ class Inpainter:
             texture=denoiser(networks.texture),
             structure=denoiser(networks.structure) if sampler.guidance else None,
             discriminator=network(networks.discriminator) if sampler.scored else None,
-            step=sampler.step,
+            method=sampler.method,
+            order=sampler.order,
+            steps=sampler.steps,
+            spacing=sampler.spacing,
             precision=precision,
         )
 

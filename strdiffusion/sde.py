@@ -4,7 +4,8 @@
 
 Everything here is a pure function of tensors. The time t is a whole number for the whole batch, or an integer
 tensor of shape (B,) with one time per image. Coefficients are tabulated once in float64 and applied in the
-dtype and on the device of the state.
+dtype and on the device of the state. Steps lead to t-1, or to an earlier time `to` where one is given; both times
+are then whole numbers for the whole batch.
 """
 
 import math
@@ -71,23 +72,30 @@ class MeanRevertingSDE:
 
     def _tabulate_optimum(self, rounding: Rounding) -> None:
         """Weights of the optimum step at t = 1..T. Entry 0 stands for no step: it leaves the state as it is."""
-        theta, theta_bar = self.theta[1:], self.theta_bar
-        A, B, C = torch.exp(-theta * self.dt), self.decay[1:], self.decay[:-1]
         if rounding == "released":
             theta_cumsum = self.theta.float().cumsum(0) - self.theta[0].float()
-            A = torch.exp(-theta.float() * self.dt)
+            A = torch.exp(-self.theta[1:].float() * self.dt)
             B, C = torch.exp(-theta_cumsum[1:] * self.dt), torch.exp(-theta_cumsum[:-1] * self.dt)
             one_minus_A2, one_minus_B2, one_minus_C2 = 1 - A**2, 1 - B**2, 1 - C**2
-        else:  # 1 - C^2 cancels near t = 1, hence expm1
-            one_minus_A2 = -torch.expm1(-2 * theta * self.dt)
-            one_minus_B2, one_minus_C2 = -torch.expm1(-2 * theta_bar[1:]), -torch.expm1(-2 * theta_bar[:-1])
+            weight_x, weight_x0 = A * one_minus_C2 / one_minus_B2, C * one_minus_A2 / one_minus_B2
+            std = self.lambda_ * torch.sqrt(one_minus_A2 * one_minus_C2 / one_minus_B2)
+        else:
+            weight_x, weight_x0, std = self._posterior_weights(self.theta[1:] * self.dt, self.theta_bar[1:], self.theta_bar[:-1])
 
         def table(values: Tensor, at_0: float) -> Tensor:
             return torch.cat([torch.tensor([at_0], dtype=torch.float64), values.double()])
 
-        self.optimum_x = table(A * one_minus_C2 / one_minus_B2, 1.0)  # weight of (x_t - mu)
-        self.optimum_x0 = table(C * one_minus_A2 / one_minus_B2, 0.0)  # weight of (x0 - mu)
-        self.posterior_std = table(self.lambda_ * torch.sqrt(one_minus_A2 * one_minus_C2 / one_minus_B2), 0.0)
+        self.optimum_x = table(weight_x, 1.0)  # weight of (x_t - mu)
+        self.optimum_x0 = table(weight_x0, 0.0)  # weight of (x0 - mu)
+        self.posterior_std = table(std, 0.0)
+
+    def _posterior_weights(self, gap: Tensor, theta_bar_t: Tensor, theta_bar_to: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The Gaussian of x_to given x_t and x0, gap = theta_bar_t - theta_bar_to: weights of x_t - mu and x0 - mu, and its std."""
+        A, C = torch.exp(-gap), torch.exp(-theta_bar_to)
+        # 1 - C^2 cancels near t = 1, hence expm1
+        one_minus_A2, one_minus_B2, one_minus_C2 = (-torch.expm1(-2 * v) for v in (gap, theta_bar_t, theta_bar_to))
+        std = self.lambda_ * torch.sqrt(one_minus_A2 * one_minus_C2 / one_minus_B2)
+        return A * one_minus_C2 / one_minus_B2, C * one_minus_A2 / one_minus_B2, std
 
     def _at(self, table: Tensor, t: Time, like: Tensor, first: int = 0) -> float | Tensor:
         """Look a table up at t: a float for a number, else (B,1,1,1) in the dtype and on the device of `like`."""
@@ -99,6 +107,36 @@ class MeanRevertingSDE:
         if times.numel() and (times.min() < first or times.max() > self.T):
             raise ValueError(f"t = {times.tolist()} lies outside {first}..{self.T}")
         return table[times].to(like.dtype).to(like.device).view(-1, 1, 1, 1)
+
+    # ---- two times that need not be neighbours -------------------------------------------------------
+
+    def theta_sum(self, t: int, to: int) -> float:
+        """theta_{to+1} + ... + theta_t, for 0 <= to < t <= T."""
+        if not 0 <= to < t <= self.T:
+            raise ValueError(f"a step leads from t in 1..{self.T} to an earlier time from 0 on, not from {t} to {to}")
+        return self.theta[to + 1 : t + 1].sum().item()
+
+    def theta_bar_gap(self, t: int, to: int) -> float:
+        """theta_bar_t - theta_bar_to without cancellation: x - mu shrinks by exp(-gap) on the way from `to` to t."""
+        return self.theta_sum(t, to) * self.dt
+
+    def log_snr(self, t: int) -> float:
+        """L = ln(alpha_t / sigma_bar_t), alpha_t = exp(-theta_bar_t), for t >= 1 (spec sec. 8)."""
+        return -self.theta_bar[t].item() - math.log(self.sigma_bar[t].item())
+
+    def _euler(self, t: Time, to: int | None, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """theta and sigma of an Euler step; where times are skipped theta and sigma^2 are summed over them."""
+        if to is None or t == to + 1:
+            return self._at(self.theta, t, like, first=1), self._at(self.sigma, t, like)
+        theta = self.theta_sum(t, to)
+        return theta, self.lambda_ * math.sqrt(2 * theta)
+
+    def _posterior(self, t: Time, to: int | None, like: Tensor) -> list[float | Tensor]:
+        """Weights of x_t - mu and x0 - mu in the mean of x_to, and its standard deviation."""
+        if to is None or t == to + 1:
+            return [self._at(table, t, like, first=1) for table in (self.optimum_x, self.optimum_x0, self.posterior_std)]
+        gap = torch.tensor(self.theta_bar_gap(t, to), dtype=torch.float64)
+        return [weight.item() for weight in self._posterior_weights(gap, self.theta_bar[t], self.theta_bar[to])]
 
     # ---- the forward process -------------------------------------------------------------------------
 
@@ -119,34 +157,46 @@ class MeanRevertingSDE:
         drift = self._at(self.theta, t, x) * (mu - x) * self.dt
         return x + drift + self._at(self.sigma, t, x) * math.sqrt(self.dt) * noise
 
+    def sample_transition(self, x: Tensor, mu: Tensor, t: int, to: int, noise: Tensor) -> Tensor:
+        """Carry x from t to a later time `to` by the exact transition of the SDE, whatever lies between."""
+        gap = self.theta_bar_gap(to, t)
+        return mu + math.exp(-gap) * (x - mu) + self.lambda_ * math.sqrt(-math.expm1(-2 * gap)) * noise
+
     # ---- the reverse process -------------------------------------------------------------------------
 
     def score(self, noise: Tensor, t: Time) -> Tensor:
         """Score of the marginal at t from the (predicted) noise: -noise / sigma_bar_t, for t >= 1."""
         return -noise / self._at(self.sigma_bar, t, noise, first=1)
 
-    def reverse_mean(self, x: Tensor, mu: Tensor, score: Tensor, t: Time) -> Tensor:
+    def reverse_mean(self, x: Tensor, mu: Tensor, score: Tensor, t: Time, to: int | None = None) -> Tensor:
         """Mean of x_{t-1} by the reverse SDE."""
-        sigma = self._at(self.sigma, t, x, first=1)
-        return x - (self._at(self.theta, t, x) * (mu - x) - sigma**2 * score) * self.dt
+        theta, sigma = self._euler(t, to, x)
+        return x - (theta * (mu - x) - sigma**2 * score) * self.dt
 
-    def reverse_sde_step(self, x: Tensor, mu: Tensor, score: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """Draw x_{t-1} by the reverse SDE."""
-        return self.reverse_mean(x, mu, score, t) - self._at(self.sigma, t, x) * math.sqrt(self.dt) * noise
+    def reverse_sde_step(self, x: Tensor, mu: Tensor, score: Tensor, t: Time, noise: Tensor, to: int | None = None) -> Tensor:
+        """Draw x_{t-1} by the reverse SDE (Euler-Maruyama).
+
+        To an earlier time `to` this is naive step-skipping, one Euler step over the sum of the skipped ones: its error
+        grows quickly with the gap. It is here to be compared with; the release has no such step.
+        """
+        _, sigma = self._euler(t, to, x)
+        return self.reverse_mean(x, mu, score, t, to) - sigma * math.sqrt(self.dt) * noise
 
     def reverse_ode_step(self, x: Tensor, mu: Tensor, score: Tensor, t: Time) -> Tensor:
         """x_{t-1} by the probability-flow ODE."""
-        sigma = self._at(self.sigma, t, x, first=1)
-        return x - (self._at(self.theta, t, x) * (mu - x) - 0.5 * sigma**2 * score) * self.dt
+        theta, sigma = self._euler(t, None, x)
+        return x - (theta * (mu - x) - 0.5 * sigma**2 * score) * self.dt
 
-    def optimum_step(self, x: Tensor, x0: Tensor, mu: Tensor, t: Time) -> Tensor:
-        """The most likely x_{t-1} given x_t and x0, which training regresses."""
-        return mu + self._at(self.optimum_x, t, x, first=1) * (x - mu) + self._at(self.optimum_x0, t, x) * (x0 - mu)
+    def optimum_step(self, x: Tensor, x0: Tensor, mu: Tensor, t: Time, to: int | None = None) -> Tensor:
+        """The most likely x_{t-1} (or x_to) given x_t and x0. Training regresses that of t-1."""
+        weight_x, weight_x0, _ = self._posterior(t, to, x)
+        return mu + weight_x * (x - mu) + weight_x0 * (x0 - mu)
 
-    def posterior_step(self, x: Tensor, mu: Tensor, noise_prediction: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """Draw x_{t-1} from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
+    def posterior_step(self, x: Tensor, mu: Tensor, noise_prediction: Tensor, t: Time, noise: Tensor, to: int | None = None) -> Tensor:
+        """Draw x_{t-1} (or x_to) from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
         x0 = self.predict_x0(x, mu, noise_prediction, t)
-        return self.optimum_step(x, x0, mu, t) + self._at(self.posterior_std, t, x) * noise
+        _, _, std = self._posterior(t, to, x)
+        return self.optimum_step(x, x0, mu, t, to) + std * noise
 
     # ---- noise and x0 are two ways to say the same ---------------------------------------------------
 

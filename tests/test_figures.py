@@ -26,7 +26,7 @@ from strdiffusion.evaluation.folder import image_seed
 from strdiffusion.pipeline import StrDiffusion
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import SeededNoise
-from strdiffusion.samplers.run import early_end
+from strdiffusion.samplers.grid import early_end
 from strdiffusion.sde import MeanRevertingSDE
 
 ROOT = Path(__file__).parents[1]

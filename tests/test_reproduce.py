@@ -114,9 +114,9 @@ def test_an_interrupted_table_continues_with_the_image_it_was_at(table, monkeypa
 def test_what_is_changed_and_only_that_is_done_again(table, monkeypatch, weights, tmp_path):
     calls = Calls(monkeypatch)
     run(table)
-    run(table, "options=[sampler.step=posterior]")
+    run(table, "options=[sampler.method=posterior]")
     assert calls.count == 18 + 12  # the baseline has no sampler
-    run(table, "options=[sampler.step=posterior, batch_size=2]")
+    run(table, "options=[sampler.method=posterior, batch_size=2]")
     assert calls.count == 30  # the batch size changes no result
 
 

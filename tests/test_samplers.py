@@ -20,8 +20,8 @@ from strdiffusion.samplers import (
     sample_structure,
     sample_unguided,
 )
+from strdiffusion.samplers.grid import early_end
 from strdiffusion.samplers.repaint import timeline
-from strdiffusion.samplers.run import early_end
 from strdiffusion.sde import MeanRevertingSDE
 
 T, SIZE = 15, 16
@@ -63,11 +63,12 @@ RUNS = {
     "unguided": lambda k, n: sample_unguided(Models(Denoiser(PLAIN, sde)), k, n),
     "structure": lambda k, n: sample_structure(models(), k, n),
     "none": lambda k, n: sample_guided(models(), k, n),
-    "none posterior": lambda k, n: sample_guided(models(step="posterior"), k, n),
+    "none posterior": lambda k, n: sample_guided(models(method="posterior"), k, n),
     "released": lambda k, n: sample_released(models(), k, n, **RELEASED),
     "released posterior clip": lambda k, n: sample_released(
-        models(texture=Denoiser(TEXTURE, sde, clip=True), structure=Denoiser(STRUCTURE, sde, clip=True), step="posterior"), k, n, **RELEASED
-    ),
+        models(texture=Denoiser(TEXTURE, sde, clip=True), structure=Denoiser(STRUCTURE, sde, clip=True), method="posterior"),
+        k, n, **RELEASED,
+    ),  # fmt: skip
     "released higher": lambda k, n: sample_released(models(), k, n, **RELEASED, accept="higher"),
     "paper": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, re=2),
     "paper lower": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, accept="lower"),
@@ -291,7 +292,7 @@ def test_unguided_sampling_with_the_exact_noise_returns_x0():
         def noise(self, x, mu, t, S=None):
             return sde.predict_noise(x, mu, k.texture, t)
 
-    exact = sample_unguided(Models(Oracle(), step="posterior"), k, SeededNoise([1, 2, 3])).texture
+    exact = sample_unguided(Models(Oracle(), method="posterior"), k, SeededNoise([1, 2, 3])).texture
     assert (exact - k.texture).abs().max() < 1e-4
     ancestral = sample_unguided(Models(Oracle()), k, SeededNoise([1, 2, 3])).texture
     assert (ancestral - k.texture).abs().mean() < 0.02

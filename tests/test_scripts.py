@@ -165,7 +165,7 @@ def test_real_holes(command, photos, tmp_path, size):
     ("overrides", "evaluations"),
     [
         (["sampler.resampling=none"], (T, 7, 0)),  # structure in the early stage, t = 10..4
-        (["sampler.resampling=none", "sampler.step=posterior"], (T, 7, 0)),
+        (["sampler.resampling=none", "sampler.method=posterior"], (T, 7, 0)),
         (["sampler.resampling=none", "sampler.guidance=false", "checkpoints.texture={unguided}", "checkpoints.structure=null",
           "checkpoints.discriminator=null"], (T, 0, 0)),
         # five jumps back by 2, from t = 8, 6, 4, 2, 0

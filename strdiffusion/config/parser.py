@@ -94,6 +94,9 @@ def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
     hints = get_type_hints(cls, include_extras=True)
     names = [f.name for f in dataclasses.fields(cls)]
     for key in tree:
+        if key in getattr(cls, "renamed_keys", {}):
+            new = _dotted(prefix, cls.renamed_keys[key])
+            raise UserError(f"{where}: {_dotted(prefix, key)} was renamed to {new}: use that key")
         if key not in names:
             raise UserError(f"{where}: unknown key {_dotted(prefix, key)}{_nearest(str(key), names, prefix)}")
     values = {}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.common import Count, Device, MaskConfig, Positive, SDEConfig, Seed, StructureConfig, check_hole_share
@@ -12,7 +12,10 @@ from strdiffusion.data.testset import Fit
 from strdiffusion.denoiser import Precision
 from strdiffusion.errors import UserError
 from strdiffusion.samplers.adaptive import Accept
-from strdiffusion.samplers.run import Step, early_end
+from strdiffusion.samplers.grid import Spacing, TimeGrid
+from strdiffusion.samplers.repaint import jump_range
+from strdiffusion.samplers.run import Method
+from strdiffusion.sde import MeanRevertingSDE
 
 
 @dataclass
@@ -109,12 +112,19 @@ class RepaintConfig:
 class SamplerConfig:
     """How images are sampled. Without guidance this is IR-SDE, and the resampling is `none` or `repaint`.
 
+    method: how one step is taken: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
+    steps: how many steps lead from T to 0, spread evenly in t or in the log signal-to-noise ratio; null is one for each t, as released.
     clip: keep every predicted x0 within [0,1]; for briefly trained networks, not as released.
     """
 
+    renamed_keys: ClassVar[dict[str, str]] = {"step": "method"}
+
     guidance: bool = True
     resampling: Literal["none", "released", "paper", "repaint", "fixed"] = "released"
-    step: Step = "ancestral"
+    method: Method = "ancestral"
+    order: Literal[1, 2] = 2
+    steps: Annotated[int, Range(2)] | None = None
+    spacing: Spacing = "t"
     clip: bool = False
     released: ReleasedConfig = field(default_factory=ReleasedConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
@@ -130,8 +140,11 @@ class SamplerConfig:
         """What one key alone cannot tell; UserError where the settings contradict each other, or the SDE."""
         if not self.guidance and self.resampling in ("released", "paper", "fixed"):
             raise UserError(f"sampler.resampling={self.resampling} redoes the structure, so it needs sampler.guidance=true")
+        if self.steps is not None and self.steps > sde.T:
+            raise UserError(f"sampler.steps must be from 2 to sde.T={sde.T}, not {self.steps}; null visits every t")
         if self.resampling == "repaint":
-            _check_repaint(self.repaint, sde.T, self.guidance)
+            grid = TimeGrid(MeanRevertingSDE(**vars(sde)), self.steps, self.spacing)
+            _check_repaint(self.repaint, grid, self.guidance)
 
 
 @dataclass
@@ -174,11 +187,15 @@ class TestConfig:
             raise UserError("structure.edge_source=full needs the truth: set structure.edge_source=known with data.ground_truth=false")
 
 
-def _check_repaint(repaint: RepaintConfig, T: int, guided: bool) -> None:
-    start = T if repaint.start is None else repaint.start
-    stop = max(repaint.stop, early_end(T) - 1) if guided else repaint.stop
-    if start > T or start - stop < repaint.jump_length:
+def _check_repaint(repaint: RepaintConfig, grid: TimeGrid, guided: bool) -> None:
+    start = grid.T if repaint.start is None else repaint.start
+    room = 0
+    if max(start, repaint.stop) <= grid.T:
+        first, last = jump_range(grid, start, repaint.stop, guided)
+        room = first - last
+    if room < repaint.jump_length:
         raise UserError(
-            f"sampler.repaint leaves no room for a jump: from start {start} down to stop {stop} there must be at least "
-            f"jump_length={repaint.jump_length} steps, and start must not exceed sde.T={T}"
+            f"sampler.repaint leaves no room for a jump: from start {start} down to stop {repaint.stop}"
+            f"{' and above the late stage' if guided else ''} there must be at least jump_length={repaint.jump_length} steps"
+            f" (there are {max(room, 0)}), and start must not exceed sde.T={grid.T}"
         )

@@ -134,9 +134,9 @@ def inpaint_batch(method: Method, config: TestConfig, items: list[TestItem], fol
 
     def show(progress: Progress) -> None:
         bar.set_postfix_str(f"t {progress.t}/{progress.T}", refresh=False)
-        bar.n = max(bar.n, done + len(items) * (1 - max(progress.t - 1, 0) / progress.T))
+        bar.n = max(bar.n, done + len(items) * progress.share)
         bar.update(0)
-        if config.process and (progress.t % config.process == 0 or progress.t == 1):
+        if config.process and (progress.n % config.process == 0 or progress.n == 1):
             write_process(items, progress, folder)
 
     started = time.perf_counter()

@@ -141,7 +141,7 @@ class StrDiffusion:
     ) -> SamplerConfig:
         """The model's sampler settings with these in their place; UserError where they are unknown or do not fit the model."""
         tree = to_dict(sampler if isinstance(sampler, SamplerConfig) else self.config.sampler)
-        given = {"step": sampler if isinstance(sampler, str) else None, "steps": steps, "resampling": resampling}
+        given = {"method": sampler if isinstance(sampler, str) else None, "steps": steps, "resampling": resampling}
         tree |= {key: value for key, value in given.items() if value is not None}
         chosen: SamplerConfig = convert(SamplerConfig, tree, "the call", "sampler")
         chosen.check(self.config.sde)
@@ -256,12 +256,12 @@ class _Work:
     def after_step(self, jobs: list[tuple[int, int]]) -> Callable[[Progress], None]:
         """The sampler's callback while a batch of jobs is worked on."""
         number, sample = jobs[0]
-        canvas, reached = self.canvases[number], 0.0
+        canvas, reached = self.canvases[number], 0.0  # resampling may go back
         weight = len(jobs) * len(canvas.tiles)
 
         def tell(progress: Progress) -> None:
             nonlocal reached
-            reached = max(reached, 1 - max(progress.t - 1, 0) / progress.T)  # resampling may go back
+            reached = max(reached, progress.share)
             done = (self.finished + weight * reached) / self.total
             self._show(done)
             if self.callback is None:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from strdiffusion.batch import Batch
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.run import Models, Run, early_end, late_stage
-from strdiffusion.samplers.trace import Callback, Sample
+from strdiffusion.samplers.run import Models, Run, late_stage
+from strdiffusion.samplers.trace import Callback, Sample, State
 
 Accept = Literal["lower", "higher"]
 
@@ -23,30 +23,30 @@ def sample_released(
     Args:
         u_max: at most u_max - 1 resamplings a step.
         u_min: a resampling that is not accepted ends the step from the u_min-th on; before, it is averaged in.
-        jump: resample where t is a multiple of jump.
-        re: by how many steps the structure is carried forward and denoised back.
+        jump: resample where the number of steps left, on the full grid t itself, is a multiple of jump.
+        re: by how many steps of the grid the structure is carried forward and denoised back.
         accept: which score is better; "lower" as released.
 
     Every image decides for itself; one that has stopped is not evaluated further.
     """
     run = Run(models, known, noise, callback)
-    T = run.sde.T
+    N = run.grid.N
     y, x = run.start()
-    for t in range(T, early_end(T) - 1, -1):
-        run.begin_step(t)
-        k = run.known_structure(t)
-        x = run.structure_step(k, x, t, run.all)
-        y_next = run.texture_step(y, x, t, run.all)
-        first_score = run.score(y_next, x, t, run.all)
+    for n in range(N, run.grid.early_end - 1, -1):
+        run.begin_step(n)
+        k = run.known_structure(n)
+        x = run.structure_step(k, x, n, run.all)
+        y_next = run.texture_step(y, x.x, n, run.all)
+        first_score = run.score(y_next, x, n, run.all)
 
-        steps = min(re, T - t + 1) if t % jump == 0 else 0
+        steps = min(re, N - n + 1) if n % jump == 0 else 0
         active = run.all
         for i in range(1, u_max):
             if not active or steps == 0:
                 break
-            x_new = run.redo_structure(k[active], x[active], t, steps, active)
-            y_new = run.texture_step(y[active], x_new, t, active)
-            score = run.score(y_new, x_new, t, active)
+            x_new = run.redo_structure(k[active], x[active], n, steps, active)
+            y_new = run.texture_step(y[active], x_new.x, n, active)
+            score = run.score(y_new, x_new, n, active)
             accepted = is_better(score, first_score[active], accept)
             weight = torch.where(accepted, 1.0, 0.5 if i < u_min else 0.0)  # of the resampled pair
             x, y_next = blend(x, x_new, weight, active), blend(y_next, y_new, weight, active)
@@ -54,13 +54,9 @@ def sample_released(
             run.decide(active, ["accepted" if a else otherwise for a in accepted.tolist()])
             active = [row for row, w in zip(active, weight.tolist(), strict=True) if w > 0]
         y, x = y_next, run.paste(k, x, run.all)
-        run.end_step(t, y, x)
+        run.end_step(n, y, x)
 
-    for t in range(early_end(T) - 1, 0, -1):
-        run.begin_step(t)
-        y = run.texture_step(y, y.mean(dim=1, keepdim=True), t, run.all)
-        run.end_step(t, y, x)
-    return run.finish(y, x)
+    return late_stage(run, y, x)
 
 
 @torch.inference_mode()
@@ -74,29 +70,29 @@ def sample_paper(
     carried forward by `re` steps and denoised back; the best pair is kept. `jump` and `accept` as in `sample_released`.
     """
     run = Run(models, known, noise, callback)
-    T = run.sde.T
+    N = run.grid.N
     y, x = run.start()
-    for t in range(T, early_end(T) - 1, -1):
-        run.begin_step(t)
-        k = run.known_structure(t)
-        x = run.structure_step(k, x, t, run.all)
-        y_next = run.texture_step(y, x, t, run.all)
-        best = run.score(y_next, x, t, run.all)
+    for n in range(N, run.grid.early_end - 1, -1):
+        run.begin_step(n)
+        k = run.known_structure(n)
+        x = run.structure_step(k, x, n, run.all)
+        y_next = run.texture_step(y, x.x, n, run.all)
+        best = run.score(y_next, x, n, run.all)
 
-        steps = min(re, T - t + 1)
-        for _ in range(u_max if t % jump == 0 else 0):
+        steps = min(re, N - n + 1)
+        for _ in range(u_max if n % jump == 0 else 0):
             active = [row for row in run.all if is_better(threshold, best[row].item(), accept)]
             if not active or steps == 0:
                 break
-            x_new = run.redo_structure(k[active], x[active], t, steps, active)
-            y_new = run.texture_step(y[active], x_new, t, active)
-            score = run.score(y_new, x_new, t, active)
+            x_new = run.redo_structure(k[active], x[active], n, steps, active)
+            y_new = run.texture_step(y[active], x_new.x, n, active)
+            score = run.score(y_new, x_new, n, active)
             accepted = is_better(score, best[active], accept)
             x, y_next = blend(x, x_new, accepted.float(), active), blend(y_next, y_new, accepted.float(), active)
             best = best.index_put((torch.tensor(active, device=best.device),), torch.where(accepted, score, best[active]))
             run.decide(active, ["accepted" if a else "rejected" for a in accepted.tolist()])
         y, x = y_next, run.paste(k, x, run.all)
-        run.end_step(t, y, x)
+        run.end_step(n, y, x)
     return late_stage(run, y, x)
 
 
@@ -105,8 +101,13 @@ def is_better(a: Tensor | float, b: Tensor | float, accept: Accept) -> Tensor | 
     return a < b if accept == "lower" else a > b
 
 
-def blend(state: Tensor, new: Tensor, weight: Tensor, rows: list[int]) -> Tensor:
-    """Replace the images at `rows` by (1-w) old + w new; weight (len(rows),), exact where w is 0 or 1."""
-    old, w = state[rows], weight.view(-1, 1, 1, 1)
-    mixed = torch.where(w == 1, new, torch.where(w == 0, old, (old + new) / 2))
-    return state.index_put((torch.tensor(rows, device=state.device),), mixed)
+def blend(state: State, new: State, weight: Tensor, rows: list[int]) -> State:
+    """Replace the images at `rows` by (1-w) old + w new; weight (len(rows),) of 0, 1/2 or 1, exact where w is 0 or 1."""
+    w = weight.view(-1, 1, 1, 1)
+
+    def mix(images: Tensor, proposed: Tensor) -> Tensor:
+        old = images[rows]
+        mixed = torch.where(w == 1, proposed, torch.where(w == 0, old, (old + proposed) / 2))
+        return images.index_put((torch.tensor(rows, device=images.device),), mixed)
+
+    return state.map(mix, new)

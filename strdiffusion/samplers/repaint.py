@@ -3,12 +3,12 @@ and the structure redone a fixed number of times.
 """
 
 import torch
-from torch import Tensor
 
 from strdiffusion.batch import Batch
+from strdiffusion.samplers.grid import TimeGrid
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.run import Models, Run, early_end, late_stage
-from strdiffusion.samplers.trace import Callback, Sample
+from strdiffusion.samplers.run import Models, Run, late_stage
+from strdiffusion.samplers.trace import Callback, Sample, State
 
 
 @torch.inference_mode()
@@ -16,28 +16,27 @@ def sample_repaint(
     models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None,
     jump_length: int = 10, resamplings: int = 10, start: int | None = None, stop: int = 0,
 ) -> Sample:  # fmt: skip
-    """Denoise, and jump back `jump_length` steps `resamplings - 1` times at every multiple of it between start and stop.
+    """Denoise, and jump back `jump_length` steps `resamplings - 1` times, again and again between the times start and stop.
 
     Texture and structure jump together, and after every step the known pixels of both are drawn anew from the known
     image. With guidance (models.structure is given) the jumps end with the early stage, because the late stage has no
     structure to carry. Draws per step: known structure, structure, texture, known texture; forward: texture, structure.
     """
     run = Run(models, known, noise, callback)
-    T, guided = run.sde.T, models.structure is not None
-    boundary = early_end(T) if guided else 1
-    y, x = run.start() if guided else (run.sde.terminal_state(known.texture_mean, noise(run.all, known.texture)), None)
-    for t, t_next in timeline(T, jump_length, resamplings, T if start is None else start, max(stop, boundary - 1)):
-        run.begin_step(t)
-        if t_next > t:
-            y = run.sde.forward_step(y, known.texture_mean, t_next, noise(run.all, y))
-            x = run.sde.forward_step(x, known.structure_mean, t_next, noise(run.all, x)) if guided else None
-        elif guided and t >= boundary:
-            x = run.structure_step(run.known_structure(t), x, t, run.all)
-            y = keep_known(run, run.texture_step(y, x, t, run.all), t_next)
+    grid, guided = run.grid, models.structure is not None
+    y, x = run.start() if guided else (run.terminal_state(known.texture_mean), None)
+    for n, n_next in timeline(grid.N, jump_length, resamplings, *jump_range(grid, start, stop, guided)):
+        run.begin_step(n)
+        if n_next > n:
+            y = run.forward_step(y, known.texture_mean, n_next, run.all, grid[n_next])
+            x = run.forward_step(x, known.structure_mean, n_next, run.all, grid[n_next]) if guided else None
+        elif guided and n >= grid.early_end:
+            x = run.structure_step(run.known_structure(n), x, n, run.all)
+            y = keep_known(run, run.texture_step(y, x.x, n, run.all), n_next)
         else:
-            guide = y.mean(dim=1, keepdim=True) if guided else None
-            y = keep_known(run, run.texture_step(y, guide, t, run.all), t_next)
-        run.end_step(t, y, x)
+            guide = y.x.mean(dim=1, keepdim=True) if guided else None
+            y = keep_known(run, run.texture_step(y, guide, n, run.all), n_next)
+        run.end_step(n, y, x)
     return run.finish(y, x)
 
 
@@ -47,38 +46,49 @@ def sample_fixed(
 ) -> Sample:
     """StrDiffusion with its resampling, but without a discriminator that decides: the ablation of the adaptive part.
 
-    Where t is a multiple of `jump`, the structure is carried forward by `re` steps and denoised back, `times` times, before the
-    texture takes its step. Draws per step: as `sample_released`, with one for the texture at the end.
+    Where the number of steps left (on the full grid t itself) is a multiple of `jump`, the structure is carried forward by `re`
+    steps and denoised back, `times` times, before the texture takes its step. Draws per step: as `sample_released`, with one
+    for the texture at the end.
     """
     run = Run(models, known, noise, callback)
-    T = run.sde.T
+    N = run.grid.N
     y, x = run.start()
-    for t in range(T, early_end(T) - 1, -1):
-        run.begin_step(t)
-        k = run.known_structure(t)
-        x = run.structure_step(k, x, t, run.all)
-        for _ in range(times if t % jump == 0 else 0):
-            x = run.redo_structure(k, x, t, min(re, T - t + 1), run.all)
-        y, x = run.texture_step(y, x, t, run.all), run.paste(k, x, run.all)
-        run.end_step(t, y, x)
+    for n in range(N, run.grid.early_end - 1, -1):
+        run.begin_step(n)
+        k = run.known_structure(n)
+        x = run.structure_step(k, x, n, run.all)
+        for _ in range(times if n % jump == 0 else 0):
+            x = run.redo_structure(k, x, n, min(re, N - n + 1), run.all)
+        y, x = run.texture_step(y, x.x, n, run.all), run.paste(k, x, run.all)
+        run.end_step(n, y, x)
     return late_stage(run, y, x)
 
 
-def keep_known(run: Run, y: Tensor, t: int) -> Tensor:
-    """Replace the known pixels of the texture at t by a draw from their marginal."""
-    drawn = run.sde.sample_marginal(run.known.texture_mean, run.known.texture_mean, t, run.noise(run.all, y))
-    return run.paste(drawn, y, run.all)
+def keep_known(run: Run, y: State, n: int) -> State:
+    """Replace the known pixels of the texture at grid[n] by a draw from their marginal."""
+    mean = run.known.texture_mean
+    return run.paste(run.sde.sample_marginal(mean, mean, run.grid[n], run.noise(run.all, y.x)), y, run.all)
 
 
-def timeline(T: int, jump_length: int, resamplings: int, start: int, stop: int) -> list[tuple[int, int]]:
-    """The moves (t, t') from T down to 0, each to a neighbour, with the jumps back between start and stop."""
-    jumps = {t: resamplings - 1 for t in range(stop, start - jump_length + 1, jump_length)} if resamplings > 1 else {}
-    moves, t = [], T
-    while t > 0:
-        moves.append((t, t - 1))
-        t -= 1
-        if jumps.get(t, 0) > 0:
-            jumps[t] -= 1
-            moves.extend((t + j, t + j + 1) for j in range(jump_length))
-            t += jump_length
+def jump_range(grid: TimeGrid, start: int | None, stop: int, guided: bool) -> tuple[int, int]:
+    """The steps left at the latest time up to `start` (None: T) and at the earliest from `stop` on, between which jumps lie.
+
+    With guidance they end with the early stage.
+    """
+    first = grid.N if start is None else grid.at_or_before(start)
+    last = grid.at_or_after(stop)
+    return first, max(last, grid.early_end - 1) if guided else last
+
+
+def timeline(N: int, jump_length: int, resamplings: int, start: int, stop: int) -> list[tuple[int, int]]:
+    """The moves (n, n') from N down to 0 steps left, each to a neighbour, with the jumps back between start and stop."""
+    jumps = {n: resamplings - 1 for n in range(stop, start - jump_length + 1, jump_length)} if resamplings > 1 else {}
+    moves, n = [], N
+    while n > 0:
+        moves.append((n, n - 1))
+        n -= 1
+        if jumps.get(n, 0) > 0:
+            jumps[n] -= 1
+            moves.extend((n + j, n + j + 1) for j in range(jump_length))
+            n += jump_length
     return moves

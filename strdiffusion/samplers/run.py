@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
 from strdiffusion.denoiser import Denoiser, Precision, autocast
+from strdiffusion.samplers.grid import Spacing, TimeGrid
+from strdiffusion.samplers.mars import mars_step
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.trace import Callback, ImageTrace, Progress, Sample, StepTrace
+from strdiffusion.samplers.trace import Callback, ImageTrace, Progress, Sample, State, StepTrace
 from strdiffusion.sde import MeanRevertingSDE
 
-Step = Literal["ancestral", "posterior"]
+Method = Literal["ancestral", "posterior", "mars_ode", "mars_sde"]
 Rows = Sequence[int]
 
 
@@ -22,13 +24,19 @@ class Models:
     """The networks of a sampler; which of them it needs, it says.
 
     precision: of the discriminator; the denoisers have their own.
-    step: how a state at t becomes one at t-1: by the reverse SDE ("ancestral", as released), or by the posterior step.
+    method: how a state becomes one at the next time: by the reverse SDE ("ancestral", as released), by the posterior
+        step, or by MaRS (spec sec. 8).
+    order: of MaRS, 1 or 2; others do not use it.
+    steps, spacing: the times, see `TimeGrid`; None visits every t, as released.
     """
 
     texture: Denoiser | None = None
     structure: Denoiser | None = None
     discriminator: nn.Module | None = None
-    step: Step = "ancestral"
+    method: Method = "ancestral"
+    order: Literal[1, 2] = 2
+    steps: int | None = None
+    spacing: Spacing = "t"
     precision: Precision = "fp32"
 
     @property
@@ -37,70 +45,91 @@ class Models:
 
 
 class Run:
-    """One sampling run of a batch: noise, trace and the moves. `rows` says which images of the batch a move is for."""
+    """One sampling run of a batch: noise, times, trace and the moves. `rows` says which images of the batch a move is for.
+
+    A step is named by n, the number of steps that are left before it: it leads from grid[n] to grid[n-1]. On the full
+    grid that is from t = n to t-1.
+
+    What a step of order 2 remembers of an image is part of its State, and is treated as the state is: it leaves the batch
+    with it, and is averaged, accepted and rejected with it. For the texture that is exact: all proposals of a step start
+    from the same state and memory, and the step is linear in the prediction, so the average of two proposals is the step
+    of their average prediction. Noise that is added (to redo the structure, or in RePaint's jumps) ends it: the
+    prediction before belongs to another path, and the first step back is of order 1.
+    """
 
     def __init__(self, models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None):
         self.models, self.sde = models, models.sde
+        self.grid = TimeGrid(self.sde, models.steps, models.spacing)
         self.known, self.noise, self.callback = known, noise, callback
         self.all: list[int] = list(range(len(known)))
         self.traces = [ImageTrace() for _ in self.all]
 
-    def start(self) -> tuple[Tensor, Tensor]:
+    def start(self) -> tuple[State, State]:
         """Draw the terminal states of texture, then structure."""
-        y, x = self.known.texture_mean, self.known.structure_mean
-        return self.sde.terminal_state(y, self.noise(self.all, y)), self.sde.terminal_state(x, self.noise(self.all, x))
+        return self.terminal_state(self.known.texture_mean), self.terminal_state(self.known.structure_mean)
 
-    def begin_step(self, t: int) -> None:
+    def terminal_state(self, mu: Tensor) -> State:
+        return State(self.sde.terminal_state(mu, self.noise(self.all, mu)))
+
+    def begin_step(self, n: int) -> None:
         for trace in self.traces:
-            trace.steps.append(StepTrace(t))
+            trace.steps.append(StepTrace(self.grid[n]))
 
-    def end_step(self, t: int, y: Tensor, x: Tensor | None) -> None:
+    def end_step(self, n: int, y: State, x: State | None) -> None:
         if self.callback is not None:
-            self.callback(Progress(t, self.sde.T, y, x, self.traces))
+            structure = None if x is None else x.x
+            self.callback(Progress(self.grid[n], self.sde.T, n, self.grid.N, y.x, structure, self.traces))
 
-    def finish(self, y: Tensor, x: Tensor | None) -> Sample:
+    def finish(self, y: State, x: State | None) -> Sample:
         """Put the known pixels back: y0 m + y (1-m)."""
-        return Sample(torch.where(self.known.mask > 0.5, self.known.texture, y), x, self.traces)
+        texture = torch.where(self.known.mask > 0.5, self.known.texture, y.x)
+        return Sample(texture, None if x is None else x.x, self.traces)
 
     # ---- moves ---------------------------------------------------------------------------------------
 
-    def known_structure(self, t: int) -> Tensor:
-        """Draw the known structure at t-1, from the marginal of (x0 m, mu_x)."""
-        known = self.known
-        return self.sde.sample_marginal(known.structure * known.mask, known.structure_mean, t - 1, self.noise(self.all, known.structure))
+    def known_structure(self, n: int) -> Tensor:
+        """Draw the known structure at the time to which the step leads, from the marginal of (x0 m, mu_x)."""
+        known, to = self.known, self.grid[n - 1]
+        return self.sde.sample_marginal(known.structure * known.mask, known.structure_mean, to, self.noise(self.all, known.structure))
 
-    def paste(self, k: Tensor, x: Tensor, rows: Rows) -> Tensor:
-        """k m + x (1-m)."""
+    def paste(self, k: Tensor, x: State, rows: Rows) -> State:
+        """k m + x (1-m). The prediction that order 2 remembers stays as the network made it."""
         mask = self.known.take(rows).mask
-        return k * mask + x * (1 - mask)
+        return State(k * mask + x.x * (1 - mask), x.q, x.t_q)
 
-    def structure_step(self, k: Tensor, x: Tensor, t: int, rows: Rows) -> Tensor:
-        """Paste the known structure, then denoise from t to t-1."""
+    def structure_step(self, k: Tensor, x: State, n: int, rows: Rows) -> State:
+        """Paste the known structure, then denoise by one step."""
         self._count("structure", rows)
         mu = self.known.take(rows).structure_mean
-        x = self.paste(k, x, rows)
-        return self._denoise(x, mu, self.models.structure.noise(x, mu, t), t, rows)
+        return self._denoise(self.models.structure, self.paste(k, x, rows), mu, n, rows)
 
-    def texture_step(self, y: Tensor, guide: Tensor | None, t: int, rows: Rows) -> Tensor:
-        """Denoise the texture from t to t-1 under the guidance of a structure."""
+    def texture_step(self, y: State, guide: Tensor | None, n: int, rows: Rows) -> State:
+        """Denoise the texture by one step under the guidance of a structure."""
         self._count("texture", rows)
         mu = self.known.take(rows).texture_mean
-        return self._denoise(y, mu, self.models.texture.noise(y, mu, t, guide), t, rows)
+        return self._denoise(self.models.texture, y, mu, n, rows, guide)
 
-    def redo_structure(self, k: Tensor, x: Tensor, t: int, jump: int, rows: Rows) -> Tensor:
-        """Carry the structure at t-1 forward by `jump` steps and denoise it back."""
+    def redo_structure(self, k: Tensor, x: State, n: int, jump: int, rows: Rows) -> State:
+        """Carry the structure that the step led to forward by `jump` steps and denoise it back."""
         mu = self.known.take(rows).structure_mean
         for j in range(jump):
-            x = self.sde.forward_step(x, mu, t - 1 + j, self.noise(rows, x))
+            x = self.forward_step(x, mu, n + j, rows, self.grid[n - 1 + j])
         for j in reversed(range(jump)):
-            x = self.structure_step(k, x, t + j, rows)
+            x = self.structure_step(k, x, n + j, rows)
         return x
 
-    def score(self, y: Tensor, x: Tensor, t: int, rows: Rows) -> Tensor:
+    def forward_step(self, x: State, mu: Tensor, n: int, rows: Rows, coefficients_of: int) -> State:
+        """Add noise: from grid[n-1] to grid[n], exactly where that skips times, else by the Euler step of a t."""
+        t, to, z = self.grid[n - 1], self.grid[n], self.noise(rows, x.x)
+        if to - t > 1:
+            return State(self.sde.sample_transition(x.x, mu, t, to, z))
+        return State(self.sde.forward_step(x.x, mu, coefficients_of, z))
+
+    def score(self, y: State, x: State, n: int, rows: Rows) -> Tensor:
         """How well texture and structure agree, each image on its own; (len(rows),). Recorded in the trace."""
         self._count("discriminator", rows)
-        with autocast(y.device, self.models.precision):
-            scores = self.models.discriminator(y * self.known.take(rows).mask, x, t, group=1).float()
+        with autocast(y.x.device, self.models.precision):
+            scores = self.models.discriminator(y.x * self.known.take(rows).mask, x.x, self.grid[n], group=1).float()
         for row, score in zip(rows, scores.tolist(), strict=True):
             self.traces[row].steps[-1].scores.append(score)
         return scores
@@ -110,11 +139,18 @@ class Run:
         for row, decision in zip(rows, decisions, strict=True):
             self.traces[row].steps[-1].decisions.append(decision)
 
-    def _denoise(self, x: Tensor, mu: Tensor, noise_prediction: Tensor, t: int, rows: Rows) -> Tensor:
-        z = self.noise(rows, x)
-        if self.models.step == "posterior":
-            return self.sde.posterior_step(x, mu, noise_prediction, t, z)
-        return self.sde.reverse_sde_step(x, mu, self.sde.score(noise_prediction, t), t, z)
+    def _denoise(self, denoiser: Denoiser, state: State, mu: Tensor, n: int, rows: Rows, guide: Tensor | None = None) -> State:
+        x, t, to = state.x, self.grid[n], self.grid[n - 1]
+        inputs = (x, mu, t) if guide is None else (x, mu, t, guide)
+        if self.models.method in ("mars_ode", "mars_sde"):
+            q = denoiser.x0(*inputs)
+            z = self.noise(rows, x) if self.models.method == "mars_sde" else None
+            result = mars_step(self.sde, x, mu, q, t, to, z, None if state.q is None else (state.q, state.t_q))
+            return State(result, q, t) if self.models.order == 2 else State(result)
+        prediction, z = denoiser.noise(*inputs), self.noise(rows, x)
+        if self.models.method == "posterior":
+            return State(self.sde.posterior_step(x, mu, prediction, t, z, to))
+        return State(self.sde.reverse_sde_step(x, mu, self.sde.score(prediction, t), t, z, to))
 
     def _count(self, network: str, rows: Rows) -> None:
         for row in rows:
@@ -123,15 +159,10 @@ class Run:
             setattr(step, name, getattr(step, name) + 1)
 
 
-def early_end(T: int) -> int:
-    """The last t of the early stage, in which the structure is denoised beside the texture: int(0.4 T)."""
-    return max(int(0.4 * T), 1)
-
-
-def late_stage(run: Run, y: Tensor, x: Tensor) -> Sample:
+def late_stage(run: Run, y: State, x: State) -> Sample:
     """Finish from the end of the early stage; the texture's own channel mean is the guide now (spec sec. 7)."""
-    for t in range(early_end(run.sde.T) - 1, 0, -1):
-        run.begin_step(t)
-        y = run.texture_step(y, y.mean(dim=1, keepdim=True), t, run.all)
-        run.end_step(t, y, x)
+    for n in range(run.grid.early_end - 1, 0, -1):
+        run.begin_step(n)
+        y = run.texture_step(y, y.x.mean(dim=1, keepdim=True), n, run.all)
+        run.end_step(n, y, x)
     return run.finish(y, x)

@@ -1,12 +1,34 @@
 """What a sampler tells about its run: scores, decisions and network evaluations, per image and step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
 Decision = Literal["accepted", "averaged", "stopped", "rejected"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Images of one process at one time, and what a step of order 2 remembers of each (MaRS).
+
+    x: (B,C,H,W). q: x0 as predicted in the step that led here, (B,C,H,W), and t_q: the time of that step; None for
+    other methods, at the start, and after noise was added.
+    """
+
+    x: Tensor
+    q: Tensor | None = None
+    t_q: int | None = None
+
+    def __getitem__(self, rows: Sequence[int]) -> "State":
+        """The images at these positions."""
+        return self.map(lambda images: images[rows])
+
+    def map(self, change: Callable[..., Tensor], *others: "State") -> "State":
+        """Apply `change` to x and q, of this state and of others of the same t_q."""
+        q = None if self.q is None else change(self.q, *(other.q for other in others))
+        return State(change(self.x, *(other.x for other in others)), q, self.t_q)
 
 
 @dataclass
@@ -52,13 +74,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is given after the step from t: states of the whole batch, not to be changed."""
+    """What a callback is given after the step from t, which has n of N steps left: states of the whole batch, not to be changed."""
 
     t: int
     T: int
+    n: int
+    N: int
     texture: Tensor
     structure: Tensor | None
     traces: list[ImageTrace]
+
+    @property
+    def share(self) -> float:
+        """The share of the way from T to 0, in steps, that lies behind these states."""
+        return 1 - max(self.n - 1, 0) / self.N
 
 
 Callback = Callable[[Progress], None]

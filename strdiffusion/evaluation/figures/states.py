@@ -36,8 +36,8 @@ def visit_states(inpainter: Inpainter, batch: Batch, seeds: Sequence[int], visit
     known = batch.to(inpainter.device)
     guided = inpainter.models.structure is not None
     # a sampler tells of a state after the step that made it; the one it starts from is drawn here again, from the same noise
-    texture, start = Run(inpainter.models, known, SeededNoise(seeds)).start()
-    raw, structure = None, start if guided else None
+    texture, structure = (state.x for state in Run(inpainter.models, known, SeededNoise(seeds)).start())
+    raw, structure = None, structure if guided else None
 
     def after_step(progress: Progress) -> None:
         nonlocal texture, raw, structure

@@ -1,0 +1,63 @@
+"""The times that a sampler visits: every t of 1..T as released, or fewer."""
+
+from typing import Literal
+
+from strdiffusion.sde import MeanRevertingSDE
+
+Spacing = Literal["t", "log_snr"]
+
+
+class TimeGrid:
+    """N steps from T to 0. `grid[n]` is the time at which n steps are left: grid[N] = T, grid[0] = 0.
+
+    Samplers count in n. With every t of 1..T, as released, n is t itself.
+
+    Args:
+        steps: N, from 2 to T; None for T steps.
+        spacing: "t": evenly spread in t; "log_snr": the times from T to 1 evenly spread in L = ln(alpha/sigma), then 0
+            (spec sec. 8; L is infinite at 0). Times are whole numbers, no two equal: near 0, where L changes more from
+            t to t-1 than from one time of the grid to the next, every t is taken.
+
+    Raises ValueError where `steps` lies outside of 2..T.
+    """
+
+    def __init__(self, sde: MeanRevertingSDE, steps: int | None = None, spacing: Spacing = "t"):
+        if steps is not None and not 2 <= steps <= sde.T:
+            raise ValueError(f"the number of steps must be from 2 to T={sde.T}, not {steps}")
+        self.T = sde.T
+        self.N = steps or sde.T
+        wanted = even_in_log_snr(sde, self.N) if spacing == "log_snr" else even_in_t(self.T, self.N)
+        times = [self.T]
+        for n in range(self.N - 1, 0, -1):  # each below the one before, and above as many others as are still to come
+            times.append(min(times[-1] - 1, max(wanted[n], n)))
+        self.times: tuple[int, ...] = (0, *reversed(times))
+        # the last n of the early stage, in which the structure is denoised beside the texture: t >= int(0.4 T)
+        self.early_end = self.at_or_after(early_end(self.T))
+
+    def __getitem__(self, n: int) -> int:
+        return self.times[n]
+
+    def at_or_after(self, t: int) -> int:
+        """The n of the smallest time of the grid that is not below t, t <= T."""
+        return next(n for n, time in enumerate(self.times) if time >= t)
+
+    def at_or_before(self, t: int) -> int:
+        """The n of the greatest time of the grid that is not above t, t >= 0."""
+        return max(n for n, time in enumerate(self.times) if time <= t)
+
+
+def early_end(T: int) -> int:
+    """The last t of the early stage on the full grid: int(0.4 T) (spec sec. 7)."""
+    return max(int(0.4 * T), 1)
+
+
+def even_in_t(T: int, N: int) -> list[int]:
+    """n T / N for n = 0..N, rounded."""
+    return [(2 * n * T + N) // (2 * N) for n in range(N + 1)]
+
+
+def even_in_log_snr(sde: MeanRevertingSDE, N: int) -> list[int]:
+    """For n = 0..N the t (0 for n = 0) of which L is nearest to L_1 + (L_T - L_1) (n-1) / (N-1)."""
+    L = [sde.log_snr(t) for t in range(1, sde.T + 1)]
+    wanted = [L[0] + (L[-1] - L[0]) * (n - 1) / (N - 1) for n in range(1, N + 1)]
+    return [0, *(1 + min(range(sde.T), key=lambda i, target=target: abs(L[i] - target)) for target in wanted)]
