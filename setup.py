@@ -24,5 +24,6 @@ setup(
         "tqdm>=4.65",
         "matplotlib>=3.8",
     ],
+    entry_points={"console_scripts": ["strdiffusion=strdiffusion.commands.main:main"]},
     extras_require={"test": ["pytest>=7.4"]},
 )

@@ -46,11 +46,16 @@ def load_model(
         raise UserError(f"the model folder {folder} {given}: give a folder with {DESCRIPTION}, of training runs, or of checkpoint files")
     if (folder / DESCRIPTION).exists():
         return load_folder(folder)
+    return from_checkpoints((load_network(path, None, weights) for path in checkpoint_files(folder)), T, size)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The newest checkpoints of the runs in a folder, or else the checkpoint files in it; UserError where there is none."""
     files = sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_SUFFIXES and path.is_file())
     files = sorted(folder.glob("*/latest.pt")) or files
     if not files:
         raise UserError(f"the folder {folder} holds no model: neither {DESCRIPTION}, nor runs (NAME/latest.pt), nor .pt or .pth files")
-    return from_checkpoints((load_network(path, None, weights) for path in files), T, size)
+    return files
 
 
 def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:

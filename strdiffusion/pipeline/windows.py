@@ -124,6 +124,8 @@ def _window(bounds: Box, shape: tuple[int, int], size: int, options: Options) ->
     """The window around a hole, within a picture of (H, W) `shape`, and the (height, width) of its canvas."""
     wanted = np.array([bounds.height, bounds.width]) * (1 + 2 * options.context)
     factor = min(max(max(wanted) / size, 1), options.shrink)
+    if max(bounds[2:]) * (1 + options.context) <= size * factor:  # half of the context is enough to do without tiles
+        wanted = np.minimum(wanted, size * factor)
     while _tile_count(bounds, factor, size) > options.max_tiles:
         factor *= 1.1
     sides = [min(n, max(math.ceil(want), math.ceil(size * factor))) for n, want in zip(shape, wanted)]
