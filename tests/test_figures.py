@@ -23,8 +23,8 @@ from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_it
 from strdiffusion.evaluation.figures.states import estimate, visit_states
 from strdiffusion.evaluation.figures.style import COLOURS, fit_text, text_width
 from strdiffusion.evaluation.folder import image_seed
-from strdiffusion.pipeline import StrDiffusion
 from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.pipeline import StrDiffusion
 from strdiffusion.samplers import SeededNoise
 from strdiffusion.samplers.grid import early_end
 from strdiffusion.sde import MeanRevertingSDE

@@ -41,7 +41,8 @@ def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; free some space or change the folder") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}; free some space or change the folder") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -67,7 +68,7 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
                 raise UserError(f"the weights {path} hold {found[other].get_dtype()} (in {other}): store {', '.join(STORAGE_TYPES)}")
             return {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
-        raise UserError(f"the weights {path} do not exist: model.yml beside them names this network; get the file, or save the model again") from None
+        raise UserError(f"the weights {path} do not exist, but model.yml names them: get the file, or save the model again") from None
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise UserError(f"the weights {path} are truncated or damaged ({' '.join(str(error).split())[:120]}): get the file again") from None
 

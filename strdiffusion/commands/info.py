@@ -68,5 +68,6 @@ def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
         return
     yield "T", f"{loaded.sde['T']} ({loaded.sde['schedule']} schedule, max_sigma {loaded.sde['max_sigma']:g}, eps {loaded.sde['eps']:g})"
     structure = loaded.structure
-    yield "structure", f"{structure['pair']}, edges of the {structure.get('edge_source', '?')} image, sigma {structure.get('edge_sigma', '?')}"
+    edges = f"edges of the {structure.get('edge_source', '?')} image, sigma {structure.get('edge_sigma', '?')}"
+    yield "structure", f"{structure['pair']}, {edges}"
     yield "trained", f"{loaded.step:,} iterations" if loaded.step is not None else "for an unknown number of iterations"

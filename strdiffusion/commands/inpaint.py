@@ -54,8 +54,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows or tiles at a time; less needs less memory (8)")
-    parser.add_argument("--context", type=float, default=0.5, help="what is seen around a hole, as a share of its size (0.5)")
-    parser.add_argument("--structure", type=Path, metavar="FILE", help="write the final structure, too (of a single photograph)")
+    parser.add_argument("--context", type=float, default=0.6,
+                        help="by how much a window is larger than its hole, at least, as a share of the hole (0.6)")
+    parser.add_argument("--structure", type=Path, metavar="FILE", help="write the final structure, too (of the first sample)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser.parse_args(arguments)
 
@@ -94,7 +95,8 @@ def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
         if options.output.is_dir():
             options.output /= options.image.name
         images, masks, outputs = [options.image], [options.mask], [options.output]
-    for file in [name for output in outputs for name in sample_names(output, options.samples)] + [options.structure] * bool(options.structure):
+    files = [name for output in outputs for name in sample_names(output, options.samples)]
+    for file in files + ([options.structure] if options.structure is not None else []):
         require_format(file)
         if file.exists() and not options.overwrite:
             raise UserError(f"{file} exists, and nothing is overwritten: choose another place, or give --overwrite")

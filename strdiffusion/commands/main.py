@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from strdiffusion import __version__
@@ -14,7 +15,7 @@ class Command(NamedTuple):
 
     module: str
     summary: str
-    options: dict = {}  # noqa: RUF012
+    options: Mapping[str, str] = MappingProxyType({})
 
 
 COMMANDS = {

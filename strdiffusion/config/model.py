@@ -52,3 +52,8 @@ class ModelConfig:
         """What one key alone cannot tell."""
         if self.networks.texture.guided and self.networks.structure is None:
             raise UserError("networks.structure is missing: the texture network is guided, and nothing would guide it")
+        if self.sampler.guidance != self.networks.texture.guided:
+            raise UserError("sampler.guidance and networks.texture.guided must be the same")
+        if self.sampler.scored and self.networks.discriminator is None:
+            raise UserError(f"networks.discriminator is missing: sampler.resampling={self.sampler.resampling} needs it")
+        self.sampler.check(self.sde)

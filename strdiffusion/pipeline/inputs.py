@@ -42,8 +42,7 @@ def read_inputs(image: Source, mask: Source, hints: Source | None, polarity: Pol
     seen = known
     if feather:
         cv2 = opencv()
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * feather + 1, 2 * feather + 1))
-        seen = cv2.erode(known.astype(np.uint8), disc, borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
+        seen = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > feather
     if not seen.any():
         raise UserError(
             f"the mask of {picture.name} leaves no known pixel; replace it, lower the feather, or if it is inverted set the polarity "
@@ -60,11 +59,13 @@ def read_known(mask: Source, picture: Picture, polarity: Polarity) -> np.ndarray
     if isinstance(mask, np.ndarray) and mask.ndim == 3 and mask.shape[0] == 1 < mask.shape[2]:
         mask = mask[0]
     given = open_picture(mask, "the mask")
-    white = given.rgb() @ LUMA >= 0.5
+    gray = given.levels[..., 0] / np.float32(given.scale) if given.colours == 1 else given.rgb() @ LUMA
+    white = gray >= 0.5
     known = (white == (polarity == "white_known")).astype(np.float32)
     if given.size != picture.size:
         require_same_aspect(given, picture)
-        log.warning("%s has %dx%d pixels but %s has %dx%d (height x width): it is resized", given.name, *given.size, picture.name, *picture.size)
+        log.warning("%s has %dx%d pixels but %s has %dx%d (height x width): it is resized",
+                    given.name, *given.size, picture.name, *picture.size)  # fmt: skip
         known = resize_mask(known, *picture.size)
     return known > 0.5
 
@@ -76,7 +77,7 @@ def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Pict
     """
     given = open_picture(hints, "the hints")
     if given.alpha is None:
-        raise UserError(f"{given.name} has no alpha, so all of it would cover the hole: give hints as RGBA, transparent where there is none")
+        raise UserError(f"{given.name} has no alpha, so it would cover all of the hole: give RGBA, transparent where there is no hint")
     colours, opaque = given.rgb(), given.alpha.astype(np.float32) / given.scale >= 0.5
     if given.size != picture.size:
         require_same_aspect(given, picture)
@@ -97,4 +98,5 @@ def require_same_aspect(given: Picture, picture: Picture) -> None:
     (h, w), (H, W) = given.size, picture.size
     if abs(h * W / (w * H) - 1) > ASPECT_TOLERANCE and abs(h - H * w / W) > 1:
         turned = "; it seems to be turned" if abs(h * H / (w * W) - 1) <= ASPECT_TOLERANCE else ""
-        raise UserError(f"{given.name} has {w}x{h} pixels and {picture.name}, upright, {W}x{H} (width x height): they must have one shape{turned}")
+        raise UserError(f"{given.name} has {w}x{h} pixels and {picture.name}, upright, {W}x{H} (width x height): they must have one shape"
+                        f"{turned}")  # fmt: skip

@@ -9,7 +9,7 @@ from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config import TestConfig, load_config, save_config
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.config.parser import read_yaml
+from strdiffusion.config.parser import build, read_yaml
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.errors import UserError
 from strdiffusion.inpainting import Networks
@@ -95,7 +95,8 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
             raise UserError(f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "
                             f"with load({{'{network.kind}': FILE, ...}})")  # fmt: skip
     if "texture" not in found:
-        raise UserError(f"there is no texture network, only {', '.join(f'{kind} ({n.path})' for kind, n in found.items())}: add its checkpoint")
+        others = ", ".join(f"{kind} ({network.path})" for kind, network in found.items())
+        raise UserError(f"there is no texture network, only {others}: add its checkpoint")
     texture = found["texture"]
     if not texture.network.guided:
         found = {"texture": texture}  # nothing else would be used
@@ -104,7 +105,7 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
     recorded = next((n for n in found.values() if n.sde is not None), None)
     if recorded is None and T is None:
         raise UserError(f"{texture.path} is a released file, which does not record its T: give the one it was trained with, T=100 or T=400")
-    sde = SDEConfig(**recorded.sde) if recorded else SDEConfig(T=T)
+    sde = SDEConfig(**recorded.sde) if recorded else build(SDEConfig, {"T": T}, "the call")
     if T is not None and T != sde.T:
         raise UserError(f"the checkpoint {recorded.path} was trained with T={sde.T}, not {T}: leave T out")
     structure = StructureConfig(**recorded.structure) if recorded else StructureConfig()
@@ -150,7 +151,7 @@ def load_for_test(config: TestConfig) -> Model:
     if paths.folder is not None:
         folder = Path(paths.folder).expanduser()
         if not (folder / DESCRIPTION).is_file():
-            raise UserError(f"checkpoints.folder={paths.folder} holds no {DESCRIPTION}: give a model folder, or checkpoints.texture and so on")
+            raise UserError(f"checkpoints.folder={paths.folder} has no {DESCRIPTION}: give a model folder, or checkpoints.texture etc.")
         networks, described = load_folder(folder, kinds)
         provenance = described.provenance
         missing = next((kind for kind in kinds if getattr(networks, kind) is None), None)
@@ -163,8 +164,8 @@ def load_for_test(config: TestConfig) -> Model:
         require_fit(loaded, config)
     texture = networks.texture
     if texture.network.guided != sampler.guidance:
-        has = "has" if texture.network.guided else "has no"
-        raise UserError(f"the checkpoint {texture.path} {has} SPADE blocks, so sampler.guidance must be {str(texture.network.guided).lower()}")
+        has, guidance = ("has", "true") if texture.network.guided else ("has no", "false")
+        raise UserError(f"the checkpoint {texture.path} {has} SPADE blocks, so sampler.guidance must be {guidance}")
     described = ModelConfig(networks=describe(networks), size=config.data.size, sde=config.sde, structure=config.structure,
                             sampler=sampler, provenance=provenance)  # fmt: skip
     return Model(networks, described)

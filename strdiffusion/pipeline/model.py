@@ -1,5 +1,6 @@
 """StrDiffusion: any picture, a mask, and what the hole becomes."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -146,8 +147,8 @@ class StrDiffusion:
         chosen: SamplerConfig = convert(SamplerConfig, tree, "the call", "sampler")
         chosen.check(self.config.sde)
         if chosen.guidance != self.networks.texture.network.guided:
-            raise UserError(f"the model's texture network is {'guided' if not chosen.guidance else 'not guided'}, so sampler.guidance must be "
-                            f"{str(not chosen.guidance).lower()}")  # fmt: skip
+            said = "not guided, so sampler.guidance must be false" if chosen.guidance else "guided, so sampler.guidance must be true"
+            raise UserError(f"the model's texture network is {said}")
         if chosen.scored and self.networks.discriminator is None:
             raise UserError(f"the model has no discriminator, which resampling={chosen.resampling} needs: use none, fixed or repaint")
         return chosen
@@ -155,20 +156,39 @@ class StrDiffusion:
     def plan(
         self, image: Source, mask: Source, *, hints: Source | None = None, feather: int = 0, polarity: Polarity = "white_hole",
         num_samples: int = 1, sampler: str | SamplerConfig | None = None, steps: int | None = None, resampling: str | None = None,
-        context: float = 0.5, shrink: float = 2.0, max_tiles: int = 16,
+        context: float = 0.6, shrink: float = 2.0, max_tiles: int = 16,
     ) -> Plan:  # fmt: skip
-        """What a call with these arguments will do, and how many network evaluations it will take."""
+        """What a call with these arguments will do, and how many network evaluations it will take; see `time_evaluations`."""
         inputs = read_inputs(image, mask, hints, polarity, feather)
         canvases = self._canvases(inputs, lay_out(~inputs.seen, self.config.size, Options(context, shrink, max_tiles)))
         each = count_evaluations(self.sampler_config(sampler, steps, resampling), self.config.sde)
         tiles = [len(canvas.tiles) for canvas in canvases]
         return Plan([canvas.window for canvas in canvases], tiles, {kind: each[kind] * (sum(tiles) * num_samples) for kind in KINDS})
 
+    def time_evaluations(self, precision: Precision | None = None) -> dict[Kind, float]:
+        """Seconds of one evaluation of each network on a picture of the training size, measured once after a first for warmth."""
+        models = self.inpainter(precision=precision).models
+        texture = torch.rand(1, 3, self.config.size, self.config.size, device=self.device)
+        gray = texture[:, :1]
+        calls = {"texture": lambda: models.texture.noise(texture, texture, 1, gray if self.config.sampler.guidance else None)}
+        if models.structure is not None:
+            calls["structure"] = lambda: models.structure.noise(gray, gray, 1)
+        if models.discriminator is not None:
+            calls["discriminator"] = lambda: models.discriminator(texture, gray, 1, group=1)
+        seconds = {}
+        with torch.inference_mode():
+            for kind, call in calls.items():
+                for _ in range(2):
+                    start = time.perf_counter()
+                    call().sum().item()  # waits for the device
+                    seconds[kind] = time.perf_counter() - start
+        return seconds
+
     def __call__(
         self, image: Source, mask: Source, *, seed: int = 0, num_samples: int = 1, hints: Source | None = None, feather: int = 0,
         polarity: Polarity = "white_hole", sampler: str | SamplerConfig | None = None, steps: int | None = None,
         resampling: str | None = None, precision: Precision | None = None, device: Device | None = None, batch_size: int = BATCH_SIZE,
-        context: float = 0.5, shrink: float = 2.0, max_tiles: int = 16,
+        context: float = 0.6, shrink: float = 2.0, max_tiles: int = 16,
         progress: bool = False, callback: Callable[[Step], bool | None] | None = None, cancel: Callable[[], bool] | None = None,
     ) -> Output:  # fmt: skip
         """Inpaint a picture of any size. Known pixels come back as they are, bit for bit.
@@ -238,7 +258,8 @@ class _Work:
         self.jobs = [(i, sample) for i in range(len(canvases)) for sample in range(num_samples)]
         self.total = sum(len(canvases[i].tiles) for i, _ in self.jobs) or 1
         self.finished = 0
-        self.bar = tqdm(total=100, disable=not progress, desc="inpainting", unit="%", bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]")
+        shape = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
+        self.bar = tqdm(total=100, disable=not progress, desc="inpainting", bar_format=shape)
 
     def batches(self, batch_size: int) -> Iterator[list[tuple[int, int]]]:
         """Jobs (window, sample) of one canvas size and the same tiles, at most `batch_size` together."""

@@ -25,7 +25,6 @@ from strdiffusion.errors import UserError
 log = logging.getLogger(__name__)
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP"}
-SIXTEEN_BITS = {"PNG", "TIFF"}
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}
 ORIENTATION = ExifTags.Base.Orientation
@@ -33,6 +32,10 @@ ROTATIONS = {  # EXIF orientation: how the stored pixels become upright
     2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
     6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: lambda a: np.rot90(a),
 }  # fmt: skip
+# TIFF tags that say how pixels are stored, which is for the writer to say; 34675 is the colour profile, which is kept by itself
+STRUCTURAL = {*range(254, 260), 262, 263, 266, 273, *range(277, 282), 284, *range(290, 294), 317, *range(320, 326), 330, 338, 339, 340, 341,
+              347, *range(512, 522), *range(529, 533), 34377, 34675}  # fmt: skip
+SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 ROWS_PER_STRIP = 64
 
 Source = Union[str, os.PathLike, Image.Image, np.ndarray, torch.Tensor, "Picture"]
@@ -100,10 +103,11 @@ class Picture:
         if channels == 1 and self.scale == 65535:
             image = Image.fromarray(self.levels[..., 0])
         else:
-            image = Image.fromarray(np.ascontiguousarray(self.eight_bits().levels.squeeze(2) if channels == 1 else self.eight_bits().levels))
-        image.info.update({key: value for key, value in self._options().items() if key != "exif"})
+            levels = self.eight_bits().levels
+            image = Image.fromarray(np.ascontiguousarray(levels[..., 0] if channels == 1 else levels))
+        image.info.update(self._options())
         if self.metadata.exif is not None:
-            image.getexif().update(self.metadata.exif)
+            image.info["exif"] = self.metadata.exif.tobytes()  # where its getexif looks
         return image
 
     def tensor(self) -> torch.Tensor:
@@ -123,8 +127,10 @@ class Picture:
         for alpha in a JPEG or BMP, and where the file cannot be written.
         """
         kind = require_format(path, self)
-        if self.scale == 65535 and kind in SIXTEEN_BITS:
-            content = (self._png_16 if kind == "PNG" else self._tiff_16)()
+        if kind == "TIFF":
+            content = self._tiff()
+        elif kind == "PNG" and self.scale == 65535:
+            content = self._png_16()
         else:
             if self.scale == 65535:
                 log.warning("%s: %s holds 8 bits, so the picture's 16 bits are rounded; save as .png or .tif to keep them", path, kind)
@@ -143,7 +149,8 @@ class Picture:
         options = self._options()
         if kind == "JPEG":
             options |= self.metadata.jpeg if self.colours == 3 and self.metadata.jpeg else {"quality": 95, "subsampling": 0}
-        options |= {"WEBP": {"lossless": True, "exact": True}, "TIFF": {"compression": "tiff_deflate"}}.get(kind, {})
+        if kind == "WEBP":
+            options |= {"lossless": True, "exact": True}
         if kind == "BMP":
             options = {}
         pixels = self.eight_bits().levels
@@ -176,40 +183,31 @@ class Picture:
         header = 8 + 4 + 4 + 13 + 4  # signature and the IHDR chunk
         return encoded[:header] + chunks + encoded[header:]
 
-    def _tiff_16(self) -> bytes:
-        """A TIFF file of 16 bits, deflated in strips, which Pillow cannot write in colour; its directory of tags is Pillow's."""
-        H, W, C = self.levels.shape
-        directory = TiffImagePlugin.ImageFileDirectory_v2()
-        exif = self.metadata.exif or {}
-        structural = {254, *range(256, 260), 262, 273, *range(277, 280), 282, 283, 284, 296, 317, 338, 339, 34675, ORIENTATION}
-        for tag, value in exif.items():
-            if tag not in structural and not isinstance(value, dict) and tag not in SUB_DIRECTORIES:
-                directory[tag] = value
-        for tag in SUB_DIRECTORIES:
-            if self.metadata.exif is not None and (part := self.metadata.exif.get_ifd(tag)):
-                directory.tagtype[tag] = 4  # LONG: where the directory begins
-                directory[tag] = part
-        strips = [zlib.compress(np.ascontiguousarray(self.levels[i:i + ROWS_PER_STRIP], "<u2").tobytes()) for i in range(0, H, ROWS_PER_STRIP)]
-        places = [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
-        tags = {256: W, 257: H, 258: (16,) * C, 259: 8, 262: 2 if C >= 3 else 1, 277: C, 278: ROWS_PER_STRIP,
-                273: tuple(places), 279: tuple(map(len, strips)), 284: 1, 339: (1,) * C}  # fmt: skip
+    def _tiff(self) -> bytes:
+        """A TIFF file, deflated in strips, its directory of tags by Pillow; which itself writes no colour of 16 bits, and loses EXIF."""
+        levels = self.levels if self.scale == 65535 else self.eight_bits().levels
+        H, W, C = levels.shape
+        strips = [zlib.compress(np.ascontiguousarray(levels[i:i + ROWS_PER_STRIP], levels.dtype.newbyteorder("<")).tobytes())
+                  for i in range(0, H, ROWS_PER_STRIP)]  # fmt: skip
+        ends = np.cumsum([len(strip) for strip in strips]).tolist()
+        directory = TiffImagePlugin.ImageFileDirectory_v2()  # it counts places from its own end
+        tags = {256: W, 257: H, 258: (8 * levels.itemsize,) * C, 259: 8, 262: 2 if C >= 3 else 1, 273: (0, *ends[:-1]), 277: C,
+                278: ROWS_PER_STRIP, 279: tuple(len(strip) for strip in strips), 284: 1, 339: (1,) * C}  # fmt: skip
         if C in (2, 4):
             tags[338] = 2  # the last channel is alpha, not multiplied
         if self.metadata.dpi:
             tags |= {282: TiffImagePlugin.IFDRational(self.metadata.dpi[0]), 283: TiffImagePlugin.IFDRational(self.metadata.dpi[1]), 296: 2}
         if self.metadata.icc_profile:
-            directory.tagtype[34675] = 7
             tags[34675] = self.metadata.icc_profile
-        for tag in (273, 279):
-            directory.tagtype[tag] = 4
+        exif = self.metadata.exif or {}
+        tags |= {tag: value for tag, value in exif.items() if tag not in (282, 283, 296, *SUB_DIRECTORIES)}  # the resolution is there
+        tags |= {int(tag): part for tag in SUB_DIRECTORIES if exif and (part := exif.get_ifd(tag))}
+        directory.tagtype |= {273: 4, 279: 4, 34675: 7} | {int(tag): 4 for tag in SUB_DIRECTORIES}
         for tag, value in tags.items():
             directory[tag] = value
-        body = b"".join(strips)
-        body += b"\0" * (len(body) % 2)
-        return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory.tobytes(8 + len(body))
-
-
-SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+        out = io.BytesIO()
+        directory.save(out)
+        return out.getvalue() + b"".join(strips)
 
 
 def require_format(path: str | os.PathLike, picture: Picture | None = None) -> str:
@@ -264,7 +262,7 @@ def _from_array(array: np.ndarray, name: str) -> Picture:
         array = array.astype(np.uint8) * 255
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise UserError(f"{name} has values from {array.min():g} to {array.max():g}: numbers must lie in [0, 1]; scale them, or use uint8")
+            raise UserError(f"{name} has values from {array.min():g} to {array.max():g}: numbers must lie in [0, 1]; scale them")
         array = array.astype(np.float32)
     elif array.dtype.name not in SCALES:
         raise UserError(f"{name} has values of type {array.dtype}: use uint8, uint16, or numbers in [0, 1]")
@@ -305,6 +303,8 @@ def _upright_exif(exif: Image.Exif) -> Image.Exif | None:
     except (ValueError, TypeError, KeyError, struct.error, SyntaxError, OSError) as error:
         log.warning("the picture's EXIF data are damaged and are left out (%s)", error)
         return None
+    for tag in STRUCTURAL:
+        kept.pop(tag, None)
     if ORIENTATION in kept:
         kept[ORIENTATION] = 1
     return kept

@@ -33,8 +33,8 @@ class Tiles:
     def _denoise(self, network: nn.Module) -> Callable:
         def evaluate(x: Tensor, mu: Tensor, t: int, structure: Tensor | None = None) -> Tensor:
             outputs = self._each(lambda x, mu, *guide: network(x, mu, t, *guide), [x, mu] + [structure] * (structure is not None))
-            weight = self.ramp.to(x.device, outputs[0].dtype)
-            total, weights = torch.zeros(x.shape, dtype=outputs[0].dtype, device=x.device), torch.zeros_like(x[:1, :1])
+            weight = self.ramp.to(x)
+            total, weights = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
             for i, box in enumerate(self.boxes):
                 total[:, :, *box.slices] += outputs[i] * weight
                 weights[:, :, *box.slices] += weight
@@ -45,7 +45,7 @@ class Tiles:
     def _score(self, network: nn.Module) -> Callable:
         def evaluate(texture: Tensor, structure: Tensor, t: int, group: int = 1) -> Tensor:
             scores = self._each(lambda y, x: network(y, x, t, group=1), [texture, structure])
-            return torch.stack(scores).mean(dim=0)
+            return torch.stack(scores).float().mean(dim=0)
 
         return evaluate
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from strdiffusion.errors import UserError
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 
 CELLS_PER_SIZE = 8  # holes are told apart on a grid of training size / 8
@@ -32,13 +33,18 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """context: what is seen around a hole, as a share of the hole's height above and below, of its width left and right.
+    """context: by how much a window is larger than its hole, at least, as a share of the hole's height and width.
     shrink: by how much a window is made smaller before tiles are used. max_tiles: rather than more tiles, it is made smaller still.
     """
 
-    context: float = 0.5
+    context: float = 0.6
     shrink: float = 2.0
     max_tiles: int = 16
+
+    def __post_init__(self):
+        for name, least in (("context", 0), ("shrink", 1), ("max_tiles", 1)):
+            if not getattr(self, name) >= least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,10 @@ def lay_out(hole: np.ndarray, size: int, options: Options) -> Layout:
 
 def tiles_of(known: np.ndarray, size: int) -> tuple[Box, ...]:
     """The tiles, at most size x size, that cover the hole of a canvas known (h, w) with overlap; all of them are equally large."""
-    h, w = known.shape
-    height, width = min(h, size), min(w, size)
-    boxes = (Box(top, left, height, width) for top in _starts(h, height) for left in _starts(w, width))
-    return tuple(box for box in boxes if (known[box.slices] < 0.5).any())
+    hole = known < 0.5
+    (tops, height), (lefts, width) = (_along(np.nonzero(hole.any(axis=1 - axis))[0], known.shape[axis], size) for axis in (0, 1))
+    boxes = (Box(top, left, height, width) for top in tops for left in lefts)
+    return tuple(box for box in boxes if hole[box.slices].any())
 
 
 def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, number: int, cell: int) -> tuple[int, int, int, int]:
@@ -102,7 +108,7 @@ def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, n
 
 def _gather(extents: np.ndarray, size: int, options: Options) -> list[list[int]]:
     """Which holes share a window: neighbours that, with their context, fit into one of the training size."""
-    room = size / (1 + 2 * options.context)
+    room = size / (1 + options.context)
     left = list(range(len(extents)))
     gathered = []
     while left:
@@ -122,11 +128,9 @@ def _gather(extents: np.ndarray, size: int, options: Options) -> list[list[int]]
 
 def _window(bounds: Box, shape: tuple[int, int], size: int, options: Options) -> tuple[Box, tuple[int, int]]:
     """The window around a hole, within a picture of (H, W) `shape`, and the (height, width) of its canvas."""
-    wanted = np.array([bounds.height, bounds.width]) * (1 + 2 * options.context)
+    wanted = [n * (1 + options.context) for n in (bounds.height, bounds.width)]
     factor = min(max(max(wanted) / size, 1), options.shrink)
-    if max(bounds[2:]) * (1 + options.context) <= size * factor:  # half of the context is enough to do without tiles
-        wanted = np.minimum(wanted, size * factor)
-    while _tile_count(bounds, factor, size) > options.max_tiles:
+    while math.prod(_tile_count(bounds[2 + i], min(shape[i], wanted[i]), factor, size) for i in (0, 1)) > options.max_tiles:
         factor *= 1.1
     sides = [min(n, max(math.ceil(want), math.ceil(size * factor))) for n, want in zip(shape, wanted)]
     factor = min(factor, max(sides) / size, min(sides) / SMALLEST_SIDE)  # where the picture ends, it is shrunk less, or enlarged
@@ -134,13 +138,24 @@ def _window(bounds: Box, shape: tuple[int, int], size: int, options: Options) ->
         min(max(start + length // 2 - side // 2, 0), n - side)
         for start, length, side, n in zip(bounds[:2], bounds[2:], sides, shape)
     )
-    canvas = tuple(max(round(side / factor), SMALLEST_SIDE) for side in sides)
-    return Box(int(top), int(left), *sides), canvas
+    canvas = (max(round(side / factor), SMALLEST_SIDE) for side in sides)
+    return Box(int(top), int(left), *sides), tuple(size if side == size + 1 else side for side in canvas)  # no tiles for one pixel
 
 
-def _tile_count(bounds: Box, factor: float, size: int) -> int:
-    """How many tiles a hole takes, at most."""
-    return math.prod(len(_starts(math.ceil(n / factor), size)) for n in bounds[2:])
+def _tile_count(hole: int, window: float, factor: float, size: int) -> int:
+    """How many tiles a hole takes along one axis, at most, if its window is shrunk by a factor."""
+    if window <= size * factor:
+        return 1
+    return len(_starts(math.ceil(hole / factor) + 2 + 2 * (size // OVERLAP), size))
+
+
+def _along(hole: np.ndarray, length: int, size: int) -> tuple[list[int], int]:
+    """Where tiles begin along one axis of `length`, and how long they are, for a hole in these rows (or columns)."""
+    tile = min(length, size)
+    margin = max(tile // OVERLAP, (tile - (hole[-1] + 1 - hole[0]) + 1) // 2)  # no tile ends where the hole does
+    first, last = max(int(hole[0]) - margin, 0), min(int(hole[-1]) + 1 + margin, length)
+    first = max(min(first, last - tile), 0)
+    return [first + start for start in _starts(max(last - first, tile), tile)], tile
 
 
 def _starts(length: int, tile: int) -> list[int]:
