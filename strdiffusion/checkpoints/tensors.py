@@ -66,7 +66,8 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             other = next((name for name, piece in found.items() if piece.get_dtype() not in NAMES), None)
             if other:
                 raise UserError(f"the weights {path} hold {found[other].get_dtype()} (in {other}): store {', '.join(STORAGE_TYPES)}")
-            return {name: file.get_tensor(name) for name in names}
+            # copied: what is read is a view of the file, of any alignment, and would change with it
+            return {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
     except FileNotFoundError:
         raise UserError(f"the weights {path} do not exist, but model.yml names them: get the file, or save the model again") from None
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from strdiffusion.config.common import StructureConfig
-from strdiffusion.data.images import opencv, resize_image
+from strdiffusion.data.images import filled_from, opencv, resize_image
 from strdiffusion.data.masks import resize_mask
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
@@ -40,7 +40,7 @@ def make_canvas(inputs: Inputs, window: Window, size: int) -> Canvas | None:
     if window.canvas == seen.shape:
         image[~seen] = 0
     elif window.canvas[0] > seen.shape[0] or window.canvas[1] > seen.shape[1]:
-        image = resize_image(filled(image, seen), *window.canvas)
+        image = resize_image(filled_from(image, seen), *window.canvas)  # interpolation would spread the hole's content
         known = resize_mask(known, *window.canvas)
     else:
         image[~seen] = 0
@@ -48,14 +48,6 @@ def make_canvas(inputs: Inputs, window: Window, size: int) -> Canvas | None:
         known = (resize_image(known, *window.canvas) > WHOLLY).astype(np.float32)
     image *= known[..., None]
     return Canvas(window, image, known, tiles_of(known, size))
-
-
-def filled(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The image (h, w, 3) with the nearest seen pixel in place of each that is not, so that interpolation spreads nothing else."""
-    from scipy.ndimage import distance_transform_edt
-
-    nearest = distance_transform_edt(~seen, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
 
 
 def put_back(levels: np.ndarray, result: np.ndarray, inputs: Inputs, layout: Layout, window: Window) -> None:

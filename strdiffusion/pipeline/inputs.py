@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from strdiffusion.data.images import opencv, resize_image
+from strdiffusion.data.images import filled_from, opencv, resize_image
 from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, other_polarity, resize_mask
 from strdiffusion.errors import UserError
 from strdiffusion.pipeline.picture import Picture, Source, open_picture
@@ -79,12 +79,12 @@ def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Pict
     if given.alpha is None:
         raise UserError(f"{given.name} has no alpha, so it would cover all of the hole: give RGBA, transparent where there is no hint")
     colours, opaque = given.rgb(), given.alpha.astype(np.float32) / given.scale >= 0.5
-    if given.size != picture.size:
+    if given.size != picture.size and opaque.any():
         require_same_aspect(given, picture)
-        colours = resize_image(np.where(opaque[..., None], colours, np.float32(0)), *picture.size)
-        weight = resize_image(opaque.astype(np.float32), *picture.size)
-        opaque = weight >= 0.5
-        colours = colours / np.maximum(weight, 1e-3)[..., None]
+        colours = resize_image(filled_from(colours, opaque), *picture.size)  # without what colour transparent pixels may have
+        opaque = resize_mask(opaque, *picture.size) > 0.5
+    elif given.size != picture.size:
+        opaque = np.zeros_like(known)
     opaque &= ~known
     if not opaque.any():
         log.warning("%s has no opaque pixel in the hole, so there is no hint", given.name)

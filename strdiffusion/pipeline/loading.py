@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, network_from_tensors, require_same_process, save_tensors
 from strdiffusion.checkpoints.networks import Weights
-from strdiffusion.config import TestConfig, load_config, save_config
+from strdiffusion.config import TestConfig, save_config
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
 from strdiffusion.config.parser import build, read_yaml
@@ -60,7 +60,12 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
     """Load a model folder; of the networks that it has, those of `kinds`. The texture network is always loaded."""
-    config = load_config(ModelConfig, folder / DESCRIPTION)
+    path = folder / DESCRIPTION
+    config = build(ModelConfig, read_yaml(path), str(path))
+    try:
+        config.check()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
     def load(kind: Kind) -> LoadedNetwork | None:
         record = getattr(config.networks, kind)
