@@ -282,7 +282,8 @@ def test_callback_and_plan(model):
     assert len(plan.windows) == 2 and plan.tiles[0] == 1 and plan.tiles[1] > 1
     done = [step.done for step in steps]
     assert done == sorted(done) and 0 < done[0] < 0.5 and done[-1] == 1
-    assert {(step.number, step.windows) for step in steps} == {(0, 2), (1, 2)} and [step.window for step in (steps[0], steps[-1])] == plan.windows
+    assert {(step.number, step.windows) for step in steps} == {(0, 2), (1, 2)}
+    assert [steps[0].window, steps[-1].window] == plan.windows
     for step in steps:
         canvas = step.window.canvas
         assert step.texture.shape == (*canvas, 3) and step.structure.shape == canvas and step.t <= step.T == T
@@ -451,7 +452,7 @@ def test_half_precision_storage(model, tmp_path, dtype, error):
     loaded = StrDiffusion.load(folder, device="cpu")
     for before, after in zip(model.networks, loaded.networks, strict=True):
         with safe_open(folder / f"{before.kind}.safetensors", "pt") as file:
-            types = {file.get_slice(name).get_dtype() for name in file.keys() if len(file.get_slice(name).get_shape()) > 1}  # noqa: SIM118
+            types = {file.get_slice(name).get_dtype() for name in file.keys() if len(file.get_slice(name).get_shape()) > 1}
         assert types == {{"float16": "F16", "bfloat16": "BF16"}[dtype]}
         stored = after.network.state_dict()
         for name, value in before.network.state_dict().items():
@@ -501,9 +502,16 @@ def test_released_checkpoints(runs, tmp_path):
 
 def test_folders_that_are_no_model(runs, weights, tmp_path):
     (tmp_path / "empty").mkdir()
-    cases = [(tmp_path / "absent", {}, "does not exist"), (weights / "texture.pt", {}, "is a file"), (tmp_path / "empty", {}, "holds no model"),
-             ({"structure": weights / "structure.pt"}, {}, "texture"), (runs, {"T": 20}, "leave T out"), (runs / "texture", {}, "no structure network"),
-             ({"texture": weights / "other_T.pt", "structure": weights / "structure.pt"}, {}, "trained with T=10")]  # fmt: skip
+    structure = weights / "structure.pt"
+    cases = [
+        (tmp_path / "absent", {}, "does not exist"),
+        (weights / "texture.pt", {}, "is a file"),
+        (tmp_path / "empty", {}, "holds no model"),
+        ({"structure": structure}, {}, "texture"),
+        (runs, {"T": 20}, "leave T out"),
+        (runs / "texture", {}, "no structure network"),
+        ({"texture": weights / "other_T.pt", "structure": structure}, {}, "trained with T=10"),
+    ]
     for source, options, said in cases:
         with pytest.raises(UserError, match=said) as error:
             StrDiffusion.load(source, **options)
@@ -527,8 +535,8 @@ def damage(folder, what):
         state = load_file(path)
         first = next(iter(state))
         value = state.pop(first)
-        state[first + "x" * (what == "name")] = {"shape": value[:1] if value.shape[0] > 1 else value.repeat(2), "integers": value.to(torch.int64),
-                                                 "nan": value * float("nan")}.get(what, value)  # fmt: skip
+        change = {"shape": lambda: value[:1], "integers": lambda: value.to(torch.int64), "nan": lambda: value * float("nan")}
+        state[first + "x" * (what == "name")] = change.get(what, lambda: value)()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
     elif what == "width":
         tree["networks"]["texture"]["width"] = 8
@@ -567,9 +575,14 @@ def test_a_test_configuration_names_a_folder(model, tmp_path):
     assert torch.equal(by_folder.inpainter()(batch, [1]).texture, model.inpainter()(batch, [1]).texture)
     plain = StrDiffusion.from_config(load_config(TestConfig, tmp_path / "test.yml", ["sampler.resampling=none"]))
     assert plain.networks.discriminator is None  # not loaded where it is not needed
-    cases = [("sde.T=20", "set sde.T=10"), ("checkpoints.width=64", "checkpoints.width=4"), ("checkpoints.texture=x.pt", "beside separate files"),
-             ("checkpoints={folder: absent}", "has no model.yml"), ("checkpoints={}", "checkpoints.texture is missing"),
-             ("sampler={guidance: false, resampling: none}", "sampler.guidance must be true")]  # fmt: skip
+    cases = [
+        ("sde.T=20", "set sde.T=10"),
+        ("checkpoints.width=64", "checkpoints.width=4"),
+        ("checkpoints.texture=x.pt", "beside separate files"),
+        ("checkpoints={folder: absent}", "has no model.yml"),
+        ("checkpoints={}", "checkpoints.texture is missing"),
+        ("sampler={guidance: false, resampling: none}", "sampler.guidance must be true"),
+    ]
     for override, said in cases:
         with pytest.raises(UserError, match=said):
             StrDiffusion.from_config(load_config(TestConfig, tmp_path / "test.yml", [override]))

@@ -151,7 +151,8 @@ def test_what_tiles_disagree_about_changes_smoothly():
     """Every tile predicts a constant of its own: cut hard, there would be steps of 1; blended, none is larger than the ramp's slope."""
     boxes = overlapping()
     values = iter(range(len(boxes)))
-    out = Tiles(boxes, 1, lambda: None)("texture", lambda x, mu, t: torch.full_like(x, next(values) % 2))(*[torch.zeros(1, 1, 50, 90)] * 2, 1)
+    network = Tiles(boxes, 1, lambda: None)("texture", lambda x, mu, t: torch.full_like(x, next(values) % 2))
+    out = network(torch.zeros(1, 1, 50, 90), torch.zeros(1, 1, 50, 90), 1)
     inside = out[0, 0, 5:45, 5:85]
     assert inside.max() > 0.9 and inside.min() < 0.1
     assert max(inside.diff(dim=0).abs().max(), inside.diff(dim=1).abs().max()) < 0.35
