@@ -68,6 +68,7 @@ class MeanRevertingSDE:
         self.theta_bar = self.theta_cumsum * self.dt
         self.sigma_bar = self.lambda_ * torch.sqrt(-torch.expm1(-2 * self.theta_bar))
         self.decay = torch.exp(-self.theta_bar)
+        self.log_snr = -self.theta_bar - torch.log(self.sigma_bar)  # L of spec sec. 8, infinite at t = 0
         self._tabulate_optimum(rounding)
 
     def _tabulate_optimum(self, rounding: Rounding) -> None:
@@ -119,10 +120,6 @@ class MeanRevertingSDE:
     def theta_bar_gap(self, t: int, to: int) -> float:
         """theta_bar_t - theta_bar_to without cancellation: x - mu shrinks by exp(-gap) on the way from `to` to t."""
         return self.theta_sum(t, to) * self.dt
-
-    def log_snr(self, t: int) -> float:
-        """L = ln(alpha_t / sigma_bar_t), alpha_t = exp(-theta_bar_t), for t >= 1 (spec sec. 8)."""
-        return -self.theta_bar[t].item() - math.log(self.sigma_bar[t].item())
 
     def _euler(self, t: Time, to: int | None, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
         """theta and sigma of an Euler step; where times are skipped theta and sigma^2 are summed over them."""

@@ -254,11 +254,31 @@ def test_an_override_may_hold_an_equals_sign(load):
         (TestConfig, "checkpoints.discriminator=null", "checkpoints.discriminator is missing"),
         (TestConfig, "data.ground_truth=false", "data.masks.folder is missing"),
         (TestConfig, ("sampler.resampling=repaint", "sampler.repaint.start=101"), "sampler.repaint"),
+        (TestConfig, ("sampler.resampling=repaint", "sampler.repaint.stop=101"), "sampler.repaint"),
+        (TestConfig, ("sampler.resampling=repaint", "sampler.steps=10"), "jump_length=10 steps (there are 7)"),
+        (TestConfig, "sampler.steps=101", "sampler.steps must be from 2 to sde.T=100, not 101"),
     ],
 )
 def test_keys_that_do_not_go_together(load, cls, override, expected):
     overrides = (override,) if isinstance(override, str) else override
     assert expected in refusal(load, TEST if cls is TestConfig else TRAIN, *overrides, cls=cls)
+
+
+def test_the_steps_of_a_sampler(load):
+    assert load(TEST, cls=TestConfig).grid().times == tuple(range(101))  # as released
+    assert load(TEST, "sampler.steps=4", "sampler.method=mars_ode", cls=TestConfig).grid().times == (0, 25, 50, 75, 100)
+    assert load(TEST, "sampler.steps=2", "sampler.spacing=log_snr", cls=TestConfig).grid().times == (0, 1, 100)
+    load(TEST, "sampler.resampling=repaint", "sampler.steps=10", "sampler.repaint.jump_length=7", cls=TestConfig)
+    assert "sampler.steps must be at least 2, not 1" in refusal(load, TEST, "sampler.steps=1", cls=TestConfig)
+    assert "sampler.order must be one of 1, 2, not 3" in refusal(load, TEST, "sampler.order=3", cls=TestConfig)
+    assert "sampler.method must be one of ancestral, posterior, mars_ode, mars_sde" in refusal(
+        load, TEST, "sampler.method=mars", cls=TestConfig
+    )
+
+
+def test_a_renamed_key_is_refused_with_its_new_name(load):
+    message = refusal(load, TEST, "sampler.step=posterior", cls=TestConfig)
+    assert message.endswith("sampler.step was renamed to sampler.method: use that key")
 
 
 def test_real_holes_need_known_edges(load):

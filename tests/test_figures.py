@@ -16,10 +16,12 @@ from skimage.metrics import peak_signal_noise_ratio
 from strdiffusion.checkpoints import network_record, write_checkpoint
 from strdiffusion.config import TestConfig, load_config
 from strdiffusion.data import TestDataset, collate
+from strdiffusion.errors import UserError
 from strdiffusion.evaluation import figures
-from strdiffusion.evaluation.figures.grid import choose_images, grid_figure
+from strdiffusion.evaluation.figures.grid import choose_images, fit_of, grid_figure
 from strdiffusion.evaluation.figures.histogram import count_buckets
 from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_item, load_methods
+from strdiffusion.evaluation.figures.process import chosen_times
 from strdiffusion.evaluation.figures.states import estimate, visit_states
 from strdiffusion.evaluation.figures.style import COLOURS, fit_text, text_width
 from strdiffusion.evaluation.folder import image_seed
@@ -36,6 +38,7 @@ SAMPLERS = {  # overrides of the test configuration
     "paper": ["sampler.resampling=paper", "sampler.paper.threshold=1000", "sampler.paper.u_max=1"],
     "plain": ["sampler.resampling=none"],
     "repaint": ["sampler.resampling=repaint", "sampler.repaint.jump_length=1", "sampler.repaint.resamplings=2"],
+    "few steps": ["sampler.method=mars_ode", "sampler.steps=4"],  # 6, 5, 3, 2, 0
     "IR-SDE": ["sampler.resampling=none", "sampler.guidance=false", "checkpoints.texture={folder}/unguided.pt"],
 }
 
@@ -144,7 +147,8 @@ def test_states_belong_to_their_t(folder, methods, name):
     inpainter, visited, calls = StrDiffusion.from_config(method.config).inpainter(), [], []
     sample = visit_states(inpainter, batch, seeds, visited.append)
     states = {state.t: state for state in visited}  # of several visits the last
-    assert sorted(states) == list(range(T + 1))
+    grid = method.config.grid()
+    assert sorted(states) == list(grid.times)
     draw = SeededNoise(seeds)([0], batch.texture)
     assert visited[0].t == T and torch.equal(visited[0].texture, batch.texture_mean + inpainter.sde.lambda_ * draw)
     pasted = torch.where(batch.mask > 0.5, batch.texture, states[0].texture)
@@ -156,7 +160,7 @@ def test_states_belong_to_their_t(folder, methods, name):
         torch.equal(progress.texture, state.texture) for progress, state in zip(calls, visited[1:], strict=True)
     )
     guided = name != "IR-SDE"
-    ended = early_end(T) - 1  # the structure's last state
+    ended = grid[grid.early_end - 1]  # the structure's last state
     for state, following in zip(visited, [*visited[1:], None], strict=True):
         assert (state.structure is not None) == (guided and state.t >= ended)
         if not guided or state.t == 0:
@@ -246,6 +250,17 @@ def test_discrepancy_command(command, methods, tmp_path):
 # ---- process ------------------------------------------------------------------------------------------
 
 
+def test_times_that_methods_visit(methods):
+    everything, few = tuple(range(7)), (0, 2, 3, 5, 6)
+    assert chosen_times([], {"a": everything}) == [6, 5, 4, 2, 1, 0]
+    assert chosen_times([], {"a": everything, "b": few}) == [6, 5, 3, 2, 0]
+    assert chosen_times([3, 6], {"a": everything, "b": few}) == [6, 3]
+    with pytest.raises(UserError, match=r"process\.t holds 4, but the times of b are only 6, 5, 3, 2, 0"):
+        chosen_times([3, 4], {"a": everything, "b": few})
+    few_steps = figures.record_process(load(methods("few steps", "IR-SDE")))[0]
+    assert sorted(few_steps.texture) == [0, 2, 3, 5, 6] and few_steps.structure_end == 0
+
+
 def test_process(command, folder, methods, tmp_path):
     path = methods("released", "IR-SDE", process={"image": "c", "t": [0, 3, 6]})
     released, unguided = processes = figures.record_process(load(path))
@@ -299,6 +314,11 @@ def test_grid(command, folder, elsewhere, tmp_path):
     picture = cv2.imread(str(results / "inpainted" / "c.png"))[..., ::-1] / np.float32(255)
     assert np.abs(figure.axes[0].images[0].get_array() - picture).max() < 1e-6
     assert choose_images(columns, [], 2) == ["a", "b"] and choose_images(columns, ["c", "b"], 2) == ["c", "b"]
+
+
+def test_results_of_an_earlier_version_tell_their_fit(tmp_path):
+    (tmp_path / "config.yml").write_text("data: {images: photos, size: 48, fit: center_crop}\nsampler: {step: posterior}\n")
+    assert fit_of(tmp_path) == (48, "center_crop") and fit_of(tmp_path / "elsewhere") is None
 
 
 def test_cells_have_the_shape_of_their_pictures(folder, tmp_path):

@@ -12,6 +12,7 @@ from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import (
     Models,
     SeededNoise,
+    TimeGrid,
     sample_fixed,
     sample_guided,
     sample_paper,
@@ -20,8 +21,10 @@ from strdiffusion.samplers import (
     sample_structure,
     sample_unguided,
 )
+from strdiffusion.samplers.adaptive import blend
 from strdiffusion.samplers.grid import early_end
-from strdiffusion.samplers.repaint import timeline
+from strdiffusion.samplers.repaint import jump_range, timeline
+from strdiffusion.samplers.trace import State
 from strdiffusion.sde import MeanRevertingSDE
 
 T, SIZE = 15, 16
@@ -75,6 +78,21 @@ RUNS = {
     "fixed": lambda k, n: sample_fixed(models(), k, n, times=2),
     "repaint": lambda k, n: sample_repaint(models(), k, n, jump_length=2, resamplings=2),
     "repaint unguided": lambda k, n: sample_repaint(Models(Denoiser(PLAIN, sde)), k, n, jump_length=3, resamplings=2),
+    # fewer steps
+    "unguided 5": lambda k, n: sample_unguided(Models(Denoiser(PLAIN, sde), method="mars_ode", steps=5), k, n),
+    "structure 5": lambda k, n: sample_structure(models(method="mars_sde", steps=5), k, n),
+    "none 5 ancestral": lambda k, n: sample_guided(models(steps=5), k, n),
+    "none 4": lambda k, n: sample_guided(models(method="mars_sde", steps=4, spacing="log_snr"), k, n),
+    "released 6 posterior": lambda k, n: sample_released(models(method="posterior", steps=6), k, n, **RELEASED),
+    "released 7": lambda k, n: sample_released(models(method="mars_ode", steps=7, spacing="log_snr"), k, n, **RELEASED),
+    "released 8 higher": lambda k, n: sample_released(models(method="mars_sde", steps=8), k, n, **RELEASED, accept="higher"),
+    "released mars": lambda k, n: sample_released(models(method="mars_ode"), k, n, **RELEASED),
+    "paper 8": lambda k, n: sample_paper(models(method="mars_ode", steps=8), k, n, threshold=THRESHOLD, u_max=3, re=2),
+    "fixed 5": lambda k, n: sample_fixed(models(method="mars_sde", steps=5), k, n, times=2),
+    "repaint 6": lambda k, n: sample_repaint(models(method="mars_ode", steps=6), k, n, jump_length=2, resamplings=2),
+    "repaint unguided 6": lambda k, n: sample_repaint(
+        Models(Denoiser(PLAIN, sde), method="mars_sde", steps=6, spacing="log_snr"), k, n, jump_length=3, resamplings=2
+    ),
 }
 THRESHOLD = sorted(  # so that some images are below it and some are not
     score for trace in sample_released(models(), known(), SeededNoise([7, 8, 9]), u_max=1).traces for s in trace.steps for score in s.scores
@@ -98,12 +116,12 @@ def test_a_batch_of_three_equals_three_runs_of_one(name):
             assert mine.discriminator_evaluations == theirs.discriminator_evaluations
 
 
-@pytest.mark.parametrize("name", ["released", "released higher", "paper"])
+@pytest.mark.parametrize("name", ["released", "released higher", "paper", "released 7", "released 8 higher", "paper 8"])
 def test_images_of_that_batch_do_decide_differently(name):
     traces = RUNS[name](known(), SeededNoise([7, 8, 9])).traces
     assert len({tuple(len(step.decisions) for step in trace.steps) for trace in traces}) > 1
     kinds = {decision for trace in traces for step in trace.steps for decision in step.decisions}
-    assert kinds >= ({"accepted", "rejected"} if name == "paper" else {"accepted", "averaged", "stopped"})
+    assert kinds >= ({"accepted", "rejected"} if name.startswith("paper") else {"accepted", "averaged", "stopped"})
 
 
 def test_known_pixels_come_back_bit_for_bit():
@@ -117,7 +135,7 @@ def test_known_pixels_come_back_bit_for_bit():
 def test_what_is_in_the_hole_does_not_matter():
     k = known()
     other = Batch(k.texture * k.mask + 0.5 * (1 - k.mask), k.structure * k.mask, k.structure_mean, k.mask)
-    for name in ("none", "released", "paper", "repaint", "unguided"):
+    for name in ("none", "released", "paper", "repaint", "unguided", "none 4", "released 7", "paper 8", "repaint 6", "unguided 5"):
         a, b = (RUNS[name](v, SeededNoise([7, 8, 9])).texture for v in (k, other))
         assert torch.equal(a, b), name
 
@@ -251,6 +269,149 @@ def test_released_loop_against_a_plain_transcription_of_the_specification():
     assert any(step.decisions for step in found.traces[0].steps)
 
 
+@pytest.mark.parametrize("seed", [2, 5])
+@pytest.mark.parametrize("method", ["ancestral", "posterior", "mars_ode", "mars_sde"])
+def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
+    """Spec sec. 7 on the times 15, 14, 12, 11, ..., 0, and the steps of sec. 2 and 8 written as they stand there."""
+    k, tape = known(1), SeededNoise([seed])
+    y0, x0, mu_x, m = k.texture, k.structure, k.structure_mean, k.mask
+    mu_y = y0 * m
+    u_max, u_min, jump, re = 4, 2, 2, 2
+    texture, structure = Denoiser(TEXTURE, sde), Denoiser(STRUCTURE, sde)
+    alpha, sigma, theta = sde.decay.tolist(), sde.sigma_bar.tolist(), sde.theta.tolist()
+
+    def z(like):
+        return tape([0], like)
+
+    def L(t):
+        return math.log(alpha[t] / sigma[t])
+
+    def marginal(x0, mu, t):
+        return mu + (x0 - mu) * alpha[t] + sigma[t] * z(x0)
+
+    def forward(x, s, t):
+        if t - s == 1:  # the release's step
+            return x + theta[s] * (mu_x - x) * sde.dt + sde.lambda_ * math.sqrt(2 * theta[s] * sde.dt) * z(x)
+        A = alpha[t] / alpha[s]
+        return mu_x + A * (x - mu_x) + sde.lambda_ * math.sqrt(1 - A * A) * z(x)
+
+    def rev(denoiser, state, mu, s, t, S=None):
+        """From s to t; a state is (x, q before, its time)."""
+        x, q_before, before = state
+        noise = denoiser.noise(x, mu, s, S)
+        q = mu + (x - mu - sigma[s] * noise) / alpha[s]
+        if method == "ancestral":
+            total = sum(theta[t + 1 : s + 1])
+            drift = total * (mu - x) + 2 * sde.lambda_**2 * total * noise / sigma[s]
+            return x - drift * sde.dt - sde.lambda_ * math.sqrt(2 * total * sde.dt) * z(x), None, None
+        if method == "posterior":
+            A, B, C = alpha[s] / alpha[t], alpha[s], alpha[t]
+            std = sde.lambda_ * math.sqrt((1 - A * A) * (1 - C * C) / (1 - B * B))
+            return mu + A * (1 - C * C) / (1 - B * B) * (x - mu) + C * (1 - A * A) / (1 - B * B) * (q - mu) + std * z(x), None, None
+        c = 1 if method == "mars_ode" else 2
+        draw = z(x) if c == 2 else 0
+        if t == 0:
+            return q, q, s
+        h, ratio = L(t) - L(s), sigma[t] / sigma[s]
+        e = math.exp(-c * h)
+        D1 = 0 if q_before is None else (q - q_before) / ((L(s) - L(before)) / h)
+        out = ratio * math.exp(-(c - 1) * h) * (x - mu) + mu + alpha[t] * (1 - e) * (q - mu) + alpha[t] * (1 - (1 - e) / (c * h)) * D1
+        return out + (sigma[t] * math.sqrt(1 - e) * draw if c == 2 else 0), q, s
+
+    def mean(a, b):
+        return tuple(None if u is None else v if isinstance(v, int) else (u + v) / 2 for u, v in zip(a, b, strict=True))
+
+    times, decisions = [15, 14, 12, 11, 9, 8, 6, 5, 3, 2, 0], []
+    with torch.inference_mode():
+        y, x = (mu_y + sde.lambda_ * z(y0), None, None), (mu_x + sde.lambda_ * z(x0), None, None)
+        for i, s in enumerate(times[:7]):  # 6 = int(0.4 T) is the last of the early stage
+            t, left = times[i + 1], 10 - i
+            kx = marginal(x0 * m, mu_x, t)
+            x = rev(structure, (kx * m + x[0] * (1 - m), *x[1:]), mu_x, s, t)
+            xt, y1 = x, rev(texture, y, mu_y, s, t, x[0])
+            Dn = DISCRIMINATOR(y1[0] * m, x[0], s)
+            step = min(re, i + 1) if left % jump == 0 else 0
+            for u in range(1, u_max if step else 1):
+                x1 = (xt[0], None, None)  # the noise ends what order 2 remembers
+                for j in range(step):
+                    x1 = (forward(x1[0], times[i + 1 - j], times[i - j]), None, None)
+                for j in reversed(range(step)):
+                    x1 = rev(structure, (kx * m + x1[0] * (1 - m), *x1[1:]), mu_x, times[i - j], times[i + 1 - j])
+                y2 = rev(texture, y, mu_y, s, t, x1[0])
+                if DISCRIMINATOR(y2[0] * m, x1[0], s) < Dn:
+                    y1, xt = y2, x1
+                    decisions.append("accepted")
+                elif u >= u_min:
+                    decisions.append("stopped")
+                    break
+                else:
+                    y1, xt = mean(y1, y2), mean(xt, x1)
+                    decisions.append("averaged")
+            y, x = y1, (kx * m + xt[0] * (1 - m), *xt[1:])
+        for s, t in zip(times[7:-1], times[8:], strict=True):
+            y = rev(texture, y, mu_y, s, t, y[0].mean(1, keepdim=True))
+        expected = y0 * m + y[0] * (1 - m)
+    found = sample_released(models(method=method, steps=10), k, SeededNoise([seed]), u_max=u_max, u_min=u_min, jump=jump, re=re)
+    assert (found.texture - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert [decision for step in found.traces[0].steps for decision in step.decisions] == decisions
+    assert len(set(decisions)) > 1  # with these seeds
+
+
+@pytest.mark.parametrize("name", ["none", "released", "repaint", "unguided", "fixed"])
+def test_all_steps_are_the_default_bit_for_bit(name):
+    for method in ("ancestral", "mars_sde"):
+        a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method=method)
+        b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method=method, steps=T, spacing="log_snr")
+        assert torch.equal(a.texture, b.texture) and [t.as_dict() for t in a.traces] == [t.as_dict() for t in b.traces]
+
+
+SAMPLERS = {  # by name, with the options of Models
+    "unguided": lambda k, n, **options: sample_unguided(Models(Denoiser(PLAIN, sde), **options), k, n),
+    "none": lambda k, n, **options: sample_guided(models(**options), k, n),
+    "released": lambda k, n, **options: sample_released(models(**options), k, n, **RELEASED),
+    "fixed": lambda k, n, **options: sample_fixed(models(**options), k, n, times=2),
+    "repaint": lambda k, n, **options: sample_repaint(models(**options), k, n, jump_length=2, resamplings=2),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [None, 6])
+def test_mars_sde_of_order_1_samples_what_the_posterior_step_samples(name, steps):
+    a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method="posterior", steps=steps)
+    b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method="mars_sde", order=1, steps=steps)
+    assert (a.texture - b.texture).abs().max() < 1e-4 * a.texture.abs().max()
+    assert [[s.decisions for s in t.steps] for t in a.traces] == [[s.decisions for s in t.steps] for t in b.traces]
+    second = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method="mars_sde", order=2, steps=steps)
+    assert (a.texture - second.texture).abs().max() > 1e-3 * a.texture.abs().max()
+
+
+@pytest.mark.parametrize("method", ["ancestral", "posterior", "mars_ode", "mars_sde"])
+@pytest.mark.parametrize(("steps", "early"), [(2, 2), (5, 4), (15, 10), (None, 10)])
+def test_evaluations_are_as_many_as_steps(method, steps, early):
+    """early: how many times of the grid lie at or above int(0.4 T) = 6."""
+
+    def evaluations(name):
+        trace = SAMPLERS[name](known(1), SeededNoise([0]), method=method, steps=steps).traces[0]
+        return [trace.evaluations(network) for network in ("texture", "structure", "discriminator")]
+
+    N = steps or T
+    assert evaluations("unguided") == [N, 0, 0]
+    assert evaluations("none") == [N, early, 0]
+    resampled = [n for n in range(N, N - early, -1) if n % RELEASED["jump"] == 0]
+    assert evaluations("fixed") == [N, early + sum(2 * min(2, N - n + 1) for n in resampled), 0]
+    texture, structure, scores = evaluations("released")
+    redone = scores - early
+    assert texture == N + redone and len(resampled) * RELEASED["u_min"] <= redone <= len(resampled) * (RELEASED["u_max"] - 1)
+    assert early + redone <= structure <= early + 2 * redone
+
+
+def test_what_order_2_remembers_is_averaged_and_accepted_with_the_state():
+    state, new = State(torch.zeros(3, 1, 1, 1), torch.zeros(3, 1, 1, 1), 7), State(torch.ones(2, 1, 1, 1), torch.full((2, 1, 1, 1), 4.0), 7)
+    mixed = blend(state, new, torch.tensor([0.5, 1.0]), [0, 2])
+    assert mixed.x.flatten().tolist() == [0.5, 0, 1] and mixed.q.flatten().tolist() == [2, 0, 4] and mixed.t_q == 7
+    assert mixed[[2]].q.flatten().tolist() == [4] and State(state.x)[[1]].q is None
+
+
 def test_paper_keeps_the_best_and_stops_at_the_threshold():
     def run(scores, **options):
         parts = models(discriminator=Scripted([*scores, *[9.0] * 1000]))
@@ -268,6 +429,8 @@ def test_fixed_redoes_the_structure_alone():
     redone = {step.t: step.structure_evaluations - 1 for step in early}
     assert redone == {t: 3 * min(2, T - t + 1) if t % 4 == 0 else 0 for t in range(T, early_end(T) - 1, -1)}
     assert {step.texture_evaluations for step in trace.steps} == {1}
+    coarse = sample_fixed(models(discriminator=None, steps=6), known(1), SeededNoise([0]), times=3, jump=4, re=2).traces[0]
+    assert [(step.t, step.structure_evaluations) for step in coarse.steps] == [(15, 1), (13, 1), (10, 1 + 3 * 2), (8, 1), (5, 0), (3, 0)]
     nothing = sample_fixed(models(), known(), SeededNoise([7, 8, 9]), jump=T + 1)
     assert torch.equal(nothing.texture, sample_guided(models(), known(), SeededNoise([7, 8, 9])).texture)
 
@@ -282,8 +445,18 @@ def test_repaint_timeline():
     assert all(b == c for (_, b), (c, _) in zip(moves, moves[1:], strict=False))
 
 
+def test_repaint_jumps_over_steps_of_the_grid():
+    grid = TimeGrid(sde, 5)  # 15, 12, 9, 6, 3, 0
+    assert jump_range(grid, None, 0, guided=False) == (5, 0) and jump_range(grid, None, 0, guided=True) == (5, 1)
+    assert jump_range(grid, 11, 4, guided=False) == (3, 2)  # from 9 to 6
+    trace = sample_repaint(models(steps=5), known(1), SeededNoise([0]), jump_length=2, resamplings=2).traces[0]
+    assert [step.t for step in trace.steps] == [15, 12, 9, 12, 15, 12, 9, 6, 3, 6, 9, 6, 3]
+    full = TimeGrid(sde)
+    assert jump_range(full, None, 0, guided=True) == (T, early_end(T) - 1) and jump_range(full, 9, 7, guided=True) == (9, 7)
+
+
 def test_unguided_sampling_with_the_exact_noise_returns_x0():
-    """A denoiser that knows the truth leads the reverse SDE to it; the posterior step exactly."""
+    """A denoiser that knows the truth leads the reverse SDE to it; the posterior and MaRS steps exactly, in however few."""
     k = known()
 
     class Oracle:
@@ -292,8 +465,13 @@ def test_unguided_sampling_with_the_exact_noise_returns_x0():
         def noise(self, x, mu, t, S=None):
             return sde.predict_noise(x, mu, k.texture, t)
 
-    exact = sample_unguided(Models(Oracle(), method="posterior"), k, SeededNoise([1, 2, 3])).texture
-    assert (exact - k.texture).abs().max() < 1e-4
+        def x0(self, x, mu, t, S=None):
+            return k.texture
+
+    for method in ("posterior", "mars_ode", "mars_sde"):
+        for steps in (2, 5, None):
+            found = sample_unguided(Models(Oracle(), method=method, steps=steps), k, SeededNoise([1, 2, 3])).texture
+            assert (found - k.texture).abs().max() < 1e-4
     ancestral = sample_unguided(Models(Oracle()), k, SeededNoise([1, 2, 3])).texture
     assert (ancestral - k.texture).abs().mean() < 0.02
 
@@ -302,6 +480,9 @@ def test_callback_and_trace():
     seen = []
     sample = sample_released(models(), known(), SeededNoise([7, 8, 9]), lambda p: seen.append((p.t, p.T, p.texture.shape)), **RELEASED)
     assert seen == [(t, T, (3, 3, SIZE, SIZE)) for t in range(T, 0, -1)]
+    seen.clear()
+    sample_guided(models(steps=5), known(), SeededNoise([7, 8, 9]), lambda p: seen.append((p.t, p.n, p.N, round(p.share, 6))))
+    assert seen == [(15, 5, 5, 0.2), (12, 4, 5, 0.4), (9, 3, 5, 0.6), (6, 2, 5, 0.8), (3, 1, 5, 1.0)]
     step = json.loads(json.dumps(sample.traces[0].as_dict()))["steps"][0]
     assert step["t"] == T
     assert len(step["scores"]) == len(step["decisions"]) + 1 == step["discriminator_evaluations"]

@@ -168,6 +168,11 @@ def test_real_holes(command, photos, tmp_path, size):
         (["sampler.resampling=none", "sampler.method=posterior"], (T, 7, 0)),
         (["sampler.resampling=none", "sampler.guidance=false", "checkpoints.texture={unguided}", "checkpoints.structure=null",
           "checkpoints.discriminator=null"], (T, 0, 0)),
+        # times 10, 8, .., 2, of which 10 to 4 are the early stage
+        (["sampler.resampling=none", "sampler.method=mars_ode", "sampler.steps=5"], (5, 4, 0)),
+        (["sampler.resampling=none", "sampler.method=mars_sde", "sampler.order=1", "sampler.steps=5", "sampler.spacing=log_snr"],
+         (5, 4, 0)),
+        (["sampler.resampling=released", "sampler.method=posterior", "sampler.steps=4"], None),
         # five jumps back by 2, from t = 8, 6, 4, 2, 0
         (["sampler.resampling=repaint", "sampler.guidance=false", "checkpoints.texture={unguided}"], (T + 2 * 5, 0, 0)),
         (["sampler.resampling=repaint"], None),
@@ -183,8 +188,15 @@ def test_every_sampler_runs(command, weights, tmp_path, overrides, evaluations):
     assert command(*overrides)[0] == 0
     for row in rows(tmp_path / "out"):
         found = tuple(int(row[f"{network}_evaluations"]) for network in ("texture", "structure", "discriminator"))
-        assert found[0] >= T and (evaluations is None or found == evaluations)
+        assert found[0] >= load_config(TestConfig, tmp_path / "out" / "config.yml").grid().N and evaluations in (None, found)
         assert math.isfinite(float(row["psnr"]))
+
+
+def test_pictures_of_the_process_with_fewer_steps(command, tmp_path):
+    """Every second step, counted from the end, and the last; named after the t of the step."""
+    assert command("sampler.resampling=none", "sampler.method=mars_ode", "sampler.steps=5", "process=2", "data.limit=1")[0] == 0
+    (folder,) = (tmp_path / "out" / "process").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["t0002.png", "t0004.png", "t0008.png"]
 
 
 def test_generated_masks_and_names_of_subfolders(command, photos, tmp_path):

@@ -156,6 +156,90 @@ def test_posterior_step_with_the_true_noise_has_the_optimum_as_its_mean():
     assert sde.posterior_std[1] == 0  # the last step adds no noise
 
 
+# ---- steps to an earlier time than t-1 ----------------------------------------------------------------
+
+GAPS = ((2, 0), (3, 1), (100, 0), (100, 1), (100, 37), (60, 20))
+
+
+@pytest.mark.parametrize(("t", "to"), GAPS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_posterior_over_a_gap_is_what_steps_to_neighbours_compose_to(schedule, t, to):
+    """Given x0, mean and variance of x_to from x_t: in one step, by Bayes' rule, and by all steps between."""
+    sde = MeanRevertingSDE(100, schedule)
+    x, x0, mu, zero = image(0), image(1), image(2), torch.zeros(2, 3, 6, 5, dtype=torch.float64)
+    composed, variance = x, 0.0
+    for s in range(t, to, -1):
+        composed = sde.optimum_step(composed, x0, mu, s)
+        variance = sde.optimum_x[s].item() ** 2 * variance + sde.posterior_std[s].item() ** 2
+    noise = sde.predict_noise(x, mu, x0, t)
+    mean = sde.posterior_step(x, mu, noise, t, zero, to)
+    std = sde.posterior_step(x, mu, noise, t, zero + 1, to) - mean
+    assert largest(mean - composed) < 1e-12 and largest(std - math.sqrt(variance)) < 1e-12
+    assert torch.equal(mean, sde.optimum_step(x, sde.predict_x0(x, mu, noise, t), mu, t, to))
+
+    theta_bar, lam2 = sde.theta_cumsum * sde.dt, sde.lambda_**2
+    A = math.exp(theta_bar[to] - theta_bar[t])
+    prior_mean, prior_var = mu + math.exp(-theta_bar[to]) * (x0 - mu), lam2 * (1 - math.exp(-2 * theta_bar[to]))
+    gain = prior_var * A / (A * A * prior_var + lam2 * (1 - A * A))
+    assert largest(mean - (prior_mean + gain * (x - mu - A * (prior_mean - mu)))) < 1e-10
+    assert math.isclose(std.mean().item() ** 2, prior_var * (1 - gain * A), rel_tol=1e-9, abs_tol=1e-15)
+
+
+def test_posterior_weights_over_a_gap_do_not_cancel_near_t_1():
+    from mpmath import mp, mpf
+
+    mp.dps = 60
+    sde, zero, one = MeanRevertingSDE(1000), torch.zeros(1, 1, 1, 1).double(), torch.ones(1, 1, 1, 1).double()
+    for t, to in ((3, 1), (5, 2), (1000, 1), (1000, 998)):
+        theta = [mpf(v) for v in sde.theta.tolist()]
+        B, C = (mp.exp(-sum(theta[1 : s + 1], mpf(0)) * mpf(sde.dt)) for s in (t, to))
+        A = B / C
+        found = [sde.optimum_step(one, zero, zero, t, to), sde.optimum_step(zero, one, zero, t, to)]
+        for value, truth in zip(found, (A * (1 - C**2) / (1 - B**2), C * (1 - A**2) / (1 - B**2)), strict=True):
+            assert abs(value.item() / float(truth) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_transition_carries_one_marginal_to_the_other(schedule):
+    sde = MeanRevertingSDE(100, schedule)
+    x0, mu, zero = image(0), image(1), torch.zeros(2, 3, 6, 5, dtype=torch.float64)
+    for to, t in GAPS:
+        mean = sde.sample_transition(sde.marginal_mean(x0, mu, t), mu, t, to, zero)
+        assert largest(mean - sde.marginal_mean(x0, mu, to)) < 1e-12
+        std = sde.sample_transition(mu, mu, t, to, zero + 1) - mu
+        decay = largest(sde.sample_transition(mu + 1, mu, t, to, zero) - mu)
+        assert abs(decay**2 * sde.sigma_bar[t].item() ** 2 + largest(std) ** 2 - sde.sigma_bar[to].item() ** 2) < 1e-14
+
+
+def test_an_ancestral_step_over_a_gap_is_one_euler_step_over_the_sum():
+    sde = MeanRevertingSDE(100)
+    x, mu, score, z = image(0), image(1), image(2), image(3)
+    theta = sum(sde.theta[s].item() for s in range(21, 61))
+    sigma2 = sum(sde.sigma[s].item() ** 2 for s in range(21, 61))
+    expected = x - (theta * (mu - x) - sigma2 * score) * sde.dt - math.sqrt(sigma2 * sde.dt) * z
+    assert largest(sde.reverse_sde_step(x, mu, score, 60, z, 20) - expected) < 1e-12
+
+
+def test_a_named_neighbour_is_the_default():
+    sde = MeanRevertingSDE(100)
+    x, x0, mu, z = image(0), image(1), image(2), image(3)
+    for t in (1, 2, 60):
+        assert torch.equal(sde.reverse_sde_step(x, mu, x0, t, z, t - 1), sde.reverse_sde_step(x, mu, x0, t, z))
+        assert torch.equal(sde.optimum_step(x, x0, mu, t, t - 1), sde.optimum_step(x, x0, mu, t))
+        assert torch.equal(sde.posterior_step(x, mu, z, t, z, t - 1), sde.posterior_step(x, mu, z, t, z))
+
+
+@pytest.mark.parametrize(("t", "to"), [(5, 5), (5, 6), (5, -1), (11, 3)])
+def test_a_gap_that_does_not_lead_back_is_refused(t, to):
+    sde, x = MeanRevertingSDE(10), image(0)
+    for step in (lambda: sde.optimum_step(x, x, x, t, to), lambda: sde.reverse_sde_step(x, x, x, t, x, to)):
+        with pytest.raises(ValueError, match="earlier time"):
+            step()
+
+
+# ---- both ways to say a time --------------------------------------------------------------------------
+
+
 def test_one_time_per_image_equals_images_one_by_one():
     sde = MeanRevertingSDE(100)
     x, x0, mu, z = image(0), image(1), image(2), torch.randn(2, 3, 6, 5, dtype=torch.float64)

@@ -40,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write ({' '.join(FORMATS)}), or a folder")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="FOLDER",
-                        help=f"a model folder, a folder of training runs or of checkpoints ({DEFAULT_MODEL})")
+                        help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({DEFAULT_MODEL})")
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")

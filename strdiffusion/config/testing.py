@@ -113,7 +113,8 @@ class SamplerConfig:
     """How images are sampled. Without guidance this is IR-SDE, and the resampling is `none` or `repaint`.
 
     method: how one step is taken: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
-    steps: how many steps lead from T to 0, spread evenly in t or in the log signal-to-noise ratio; null is one for each t, as released.
+    steps: how many lead from T to 0; null: one for each t, as released.
+    spacing: what the times of these steps are evenly spread in, t or the log signal-to-noise ratio.
     clip: keep every predicted x0 within [0,1]; for briefly trained networks, not as released.
     """
 
@@ -143,8 +144,11 @@ class SamplerConfig:
         if self.steps is not None and self.steps > sde.T:
             raise UserError(f"sampler.steps must be from 2 to sde.T={sde.T}, not {self.steps}; null visits every t")
         if self.resampling == "repaint":
-            grid = TimeGrid(MeanRevertingSDE(**vars(sde)), self.steps, self.spacing)
-            _check_repaint(self.repaint, grid, self.guidance)
+            _check_repaint(self.repaint, self.grid(sde), self.guidance)
+
+    def grid(self, sde: SDEConfig) -> TimeGrid:
+        """The times that a sampler visits."""
+        return TimeGrid(MeanRevertingSDE(**vars(sde)), self.steps, self.spacing)
 
 
 @dataclass
@@ -165,6 +169,10 @@ class TestConfig:
     sde: SDEConfig = field(default_factory=SDEConfig)
     structure: StructureConfig = field(default_factory=StructureConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    def grid(self) -> TimeGrid:
+        """The times that the sampler visits."""
+        return TimeGrid(MeanRevertingSDE(**vars(self.sde)), self.sampler.steps, self.sampler.spacing)
 
     def check(self) -> None:
         """What one key alone cannot tell."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, network_from_tensors, require_same_process, save_tensors
 from strdiffusion.checkpoints.networks import Weights
-from strdiffusion.config import TestConfig, save_config
+from strdiffusion.config import TestConfig, load_config, save_config
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
 from strdiffusion.config.parser import build, read_yaml
@@ -30,7 +30,8 @@ class Model(NamedTuple):
 def load_model(
     source: str | Path | Mapping[Kind, str | Path], T: int | None = None, size: int | None = None, weights: Weights = "ema"
 ) -> Model:
-    """Load a model from a model folder, a folder of training runs or checkpoint files, or a mapping from kind to checkpoint file.
+    """Load a model from a model folder, a folder of training runs or checkpoint files, a test configuration (YAML), or a mapping from
+    kind to checkpoint file.
 
     T: of released files, which do not record it. size: of the training images, where nothing records it (256).
     weights: of our checkpoints, the moving average or the raw weights. Raises UserError for what is not a model.
@@ -41,9 +42,11 @@ def load_model(
             raise UserError(f"the networks to load are texture and possibly structure and discriminator, not {', '.join(map(str, source))}")
         return from_checkpoints((load_network(path, kind, weights) for kind, path in source.items()), T, size)
     folder = Path(source).expanduser()
+    if folder.suffix in (".yml", ".yaml") and not folder.is_dir():
+        return load_for_test(load_config(TestConfig, folder))
     if not folder.is_dir():
         given = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"the model folder {folder} {given}: give a folder with {DESCRIPTION}, of training runs, or of checkpoint files")
+        raise UserError(f"the model folder {folder} {given}: give a folder with {DESCRIPTION}, of training runs, or of checkpoints")
     if (folder / DESCRIPTION).exists():
         return load_folder(folder)
     return from_checkpoints((load_network(path, None, weights) for path in checkpoint_files(folder)), T, size)

@@ -110,7 +110,8 @@ class StrDiffusion:
         cls, source: str | Path | Mapping[Kind, str | Path], *, T: int | None = None, size: int | None = None, weights: Weights = "ema",
         device: Device = "auto", precision: Precision = "fp32",
     ) -> "StrDiffusion":  # fmt: skip
-        """Load a model folder, a folder of training runs or of checkpoint files, or a mapping from kind to checkpoint file.
+        """Load a model folder, a folder of training runs or of checkpoint files, a test configuration with its checkpoints and sampler
+        (configs/*/test.yml), or a mapping from kind to checkpoint file.
 
         Args:
             T: of released files, which do not record it.

@@ -55,7 +55,6 @@ def sample_released(
             active = [row for row, w in zip(active, weight.tolist(), strict=True) if w > 0]
         y, x = y_next, run.paste(k, x, run.all)
         run.end_step(n, y, x)
-
     return late_stage(run, y, x)
 
 

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import torch
+
 from strdiffusion.sde import MeanRevertingSDE
 
 Spacing = Literal["t", "log_snr"]
@@ -26,7 +28,7 @@ class TimeGrid:
             raise ValueError(f"the number of steps must be from 2 to T={sde.T}, not {steps}")
         self.T = sde.T
         self.N = steps or sde.T
-        wanted = even_in_log_snr(sde, self.N) if spacing == "log_snr" else even_in_t(self.T, self.N)
+        wanted = even_in_log_snr(sde, self.N) if spacing == "log_snr" and self.N < self.T else even_in_t(self.T, self.N)
         times = [self.T]
         for n in range(self.N - 1, 0, -1):  # each below the one before, and above as many others as are still to come
             times.append(min(times[-1] - 1, max(wanted[n], n)))
@@ -57,7 +59,9 @@ def even_in_t(T: int, N: int) -> list[int]:
 
 
 def even_in_log_snr(sde: MeanRevertingSDE, N: int) -> list[int]:
-    """For n = 0..N the t (0 for n = 0) of which L is nearest to L_1 + (L_T - L_1) (n-1) / (N-1)."""
-    L = [sde.log_snr(t) for t in range(1, sde.T + 1)]
-    wanted = [L[0] + (L[-1] - L[0]) * (n - 1) / (N - 1) for n in range(1, N + 1)]
-    return [0, *(1 + min(range(sde.T), key=lambda i, target=target: abs(L[i] - target)) for target in wanted)]
+    """For n = 1..N the t of which L is nearest to L_1 + (L_T - L_1) (n-1) / (N-1); 0 for n = 0. N < T."""
+    L = -sde.log_snr[1:]  # grows with t
+    wanted = torch.linspace(L[0].item(), L[-1].item(), N, dtype=L.dtype)
+    above = torch.searchsorted(L, wanted).clamp(1, sde.T - 1)
+    nearer_below = wanted - L[above - 1] < L[above] - wanted
+    return [0, *(1 + above - nearer_below.long()).tolist()]

@@ -52,9 +52,11 @@ class Run:
 
     What a step of order 2 remembers of an image is part of its State, and is treated as the state is: it leaves the batch
     with it, and is averaged, accepted and rejected with it. For the texture that is exact: all proposals of a step start
-    from the same state and memory, and the step is linear in the prediction, so the average of two proposals is the step
-    of their average prediction. Noise that is added (to redo the structure, or in RePaint's jumps) ends it: the
-    prediction before belongs to another path, and the first step back is of order 1.
+    from the same state and memory, and the step is affine in the prediction, so the average of two proposals is the step
+    of their average prediction. Proposals of the structure come by different paths, but what they remember are predictions
+    of the same time, and the average belongs to the averaged state. Noise that is added (to redo the structure, or in
+    RePaint's jumps) ends it: the prediction before belongs to another path, and the first step back is of order 1.
+    Pasting known pixels leaves it as the network made it.
     """
 
     def __init__(self, models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None):
@@ -93,7 +95,7 @@ class Run:
         return self.sde.sample_marginal(known.structure * known.mask, known.structure_mean, to, self.noise(self.all, known.structure))
 
     def paste(self, k: Tensor, x: State, rows: Rows) -> State:
-        """k m + x (1-m). The prediction that order 2 remembers stays as the network made it."""
+        """k m + x (1-m)."""
         mask = self.known.take(rows).mask
         return State(k * mask + x.x * (1 - mask), x.q, x.t_q)
 
@@ -144,6 +146,7 @@ class Run:
         inputs = (x, mu, t) if guide is None else (x, mu, t, guide)
         if self.models.method in ("mars_ode", "mars_sde"):
             q = denoiser.x0(*inputs)
+            # drawn in the last step too, where it has no effect, as the posterior step does
             z = self.noise(rows, x) if self.models.method == "mars_sde" else None
             result = mars_step(self.sde, x, mu, q, t, to, z, None if state.q is None else (state.q, state.t_q))
             return State(result, q, t) if self.models.order == 2 else State(result)

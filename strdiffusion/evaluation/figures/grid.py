@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.config.parser import build, read_yaml
+from strdiffusion.config.testing import TestDataConfig
 from strdiffusion.data import find_images, read_image
 from strdiffusion.data.testset import Fit, fit_image, item_names
 from strdiffusion.errors import UserError
@@ -49,7 +50,8 @@ def fit_of(result_folder: Path) -> tuple[int, Fit] | None:
     path = result_folder.expanduser() / "config.yml"
     if not path.is_file():
         return None
-    data = load_config(TestConfig, path).data
+    # this section alone: an earlier version may have written other keys elsewhere
+    data = build(TestDataConfig, read_yaml(path).get("data"), str(path), "data")
     return data.size, data.fit
 
 

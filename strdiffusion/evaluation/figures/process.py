@@ -1,7 +1,7 @@
 """The denoising process as a strip: states of texture and structure at chosen t, method against method."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class Process:
 def record_process(config: FiguresConfig) -> list[Process]:
     """Run every method on the chosen image, and keep the states at the chosen t."""
     methods = load_methods(config)
-    times = chosen_times(config.process.t, [method.config.sde.T for method in methods])
+    times = chosen_times(config.process.t, {method.label: method.config.grid().times for method in methods})
     same = SameImages()
     items = [chosen_item(method, config.process.image) for method in methods]
     for method, item in zip(methods, items, strict=True):
@@ -49,14 +49,24 @@ def record_process(config: FiguresConfig) -> list[Process]:
     return [record_states(method, item, times) for method, item in zip(methods, items, strict=True)]
 
 
-def chosen_times(wanted: Sequence[int], Ts: Sequence[int]) -> list[int]:
-    """The steps to show, from the greatest to the least; raises UserError for one that a method does not have."""
+def chosen_times(wanted: Sequence[int], visited: Mapping[str, Sequence[int]]) -> list[int]:
+    """The times to show, from the greatest to the least; raises UserError for one that a method does not visit.
+
+    Args:
+        wanted: the times; where it is empty, some that all methods visit.
+        visited: the times of each method, from 0 to its T.
+    """
     if not wanted:
+        Ts = [times[-1] for times in visited.values()]
         if len(set(Ts)) > 1:
             raise UserError(f"the methods have different T ({', '.join(map(str, Ts))}): say which steps to show, process.t=[...]")
-        wanted = np.unique(np.linspace(0, Ts[0], DEFAULT_COLUMNS).round().astype(int)).tolist()
-    if max(wanted) > min(Ts):
-        raise UserError(f"process.t holds {max(wanted)}, but there are only the steps {min(Ts)} to 0")
+        common = sorted(set.intersection(*map(set, visited.values())))
+        wanted = [common[i] for i in np.unique(np.linspace(0, len(common) - 1, DEFAULT_COLUMNS).round().astype(int))]
+    for label, times in visited.items():
+        if missing := set(wanted) - set(times):
+            every = len(times) == times[-1] + 1
+            only = f"the steps {times[-1]} to 0" if every else f"{', '.join(map(str, reversed(times)))}"
+            raise UserError(f"process.t holds {max(missing)}, but the times of {label} are only {only}")
     if len(wanted) > MOST_COLUMNS:
         raise UserError(f"process.t holds {len(wanted)} steps: take at most {MOST_COLUMNS}")
     return sorted(wanted, reverse=True)
