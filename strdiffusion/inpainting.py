@@ -1,7 +1,7 @@
 """The whole method on a batch of images: three networks and a sampler behind one call."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from strdiffusion.denoiser import Denoiser, Precision
 from strdiffusion.device import set_float32_precision
 from strdiffusion.networks import Kind
 from strdiffusion.samplers import (
+    Begin,
     Models,
     Sample,
     SeededNoise,
@@ -75,8 +76,11 @@ class Inpainter:
             precision=precision,
         )
 
-    def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None) -> Sample:
-        """Inpaint a batch; each image has its own seed, and gets the same result in any batch. Results are on the device."""
+    def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None, begin: Begin | None = None) -> Sample:
+        """Inpaint a batch; each image has its own seed, and gets the same result in any batch. Results are on the device.
+
+        begin: where sampling begins instead of at T, on the device.
+        """
         sampler = self.sampler
         samplers = {
             "none": sample_guided if sampler.guidance else sample_unguided,
@@ -86,4 +90,5 @@ class Inpainter:
             "fixed": sample_fixed,
         }
         options = {} if sampler.resampling == "none" else vars(getattr(sampler, sampler.resampling))
-        return samplers[sampler.resampling](self.models, batch.to(self.device), SeededNoise(seeds), callback, **options)
+        models = replace(self.models, begin=begin)
+        return samplers[sampler.resampling](models, batch.to(self.device), SeededNoise(seeds), callback, **options)

@@ -146,9 +146,9 @@ class SamplerConfig:
         if self.resampling == "repaint":
             _check_repaint(self.repaint, self.grid(sde), self.guidance)
 
-    def grid(self, sde: SDEConfig) -> TimeGrid:
+    def grid(self, sde: SDEConfig, begin: int | None = None) -> TimeGrid:
         """The times that a sampler visits."""
-        return TimeGrid(MeanRevertingSDE(**vars(sde)), self.steps, self.spacing)
+        return TimeGrid(MeanRevertingSDE(**vars(sde)), self.steps, self.spacing, begin)
 
 
 @dataclass
@@ -172,7 +172,7 @@ class TestConfig:
 
     def grid(self) -> TimeGrid:
         """The times that the sampler visits."""
-        return TimeGrid(MeanRevertingSDE(**vars(self.sde)), self.sampler.steps, self.sampler.spacing)
+        return self.sampler.grid(self.sde)
 
     def check(self) -> None:
         """What one key alone cannot tell."""

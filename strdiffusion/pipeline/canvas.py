@@ -1,14 +1,16 @@
 """A window of the picture on the networks' scale, and what they made of it back in the picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from strdiffusion.config.common import StructureConfig
 from strdiffusion.data.images import filled_from, opencv, resize_image
 from strdiffusion.data.masks import resize_mask
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.networks.discriminator import SMALLEST_SIDE
 from strdiffusion.pipeline.inputs import Inputs
 from strdiffusion.pipeline.windows import Box, Layout, Window, tiles_of
 
@@ -17,14 +19,24 @@ WHOLLY = 0.999  # a shrunk pixel is known where all it covers is
 
 @dataclass(frozen=True)
 class Canvas:
-    """What the networks are given for a window. image (h, w, 3), zero in the hole; known (h, w), 1 = known; tiles over the hole."""
+    """What the networks are given for a window. image (h, w, 3), zero in the hole; known (h, w), 1 = known; tiles over the hole.
+
+    coarse: where there are several tiles, the same window shrunk to one, which is inpainted first. A tile in the middle of a large
+    hole sees nothing that is known; so it begins with what was made of the whole.
+    """
 
     window: Window
     image: np.ndarray
     known: np.ndarray
     tiles: tuple[Box, ...]
+    coarse: "Canvas | None" = None
 
-    def tensors(self, structure: StructureConfig) -> dict:
+    def estimate(self, coarse: np.ndarray) -> np.ndarray:
+        """What the coarse canvas' result (h', w', 3) says of this one's clean texture, (h, w, 3)."""
+        texture = resize_image(coarse, *self.known.shape)
+        return np.where(self.known[..., None] > 0.5, self.image, texture)
+
+    def tensors(self, structure: StructureConfig) -> dict[str, Tensor]:
         """The fields of a batch. Edges are those of the known pixels, whatever the training's were: there are no others."""
         x0, mean = structure_maps(self.image, self.known, structure.pair, "known", structure.edge_sigma, ground_truth=False)
         return sample_tensors(self.image, self.known, x0, mean)
@@ -47,7 +59,13 @@ def make_canvas(inputs: Inputs, window: Window, size: int) -> Canvas | None:
         image = resize_image(image, *window.canvas)
         known = (resize_image(known, *window.canvas) > WHOLLY).astype(np.float32)
     image *= known[..., None]
-    return Canvas(window, image, known, tiles_of(known, size))
+    tiles = tiles_of(known, size)
+    coarse = None
+    if len(tiles) > 1:
+        factor = max(window.canvas) / size
+        smaller = tuple(max(round(side / factor), SMALLEST_SIDE) for side in window.canvas)
+        coarse = make_canvas(inputs, replace(window, canvas=smaller), max(size, *smaller))
+    return Canvas(window, image, known, tiles, coarse)
 
 
 def put_back(levels: np.ndarray, result: np.ndarray, inputs: Inputs, layout: Layout, window: Window) -> None:

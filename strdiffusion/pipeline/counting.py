@@ -12,6 +12,7 @@ from strdiffusion.config.common import SDEConfig
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.inpainting import Inpainter, Networks
 from strdiffusion.networks import KINDS, Kind
+from strdiffusion.samplers import Begin
 from strdiffusion.sde import MeanRevertingSDE
 
 
@@ -25,14 +26,19 @@ class Evaluations:
     def __mul__(self, times: int) -> "Evaluations":
         return Evaluations(self.least * times, self.most * times)
 
+    def __add__(self, other: "Evaluations") -> "Evaluations":
+        return Evaluations(self.least + other.least, self.most + other.most)
 
-def count_evaluations(sampler: SamplerConfig, sde: SDEConfig) -> dict[Kind, Evaluations]:
-    """The evaluations for one image. A score that always rises, and one that always falls, are the two extremes of every decision."""
-    runs = [_run(sampler, sde, direction) for direction in (1, -1)]
+
+def count_evaluations(sampler: SamplerConfig, sde: SDEConfig, begin: int | None = None) -> dict[Kind, Evaluations]:
+    """The evaluations for one image, from T or from the time `begin`. A score that always rises, and one that always falls, are the
+    two extremes of every decision.
+    """
+    runs = [_run(sampler, sde, begin, direction) for direction in (1, -1)]
     return {kind: Evaluations(min(run[kind] for run in runs), max(run[kind] for run in runs)) for kind in KINDS}
 
 
-def _run(sampler: SamplerConfig, sde: SDEConfig, direction: int) -> dict[Kind, int]:
+def _run(sampler: SamplerConfig, sde: SDEConfig, begin: int | None, direction: int) -> dict[Kind, int]:
     scores = count(1)
 
     def score(texture: Tensor, structure: Tensor, t: int, group: int = 1) -> Tensor:
@@ -44,5 +50,7 @@ def _run(sampler: SamplerConfig, sde: SDEConfig, direction: int) -> dict[Kind, i
     networks = Networks(*(LoadedNetwork(kind, None, None, False) for kind in ("texture", "structure", "discriminator")))
     pixel = torch.ones(1, 1, 1, 1)
     inpainter = Inpainter(networks, MeanRevertingSDE(**vars(sde)), sampler, torch.device("cpu"), "fp32", evaluate)
-    trace = inpainter(Batch(pixel.expand(1, 3, 1, 1), pixel, pixel, pixel), [0]).traces[0]
+    rgb = pixel.expand(1, 3, 1, 1)
+    where = None if begin is None else Begin(begin, rgb, pixel)
+    trace = inpainter(Batch(rgb, pixel, pixel, pixel), [0], begin=where).traces[0]
     return {kind: trace.evaluations(kind) for kind in KINDS}

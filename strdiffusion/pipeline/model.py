@@ -20,6 +20,8 @@ from strdiffusion.config.parser import convert
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.data.images import resize_image
 from strdiffusion.data.masks import Polarity, stable_hash
+from strdiffusion.data.structure import structure_maps
+from strdiffusion.data.tensors import sample_tensors
 from strdiffusion.denoiser import Precision
 from strdiffusion.device import choose_device
 from strdiffusion.errors import UserError
@@ -32,10 +34,11 @@ from strdiffusion.pipeline.loading import Model, load_for_test, load_model, save
 from strdiffusion.pipeline.picture import Picture, Source
 from strdiffusion.pipeline.tiles import Tiles
 from strdiffusion.pipeline.windows import Layout, Options, Window, lay_out
-from strdiffusion.samplers import ImageTrace, Progress
+from strdiffusion.samplers import Begin, ImageTrace, Progress, Sample, TimeGrid
 from strdiffusion.sde import MeanRevertingSDE
 
 BATCH_SIZE = 8
+KEPT = 0.4  # exp(-theta_bar) of the time at which sampling on tiles begins
 
 
 class Cancelled(Exception):
@@ -71,8 +74,7 @@ class Step:
     @property
     def texture(self) -> np.ndarray:
         """The noisy texture of the window's canvas with the known pixels in place, float32 (h, w, 3) in [0, 1]."""
-        pixels = self.state[0].float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-        return np.where(self.canvas.known[..., None] > 0.5, self.canvas.image, pixels)
+        return np.where(self.canvas.known[..., None] > 0.5, self.canvas.image, as_image(self.state[0]))
 
     @property
     def structure(self) -> np.ndarray | None:
@@ -162,9 +164,13 @@ class StrDiffusion:
         """What a call with these arguments will do, and how many network evaluations it will take; see `time_evaluations`."""
         inputs = read_inputs(image, mask, hints, polarity, feather)
         canvases = self._canvases(inputs, lay_out(~inputs.seen, self.config.size, Options(context, shrink, max_tiles)))
-        each = count_evaluations(self.sampler_config(sampler, steps, resampling), self.config.sde)
+        chosen = self.sampler_config(sampler, steps, resampling)
+        whole = count_evaluations(chosen, self.config.sde)
+        rest = count_evaluations(chosen, self.config.sde, begin_time(chosen.grid(self.config.sde), self.sde))
         tiles = [len(canvas.tiles) for canvas in canvases]
-        return Plan([canvas.window for canvas in canvases], tiles, {kind: each[kind] * (sum(tiles) * num_samples) for kind in KINDS})
+        singles, several = len(tiles), sum(count for count in tiles if count > 1)  # of several, all are inpainted as one first
+        evaluations = {kind: (whole[kind] * singles + rest[kind] * several) * num_samples for kind in KINDS}
+        return Plan([canvas.window for canvas in canvases], tiles, evaluations)
 
     def time_evaluations(self, precision: Precision | None = None) -> dict[Kind, float]:
         """Seconds of one evaluation of each network on a picture of the training size, measured once after a first for warmth."""
@@ -225,24 +231,52 @@ class StrDiffusion:
         images = [inputs.picture.copy() for _ in range(num_samples)]
         structures = [Picture(np.zeros((*inputs.picture.size, 1), np.uint8), name="structure") for _ in range(num_samples)]
         traces: list[dict[int, ImageTrace]] = [{} for _ in range(num_samples)]
-        work = _Work(canvases, num_samples, progress, callback, cancel)
+        grid = chosen.grid(self.config.sde)
+        work = _Work(canvases, num_samples, begin_time(grid, self.sde), grid, progress, callback, cancel)
         with work.bar:
             for jobs in work.batches(batch_size):
-                work.check_cancel()
-                tiles = Tiles(canvases[jobs[0][0]].tiles, 1 if self.device.type == "cpu" else batch_size, work.check_cancel)
-                tensors = [canvases[i].tensors(self.config.structure) for i, _ in jobs]
-                batch = Batch(**{name: torch.stack([t[name] for t in tensors]) for name in tensors[0]})
-                seeds = [stable_hash(f"{seed}:{sample}:{i}") % 2**62 for i, sample in jobs]
-                result = self.inpainter(chosen, precision, tiles)(batch, seeds, work.after_step(jobs))
+                seeds = [f"{seed}:{sample}:{i}" for i, sample in jobs]
+                result = self._sample([canvases[i] for i, _ in jobs], seeds, jobs, work, batch_size,
+                                      lambda tiles: self.inpainter(chosen, precision, tiles))  # fmt: skip
                 for k, (i, sample) in enumerate(jobs):
                     window = canvases[i].window
-                    texture = result.texture[k].float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-                    put_back(images[sample].levels, texture, inputs, layout, window)
+                    put_back(images[sample].levels, as_image(result.texture[k]), inputs, layout, window)
                     if result.structure is not None:
                         _put_structure(structures[sample].levels, result.structure[k, 0], window)
                     traces[sample][i] = result.traces[k]
-                work.finish(jobs)
         return Output(images, structures if chosen.guidance else None, [[trace[i] for i in sorted(trace)] for trace in traces])
+
+    def _sample(
+        self, canvases: list[Canvas], seeds: list[str], jobs: list[tuple[int, int]], work: "_Work", batch_size: int,
+        inpainter: Callable[[Tiles], Inpainter],
+    ) -> Sample:  # fmt: skip
+        """Inpaint canvases of one size and with the same tiles; those of several tiles as a whole first, and from there in detail."""
+        begin, earlier = None, [ImageTrace() for _ in canvases]
+        if canvases[0].coarse is not None:
+            coarser, others = [canvas.coarse for canvas in canvases], [f"{seed}:coarse" for seed in seeds]
+            coarse = self._sample(coarser, others, jobs, work, batch_size, inpainter)
+            begin, earlier = self._begin(canvases, coarse.texture, work.begin), coarse.traces
+        work.check_cancel()
+        tiles = Tiles(canvases[0].tiles, 1 if self.device.type == "cpu" else batch_size, work.check_cancel)
+        tensors = [canvas.tensors(self.config.structure) for canvas in canvases]
+        batch = Batch(**{name: torch.stack([t[name] for t in tensors]) for name in tensors[0]})
+        numbers = [stable_hash(seed) % 2**62 for seed in seeds]
+        sample = inpainter(tiles)(batch, numbers, work.after_step(jobs, canvases[0], begin is not None), begin)
+        work.finish(len(jobs) * len(canvases[0].tiles) * work.share(begin is not None))
+        traces = [ImageTrace(before.steps + after.steps) for before, after in zip(earlier, sample.traces, strict=True)]
+        return Sample(sample.texture, sample.structure, traces)
+
+    def _begin(self, canvases: list[Canvas], coarse: Tensor, t: int) -> Begin:
+        """Where sampling on tiles begins: at t, with what the whole became at the size of one tile."""
+        structure = self.config.structure
+        fields = []
+        for canvas, texture in zip(canvases, coarse, strict=True):
+            image = canvas.estimate(as_image(texture))
+            everywhere = np.ones_like(canvas.known)
+            maps = structure_maps(image, everywhere, structure.pair, "known", structure.edge_sigma)
+            fields.append(sample_tensors(image, everywhere, *maps))
+        texture, x0 = (torch.stack([field[name] for field in fields]).to(self.device) for name in ("texture", "structure"))
+        return Begin(t, texture, x0)
 
     def _canvases(self, inputs: Inputs, layout: Layout) -> list[Canvas]:
         canvases = [make_canvas(inputs, window, self.config.size) for window in layout.windows]
@@ -252,13 +286,17 @@ class StrDiffusion:
 
 
 class _Work:
-    """The windows and samples of a call, in batches, and how much of them is done."""
+    """The windows and samples of a call, in batches, and how much of them is done, in steps of single tiles."""
 
-    def __init__(self, canvases: list[Canvas], num_samples: int, progress: bool, callback: Callable | None, cancel: Callable | None):
-        self.canvases, self.callback, self.cancel = canvases, callback, cancel
+    def __init__(
+        self, canvases: list[Canvas], num_samples: int, begin: int, grid: TimeGrid, progress: bool, callback: Callable | None,
+        cancel: Callable | None,
+    ):  # fmt: skip
+        self.canvases, self.begin, self.callback, self.cancel = canvases, begin, callback, cancel
+        self.later = grid.at_or_before(begin) / grid.N
         self.jobs = [(i, sample) for i in range(len(canvases)) for sample in range(num_samples)]
-        self.total = sum(len(canvases[i].tiles) for i, _ in self.jobs) or 1
-        self.finished = 0
+        self.total = sum(1 if canvas.coarse is None else 1 + len(canvas.tiles) * self.later for canvas in canvases) * num_samples or 1
+        self.finished = 0.0
         shape = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
         self.bar = tqdm(total=100, disable=not progress, desc="inpainting", bar_format=shape)
 
@@ -266,25 +304,30 @@ class _Work:
         """Jobs (window, sample) of one canvas size and the same tiles, at most `batch_size` together."""
         groups = defaultdict(list)
         for i, sample in self.jobs:
-            groups[self.canvases[i].known.shape, self.canvases[i].tiles].append((i, sample))
+            canvas = self.canvases[i]
+            groups[canvas.known.shape, canvas.tiles, canvas.coarse and canvas.coarse.known.shape].append((i, sample))
         for group in groups.values():
             for start in range(0, len(group), batch_size):
                 yield group[start:start + batch_size]
+
+    def share(self, later: bool) -> float:
+        """Which share of the steps from T to 0 is taken, all or those from `begin` on."""
+        return self.later if later else 1.0
 
     def check_cancel(self) -> None:
         if self.cancel is not None and self.cancel():
             raise Cancelled
 
-    def after_step(self, jobs: list[tuple[int, int]]) -> Callable[[Progress], None]:
-        """The sampler's callback while a batch of jobs is worked on."""
+    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, later: bool) -> Callable[[Progress], None]:
+        """The sampler's callback while a batch of jobs is worked on, of which `canvas` is the first."""
         number, sample = jobs[0]
-        canvas, reached = self.canvases[number], 0.0  # resampling may go back
-        weight = len(jobs) * len(canvas.tiles)
+        reached = 0.0  # resampling may go back
+        weight = len(jobs) * len(canvas.tiles) * self.share(later)
 
         def tell(progress: Progress) -> None:
             nonlocal reached
             reached = max(reached, progress.share)
-            done = (self.finished + weight * reached) / self.total
+            done = min((self.finished + weight * reached) / self.total, 1.0)
             self._show(done)
             if self.callback is None:
                 return
@@ -295,13 +338,23 @@ class _Work:
 
         return tell
 
-    def finish(self, jobs: list[tuple[int, int]]) -> None:
-        self.finished += sum(len(self.canvases[i].tiles) for i, _ in jobs)
-        self._show(self.finished / self.total)
+    def finish(self, weight: float) -> None:
+        self.finished += weight
+        self._show(min(self.finished / self.total, 1.0))
 
     def _show(self, done: float) -> None:
         self.bar.n = 100 * done
         self.bar.update(0)
+
+
+def begin_time(grid: TimeGrid, sde: MeanRevertingSDE) -> int:
+    """When sampling on tiles begins, given what was made of the whole: as late as that is KEPT of it, but in the early stage."""
+    return next((t for n, t in enumerate(grid.times) if n >= grid.early_end and sde.decay[t] <= KEPT), grid.times[-1])
+
+
+def as_image(texture: Tensor) -> np.ndarray:
+    """A texture (3, h, w) as float32 (h, w, 3) in [0, 1]."""
+    return texture.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
 
 
 def _put_structure(levels: np.ndarray, structure: Tensor, window: Window) -> None:
