@@ -21,15 +21,17 @@ from strdiffusion.checkpoints import LoadedNetwork, save_released
 from strdiffusion.config import TestConfig, load_config
 from strdiffusion.config.common import SDEConfig
 from strdiffusion.config.model import ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.config.testing import ReleasedConfig, SamplerConfig
+from strdiffusion.config.testing import ReleasedConfig, RepaintConfig, SamplerConfig
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
-from strdiffusion.inpainting import Networks
+from strdiffusion.inpainting import Inpainter, Networks
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.pipeline.counting import count_evaluations
 from strdiffusion.pipeline.loading import Model
 from strdiffusion.pipeline.windows import tiles_of
+from strdiffusion.samplers import Begin, SeededNoise
+from strdiffusion.sde import MeanRevertingSDE
 
 ROOT = Path(__file__).parents[1]
 FAST = {"sampler": "mars_sde", "steps": 2, "resampling": "none"}
@@ -350,56 +352,85 @@ def test_progress_bar(model, capsys):
 
 
 class Sky(torch.nn.Module):
-    """A network that predicts, in the hole, the sky it has seen plus an error of its own for each tile: x0 - mu."""
+    """A network that predicts, in the hole, the mean colour of what is known plus an error of its own for each tile, as x0 - mu.
+
+    Where nothing is known it goes on from the state: its x0 is the mean of what the state says.
+    """
 
     guided = True
 
-    def __init__(self):
+    def __init__(self, error):
         super().__init__()
-        self.errors = {}
+        self.error, self.tiles, self.sde = error, {}, MeanRevertingSDE(T=T)
 
     def forward(self, x, mu, t, structure=None):
         known = (mu.sum(dim=1, keepdim=True) > 0).float()
-        sky = mu.sum(dim=(2, 3), keepdim=True) / known.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-        key = round(float(mu.sum()), 3)  # the tile
-        error = self.errors.setdefault(key, 0.2 * (-1) ** len(self.errors))
-        return (sky + error) * (1 - known)
+        count = known.sum(dim=(2, 3), keepdim=True)
+        sky = mu.sum(dim=(2, 3), keepdim=True) / count.clamp(min=1)
+        state = x.mean(dim=(2, 3), keepdim=True) / self.sde.decay[t].item()
+        key = round(float(mu.sum()), 3)
+        sign = self.tiles.setdefault(key, (-1) ** len(self.tiles))
+        return (torch.where(count > 0, sky, state) + sign * self.error) * (1 - known)
 
 
-def sky_model(size):
-    """A model whose tiles disagree by 0.4 about the colour of the sky."""
-    stub, structure = Sky(), UNet(1, 4, 1).eval()
-    networks = Networks(LoadedNetwork("texture", stub, Path("x"), False, "x0"), LoadedNetwork("structure", structure, Path("x"), False))
+def sky_networks(error=0.0):
+    """Networks of such a texture; tiles disagree by twice the error."""
+    structure = LoadedNetwork("structure", UNet(1, 4, 1).eval(), Path("x"), False)
+    return Networks(LoadedNetwork("texture", Sky(error), Path("x"), False, "x0"), structure)
+
+
+def sky_model(size, error=0.0):
     sampler = SamplerConfig(resampling="none", method="mars_ode", order=1, steps=5)
     config = ModelConfig(networks=NetworksConfig(UNetRecord(guided=True), UNetRecord()), size=size, sde=SDEConfig(T=T), sampler=sampler)
-    return StrDiffusion(Model(networks, config), device="cpu"), stub
+    return StrDiffusion(Model(sky_networks(error), config), device="cpu")
 
 
 def test_no_seam_at_the_borders_of_tiles():
     """On smooth sky, where tiles disagree, the step across the borders of tiles is not larger than inside of them."""
     size = 64
-    model, stub = sky_model(size)
+    model = sky_model(size, 0.2)
     ramp = np.linspace(100, 180, 260)[:, None, None] * np.ones((1, 300, 3))
     image, mask = ramp.astype(np.uint8), hole(260, 300, (60, 60, 150, 180))
     options = {"shrink": 1, "max_tiles": 100}
     out = model(image, mask, **options).images[0].levels.astype(float).mean(axis=2)
-    assert len(stub.errors) > 6  # tiles of different opinion
-    inside = mask & (cv2.erode(mask.astype(np.uint8), np.ones((9, 9))) > 0)
-    assert np.ptp(out[inside]) > 60  # 0.4 * 255 between tiles
     (window,) = model.plan(image, mask, **options).windows
     assert window.canvas == window.box[2:]  # nothing is resized here
-    known = 1 - mask[window.box.slices].astype(np.float32)
-    borders = np.zeros(out.shape[1] + 1, bool)
-    for tile in tiles_of(known, size):
-        for column in (tile.left, tile.left + tile.width):
-            borders[window.box.left + column] = True
-    gradient = np.abs(np.diff(out, axis=1))
-    rows = slice(70, 200)
-    columns = np.arange(70, 230)
-    at_border = gradient[rows][:, [c - 1 for c in columns if borders[c]]]
-    elsewhere = gradient[rows][:, [c - 1 for c in columns if not borders[c]]]
+    tiles = tiles_of(1 - mask[window.box.slices].astype(np.float32), size)
+    assert len(tiles) > 6 and set(model.networks.texture.network.tiles.values()) == {1, -1}
+    borders = {window.box.left + column for tile in tiles for column in (tile.left, tile.left + tile.width)}
+    gradient = np.abs(np.diff(out, axis=1))[70:200]
+    at_border, elsewhere = (gradient[:, [c - 1 for c in range(70, 230) if (c in borders) == here]] for here in (True, False))
+    assert np.ptp(out[70:200, 70:230]) > 60  # of 102 that tiles disagree by
     assert at_border.size and at_border.mean() < 1.0 and at_border.mean() <= elsewhere.mean() + 0.2
-    assert gradient[rows][:, 70:230].max() < 15  # a hard cut would be 102
+    assert gradient[:, 70:230].max() < 15  # cut hard, it would be 102
+
+
+def test_the_middle_of_a_large_hole_is_told_of_what_is_known():
+    """A tile that sees nothing known goes on from what was made of the whole, at the size of one tile."""
+    model, options = sky_model(32), {"shrink": 1, "max_tiles": 200}
+    image, mask = np.full((300, 300, 3), 200, np.uint8), hole(300, 300, (40, 40, 220, 220))
+    out = model(image, mask, **options).images[0].levels.astype(float)
+    plan = model.plan(image, mask, **options)
+    (window,) = plan.windows
+    inside = mask[window.box.slices]
+    assert any(inside[tile.slices].all() for tile in tiles_of(1 - inside.astype(np.float32), 32))
+    assert np.abs(out[mask] - 200).mean() < 10 and abs(out[140:160, 140:160].mean() - 200) < 20
+    assert plan.evaluations["texture"].least == 5 + plan.tiles[0] * 3  # the grid is 10, 8, 6, 4, 2; at 6, exp(-theta_bar) falls below 0.4
+
+
+def test_sampling_begins_where_it_is_told():
+    """The first state is a draw from the marginal of the estimate, and only later times follow."""
+    sde, seen, networks = MeanRevertingSDE(T=T), [], sky_networks()
+    networks.texture.network.register_forward_hook(lambda _, inputs, output: seen.append(inputs))
+    texture, structure = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
+    batch = Batch(texture, structure, structure * 0, (torch.rand(1, 1, 16, 16) > 0.4).float())
+    for resampling in ("none", "fixed", "repaint"):
+        seen.clear()
+        sampler = SamplerConfig(resampling=resampling, repaint=RepaintConfig(jump_length=1, resamplings=1))
+        Inpainter(networks, sde, sampler, torch.device("cpu"))(batch, [7], begin=Begin(6, texture, structure))
+        first, _, t, _ = seen[0]
+        assert t == 6 and torch.equal(first, sde.sample_marginal(texture, batch.texture_mean, 6, SeededNoise([7])([0], texture)))
+        assert [inputs[2] for inputs in seen] == [6, 5, 4, 3, 2, 1]
 
 
 # ---- memory -------------------------------------------------------------------------------------------

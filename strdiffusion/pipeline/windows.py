@@ -1,8 +1,8 @@
 """Windows: which part of a picture the networks look at for each hole, at which size, and in which tiles.
 
 A hole that fits is given a window of the training size with context around it. A larger one is given a larger window, shrunk by at
-most `shrink`; what is then still larger than the training size is a canvas of overlapping tiles, of which those without a hole are
-not evaluated. Pictures smaller than the training size are enlarged to it.
+most `shrink`; what is then still larger than the training size is a canvas of overlapping tiles (which is inpainted as a whole first,
+see canvas.py), of which those without a hole are not evaluated. Pictures smaller than the training size are enlarged to it.
 """
 
 import math
