@@ -27,9 +27,11 @@ from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
 from strdiffusion.inpainting import Inpainter, Networks
 from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.pipeline.canvas import put_back
 from strdiffusion.pipeline.counting import count_evaluations
+from strdiffusion.pipeline.inputs import read_inputs
 from strdiffusion.pipeline.loading import Model
-from strdiffusion.pipeline.windows import tiles_of
+from strdiffusion.pipeline.windows import Options, lay_out, tiles_of
 from strdiffusion.samplers import Begin, SeededNoise
 from strdiffusion.sde import MeanRevertingSDE
 
@@ -128,6 +130,19 @@ def test_a_window_is_what_the_sampler_makes_of_it(model):
     assert output.trace[0][0].as_dict() == sample.traces[0].as_dict()
     structure = np.rint(255 * sample.structure[0].clamp(0, 1).permute(1, 2, 0).numpy()).astype(np.uint8)
     assert np.array_equal(output.structure[0].levels, structure)
+
+
+def test_every_window_fills_its_own_holes_alone():
+    """Windows overlap; what one makes of another's hole is not used."""
+    image, mask = photograph(60, 100), hole(60, 100, (10, 10, 16, 16), (20, 40, 16, 16))
+    inputs = read_inputs(image, mask, None, "white_hole", 0)
+    layout = lay_out(mask, 32, Options())
+    first, second = layout.windows
+    assert mask[first.box.slices].sum() > 16 * 16  # it sees a part of the other
+    levels = image.copy()
+    put_back(levels, np.ones((*first.canvas, 3), np.float32), inputs, layout, first)
+    changed = (levels != image).any(axis=2)
+    assert changed[10:26, 10:26].all() and changed.sum() == 16 * 16
 
 
 def test_kinds_of_arguments_agree(model, tmp_path):
