@@ -1,26 +1,8 @@
-"""Judge a folder of outputs, of any method, by the folder of truths:
+"""Judge a folder of outputs by the folder of truths: the command `strdiffusion evaluate`, see python scripts/evaluate.py --help."""
 
-python scripts/evaluate.py outputs=results/x/inpainted truths=photos masks.folder=masks output=results/x/evaluation
-python scripts/evaluate.py outputs=results/x/inpainted csv=results/x/results.csv output=results/x/evaluation
-python scripts/evaluate.py -opt FILE [key=value ...]
-"""
-
-import argparse
 import sys
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.config import load_evaluation
-from strdiffusion.evaluation.report import evaluate
-
-
-@exit_on_user_error
-def main() -> None:
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-opt", "--opt", metavar="FILE", help="YAML configuration; without it every option is given as key=value")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options, see strdiffusion/config/evaluation.py")
-    options = parser.parse_intermixed_args()
-    evaluate(load_evaluation(options.opt, options.overrides))
-
+from strdiffusion.commands.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

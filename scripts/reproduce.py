@@ -1,21 +1,8 @@
-"""Run a table of configs/tables/: python scripts/reproduce.py configs/tables/psv.yml [key=value ...]"""
+"""Run a table of configs/tables/: the command `strdiffusion reproduce`, see python scripts/reproduce.py --help."""
 
 import sys
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.config import load_config
-from strdiffusion.config.tables import TableConfig
-from strdiffusion.evaluation.reproduce import reproduce
-
-
-@exit_on_user_error
-def main() -> None:
-    parser = OneLineParser(description=__doc__)
-    parser.add_argument("table", metavar="FILE", help="a table of configs/tables/, or one of your own")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example output=results/mine")
-    options = parser.parse_args()
-    reproduce(load_config(TableConfig, options.table, options.overrides))
-
+from strdiffusion.commands.reproduce import main
 
 if __name__ == "__main__":
     sys.exit(main())

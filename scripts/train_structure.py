@@ -1,17 +1,11 @@
-"""Train the structure network: python scripts/train_structure.py -opt configs/psv/structure.yml [key=value ...]"""
+"""Train the structure network: the command `strdiffusion train structure`, see python scripts/train_structure.py --help."""
 
+import functools
 import sys
 
-from strdiffusion.cli import exit_on_user_error, parse_options
-from strdiffusion.config import TrainStructureConfig, load_config
-from strdiffusion.training import train
+from strdiffusion.commands import train
 
-
-@exit_on_user_error
-def main() -> None:
-    options = parse_options(__doc__)
-    train("structure", load_config(TrainStructureConfig, options.opt, options.overrides))
-
+main = functools.partial(train.main, network="structure")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,17 +1,11 @@
-"""Train the texture network: python scripts/train_texture.py -opt configs/psv/texture.yml [key=value ...]"""
+"""Train the texture network: the command `strdiffusion train texture`, see python scripts/train_texture.py --help."""
 
+import functools
 import sys
 
-from strdiffusion.cli import exit_on_user_error, parse_options
-from strdiffusion.config import TrainTextureConfig, load_config
-from strdiffusion.training import train
+from strdiffusion.commands import train
 
-
-@exit_on_user_error
-def main() -> None:
-    options = parse_options(__doc__)
-    train("texture", load_config(TrainTextureConfig, options.opt, options.overrides))
-
+main = functools.partial(train.main, network="texture")
 
 if __name__ == "__main__":
     sys.exit(main())

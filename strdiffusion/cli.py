@@ -1,10 +1,10 @@
-"""What every script's command line shares."""
+"""What every command line shares."""
 
 import argparse
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import torch
@@ -12,14 +12,14 @@ import torch
 from strdiffusion.errors import UserError
 
 
-def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], int]:
+def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
     """Turn a UserError into one line on stderr and status 2, Ctrl-C into status 130; show notices on stderr."""
 
     @functools.wraps(main)
-    def wrapped() -> int:
+    def wrapped(*arguments, **options) -> int:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         try:
-            return main() or 0
+            return main(*arguments, **options) or 0
         except UserError as error:
             # an error in a worker process comes with that process's traceback in its text
             line = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
@@ -47,9 +47,9 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def parse_options(description: str) -> argparse.Namespace:
-    """The options every YAML-driven script takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides)."""
-    parser = OneLineParser(description=description)
+def parse_options(description: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The options every YAML-driven command takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides)."""
+    parser = OneLineParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML configuration, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example training.batch_size=8")
-    return parser.parse_intermixed_args()
+    return parser.parse_intermixed_args(arguments)

@@ -1,17 +1,19 @@
 """The whole method on a batch of images: three networks and a sampler behind one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from strdiffusion.batch import Batch
-from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
-from strdiffusion.config import TestConfig
-from strdiffusion.denoiser import Denoiser
-from strdiffusion.device import choose_device, set_float32_precision
-from strdiffusion.errors import UserError
+from strdiffusion.checkpoints import LoadedNetwork
+from strdiffusion.config.testing import SamplerConfig
+from strdiffusion.denoiser import Denoiser, Precision
+from strdiffusion.device import set_float32_precision
 from strdiffusion.networks import Kind
 from strdiffusion.samplers import (
+    Begin,
     Models,
     Sample,
     SeededNoise,
@@ -26,40 +28,60 @@ from strdiffusion.samplers.trace import Callback
 from strdiffusion.sde import MeanRevertingSDE
 
 
-class Inpainter:
-    """Inpaint batches as a test configuration says.
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a model. Unguided ones (IR-SDE) have the texture alone; without a discriminator nothing is scored."""
 
-    Loading raises UserError where a checkpoint does not fit the configuration (T, schedule, structure maps, widths, guidance).
+    texture: LoadedNetwork
+    structure: LoadedNetwork | None = None
+    discriminator: LoadedNetwork | None = None
+
+    def __iter__(self):
+        return (loaded for loaded in (self.texture, self.structure, self.discriminator) if loaded is not None)
+
+    def to(self, device: torch.device) -> None:
+        """Move all networks, in place."""
+        for loaded in self:
+            loaded.network.to(device, memory_format=torch.channels_last)
+
+
+class Inpainter:
+    """Inpaint batches of one size with networks that are on `device` already.
+
+    Args:
+        evaluate: replaces a network of a kind by what is evaluated in its place, for example on overlapping tiles.
     """
 
-    def __init__(self, config: TestConfig):
-        self.config = config
-        self.device = choose_device(config.device)
-        set_float32_precision(config.precision)
-        self.sde = MeanRevertingSDE(**vars(config.sde))
-        sampler, paths = config.sampler, config.checkpoints
-        texture = self._load(paths.texture, "texture")
-        if texture.network.guided != sampler.guidance:
-            has = "has" if texture.network.guided else "has no"
-            raise UserError(
-                f"the checkpoint {texture.path} {has} SPADE blocks, so sampler.guidance must be {str(texture.network.guided).lower()}"
-            )
-        structure = self._load(paths.structure, "structure") if sampler.guidance else None
-        discriminator = self._load(paths.discriminator, "discriminator") if sampler.scored else None
+    def __init__(
+        self, networks: Networks, sde: MeanRevertingSDE, sampler: SamplerConfig, device: torch.device, precision: Precision = "fp32",
+        evaluate: Callable[[Kind, nn.Module], Callable] | None = None,
+    ):  # fmt: skip
+        self.sde, self.sampler, self.device = sde, sampler, device
+        set_float32_precision(precision)
+
+        def network(loaded: LoadedNetwork) -> Callable:
+            return loaded.network if evaluate is None else evaluate(loaded.kind, loaded.network)
+
+        def denoiser(loaded: LoadedNetwork) -> Denoiser:
+            return Denoiser(network(loaded), sde, loaded.prediction, precision, sampler.clip)
+
         self.models = Models(
-            texture=self._denoiser(texture),
-            structure=self._denoiser(structure) if structure else None,
-            discriminator=discriminator.network if discriminator else None,
+            texture=denoiser(networks.texture),
+            structure=denoiser(networks.structure) if sampler.guidance else None,
+            discriminator=network(networks.discriminator) if sampler.scored else None,
             method=sampler.method,
             order=sampler.order,
             steps=sampler.steps,
             spacing=sampler.spacing,
-            precision=config.precision,
+            precision=precision,
         )
 
-    def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None) -> Sample:
-        """Inpaint a batch; each image has its own seed, and gets the same result in any batch. Results are on the device."""
-        sampler = self.config.sampler
+    def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None, begin: Begin | None = None) -> Sample:
+        """Inpaint a batch; each image has its own seed, and gets the same result in any batch. Results are on the device.
+
+        begin: where sampling begins instead of at T, on the device.
+        """
+        sampler = self.sampler
         samplers = {
             "none": sample_guided if sampler.guidance else sample_unguided,
             "released": sample_released,
@@ -68,29 +90,5 @@ class Inpainter:
             "fixed": sample_fixed,
         }
         options = {} if sampler.resampling == "none" else vars(getattr(sampler, sampler.resampling))
-        return samplers[sampler.resampling](self.models, batch.to(self.device), SeededNoise(seeds), callback, **options)
-
-    def _load(self, path: str, kind: Kind) -> LoadedNetwork:
-        loaded = load_network(path, kind, self.config.checkpoints.weights)
-        require_fit(loaded, self.config)
-        loaded.network.to(self.device, memory_format=torch.channels_last)
-        return loaded
-
-    def _denoiser(self, loaded: LoadedNetwork) -> Denoiser:
-        return Denoiser(loaded.network, self.sde, loaded.prediction, self.config.precision, self.config.sampler.clip)
-
-
-def require_fit(loaded: LoadedNetwork, config: TestConfig) -> None:
-    """Raise UserError where a checkpoint records other settings than the configuration has. Released files record only widths."""
-    require_same_process(loaded, config.sde, config.structure)
-    expected = config.checkpoints
-    if loaded.kind == "discriminator":
-        sizes = {"discriminator_width": (expected.discriminator_width, loaded.network.width)}
-    else:
-        sizes = {"width": (expected.width, loaded.network.width), "depth": (expected.depth, loaded.network.depth)}
-    for key, (wanted, found) in sizes.items():
-        if wanted is not None and wanted != found:
-            raise UserError(
-                f"the checkpoint {loaded.path} has {key.removeprefix('discriminator_')} {found}, but checkpoints.{key}={wanted}: "
-                f"give another file, or set checkpoints.{key}={found}"
-            )
+        models = replace(self.models, begin=begin)
+        return samplers[sampler.resampling](models, batch.to(self.device), SeededNoise(seeds), callback, **options)

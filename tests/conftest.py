@@ -81,3 +81,16 @@ def photos(tmp_path):
         save(tmp_path / "photos" / f"{name}.png", cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC))
         save(tmp_path / "masks" / f"{name}.png", mask)
     return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A folder as three trainings leave it: small random networks, trained at 24x24."""
+    folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(1)
+    networks = {"texture": UNet(3, 4, 2, guided=True), "structure": UNet(1, 4, 2), "discriminator": CorrelationDiscriminator(4)}
+    for kind, network in networks.items():
+        (folder / kind).mkdir()
+        write_network(folder / kind / "latest.pt", kind, network)
+        (folder / kind / "config.yml").write_text(f"data: {{images: x, size: {SIZE}}}\n")
+    return folder

@@ -22,8 +22,8 @@ from strdiffusion.checkpoints.released import detect, released_names
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.testing import CheckpointsConfig, TestConfig, TestDataConfig
 from strdiffusion.errors import UserError
-from strdiffusion.inpainting import require_fit
 from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.pipeline.loading import require_fit
 from strdiffusion.sde import MeanRevertingSDE
 
 ROOT = Path(__file__).parents[1]

@@ -25,8 +25,8 @@ from strdiffusion.evaluation.figures.process import chosen_times
 from strdiffusion.evaluation.figures.states import estimate, visit_states
 from strdiffusion.evaluation.figures.style import COLOURS, fit_text, text_width
 from strdiffusion.evaluation.folder import image_seed
-from strdiffusion.inpainting import Inpainter
 from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.pipeline import StrDiffusion
 from strdiffusion.samplers import SeededNoise
 from strdiffusion.samplers.grid import early_end
 from strdiffusion.sde import MeanRevertingSDE
@@ -144,7 +144,7 @@ def test_states_belong_to_their_t(folder, methods, name):
     method = load_methods(load(methods(name)))[0]
     item = chosen_item(method, "b")
     batch, seeds = collate([item]), [image_seed(method.config, item)]
-    inpainter, visited, calls = Inpainter(method.config), [], []
+    inpainter, visited, calls = StrDiffusion.from_config(method.config).inpainter(), [], []
     sample = visit_states(inpainter, batch, seeds, visited.append)
     states = {state.t: state for state in visited}  # of several visits the last
     grid = method.config.grid()
@@ -173,7 +173,7 @@ def test_states_belong_to_their_t(folder, methods, name):
 def test_estimates_are_what_the_networks_predict(methods):
     method = load_methods(load(methods("plain")))[0]
     item = chosen_item(method, None)
-    batch, inpainter, states = collate([item]), Inpainter(method.config), {}
+    batch, inpainter, states = collate([item]), StrDiffusion.from_config(method.config).inpainter(), {}
     visit_states(inpainter, batch, [0], lambda state: states.update({state.t: state}))
     sde, state = inpainter.sde, states[4]
     texture, structure = estimate(inpainter.models, batch, state)
@@ -201,11 +201,12 @@ def test_discrepancy_curves_are_psnr(folder, methods):
     config = load(methods("plain", "IR-SDE"), "discrepancy.images=2")
     curves = figures.measure_discrepancy(config)
     assert [curve.label for curve in curves] == ["plain", "IR-SDE"] and all(curve.images == 2 for curve in curves)
-    inpainter = Inpainter(load_config(TestConfig, folder / "test.yml", ["sampler.resampling=none"]))
+    config = load_config(TestConfig, folder / "test.yml", ["sampler.resampling=none"])
+    inpainter = StrDiffusion.from_config(config).inpainter()
     expected = np.zeros((T, 2))
     for item in (plain_dataset(folder)[i] for i in range(2)):
         progress = []
-        inpainter(collate([item]), [image_seed(inpainter.config, item)], progress.append)
+        inpainter(collate([item]), [image_seed(config, item)], progress.append)
         truth, hole = item.texture.numpy(), np.broadcast_to(item.mask.numpy() < 0.5, item.texture.shape)
         for p in progress:
             state = p.texture[0].numpy()

@@ -102,14 +102,14 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
     try:
         kind, architecture, sde = content["kind"], content["architecture"], content["sde"]
         state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
-        network = _on_meta(kind, architecture)
+        network = network_on_meta(kind, architecture)
         recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
         described = recorded["prediction"] in get_args(Prediction) and "pair" in recorded["structure"] and set(sde) == set(SDE_OPTIONS)
         if not described:
             raise ValueError("prediction, sde or structure is unknown")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({error!r})") from None
-    _fill(path, network, state, {name: name for name in network.state_dict()})
+    fill_network(path, network, state, {name: name for name in network.state_dict()})
     return LoadedNetwork(kind, network, path, released=False, sde=sde, **recorded)
 
 
@@ -118,17 +118,17 @@ def _load_released(path: Path, content: dict) -> LoadedNetwork:
     state = strip_module(tensors)
     try:
         found = detect(state) if len(tensors) == len(content) else None
-        network = _on_meta(*found) if found else None
+        network = network_on_meta(*found) if found else None
     except (IndexError, ValueError, RuntimeError):
         network = None
     if network is None:
         first = ", ".join(map(str, list(content)[:3]))
         raise UserError(f"the checkpoint {path} is not of this method: its entries ({first}, ...) are neither ours nor the release's")
-    _fill(path, network, state, released_names(network))
+    fill_network(path, network, state, released_names(network))
     return LoadedNetwork(found[0], network, path, released=True)
 
 
-def _on_meta(kind: Kind, architecture: dict) -> nn.Module:
+def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes are compared before anything is allocated."""
     if kind not in KINDS:
         raise ValueError(f"unknown network {kind!r}")
@@ -138,7 +138,7 @@ def _on_meta(kind: Kind, architecture: dict) -> nn.Module:
         return build_network(kind, architecture)
 
 
-def _fill(path: Path, network: nn.Module, state: dict[str, Tensor], names: dict[str, str]) -> None:
+def fill_network(path: Path, network: nn.Module, state: dict[str, Tensor], names: dict[str, str]) -> None:
     """Give the network the weights found under `names`, as float32."""
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors")

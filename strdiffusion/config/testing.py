@@ -1,6 +1,7 @@
 """The options of a test: configs/*/test.yml. A YAML file overrides what it names."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.checkpoints.networks import Weights
@@ -19,15 +20,26 @@ from strdiffusion.sde import MeanRevertingSDE
 
 @dataclass
 class CheckpointsConfig:
-    """The trained networks: our checkpoints or released files. Where width and depth are given, others are refused."""
+    """The trained networks: a model folder, or a file for each, our checkpoints or released ones.
 
-    texture: str
+    Where width and depth are given, others are refused. `weights` is of our checkpoints; a model folder holds one set.
+    """
+
+    folder: str | None = None
+    texture: str | None = None
     structure: str | None = None
     discriminator: str | None = None
     weights: Weights = "ema"
     width: Positive | None = None
     depth: Positive | None = None
     discriminator_width: Positive | None = None
+
+    def files(self) -> list[Path | None]:
+        """Every file that the networks are read from; None for a network that is not given."""
+        if self.folder is not None:
+            folder = Path(self.folder).expanduser()
+            return [folder / "model.yml", *sorted(folder.glob("*.safetensors"))]
+        return [None if path is None else Path(path).expanduser() for path in (self.texture, self.structure, self.discriminator)]
 
 
 @dataclass
@@ -125,6 +137,19 @@ class SamplerConfig:
         """Whether a discriminator decides."""
         return self.resampling in ("released", "paper")
 
+    def check(self, sde: SDEConfig) -> None:
+        """What one key alone cannot tell; UserError where the settings contradict each other, or the SDE."""
+        if not self.guidance and self.resampling in ("released", "paper", "fixed"):
+            raise UserError(f"sampler.resampling={self.resampling} redoes the structure, so it needs sampler.guidance=true")
+        if self.steps is not None and self.steps > sde.T:
+            raise UserError(f"sampler.steps must be from 2 to sde.T={sde.T}, not {self.steps}; null visits every t")
+        if self.resampling == "repaint":
+            _check_repaint(self.repaint, self.grid(sde), self.guidance)
+
+    def grid(self, sde: SDEConfig, begin: int | None = None) -> TimeGrid:
+        """The times that a sampler visits."""
+        return TimeGrid(MeanRevertingSDE(**vars(sde)), self.steps, self.spacing, begin)
+
 
 @dataclass
 class TestConfig:
@@ -147,26 +172,27 @@ class TestConfig:
 
     def grid(self) -> TimeGrid:
         """The times that the sampler visits."""
-        return TimeGrid(MeanRevertingSDE(**vars(self.sde)), self.sampler.steps, self.sampler.spacing)
+        return self.sampler.grid(self.sde)
 
     def check(self) -> None:
         """What one key alone cannot tell."""
         check_hole_share("data.masks.hole_share", self.data.masks)
         sampler, checkpoints = self.sampler, self.checkpoints
-        if not sampler.guidance and sampler.resampling in ("released", "paper", "fixed"):
-            raise UserError(f"sampler.resampling={sampler.resampling} redoes the structure, so it needs sampler.guidance=true")
-        if sampler.guidance and checkpoints.structure is None:
+        sampler.check(self.sde)
+        if checkpoints.folder is not None:
+            if (checkpoints.texture, checkpoints.structure, checkpoints.discriminator) != (None, None, None):
+                raise UserError(f"checkpoints.folder is given beside separate files: set checkpoints={{folder: {checkpoints.folder}}} "
+                                "to replace them")  # fmt: skip
+        elif checkpoints.texture is None:
+            raise UserError("checkpoints.texture is missing: give it, or a model folder as checkpoints.folder")
+        elif sampler.guidance and checkpoints.structure is None:
             raise UserError("checkpoints.structure is missing: it is needed with sampler.guidance=true")
-        if sampler.scored and checkpoints.discriminator is None:
+        elif sampler.scored and checkpoints.discriminator is None:
             raise UserError(f"checkpoints.discriminator is missing: it is needed with sampler.resampling={sampler.resampling}")
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to say where the holes are")
         if not self.data.ground_truth and self.structure.edge_source == "full" and "edge" in self.structure.pair:
             raise UserError("structure.edge_source=full needs the truth: set structure.edge_source=known with data.ground_truth=false")
-        if sampler.steps is not None and sampler.steps > self.sde.T:
-            raise UserError(f"sampler.steps must be from 2 to sde.T={self.sde.T}, not {sampler.steps}; null visits every t")
-        if sampler.resampling == "repaint":
-            _check_repaint(sampler.repaint, self.grid(), sampler.guidance)
 
 
 def _check_repaint(repaint: RepaintConfig, grid: TimeGrid, guided: bool) -> None:

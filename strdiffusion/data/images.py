@@ -15,7 +15,7 @@ from strdiffusion.data.facades import is_virtual, read_facade
 from strdiffusion.data.listing import IMAGE_SUFFIXES, default_index, find_images, write_atomically
 from strdiffusion.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "center_crop", "default_index", "enlarge_to", "enlarged_size", "find_images", "opencv",
+__all__ = ["IMAGE_SUFFIXES", "center_crop", "default_index", "enlarge_to", "enlarged_size", "filled_from", "find_images", "opencv",
            "read_image", "read_pixels", "resize_image", "resize_short_side", "write_image"]
 
 log = logging.getLogger(__name__)
@@ -151,6 +151,13 @@ def _scaled(height: int, width: int, size: int) -> tuple[int, int]:
     if height <= width:
         return size, max(size, round(width * size / height))
     return max(size, round(height * size / width)), size
+
+
+def filled_from(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """`image` (H, W, 3) with the nearest pixel that is `seen`, bool (H, W), in place of each that is not."""
+    from scipy.ndimage import distance_transform_edt
+
+    return image[tuple(distance_transform_edt(~seen, return_distances=False, return_indices=True))]
 
 
 def center_crop(array: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from strdiffusion.batch import Batch
-from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, read_image, resize_image
+from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, filled_from, read_image, resize_image
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import (
     Polarity,
@@ -192,10 +192,5 @@ def hide_hole(image: np.ndarray, known: np.ndarray, size: int | None, fit: Fit) 
     cropped_mask = fit == "center_crop" and known.shape == (size, size)  # says nothing about the uncropped image
     if target == native or cropped_mask:
         return image
-    from scipy.ndimage import distance_transform_edt
-
     seen = resize_image(known, *native) > 0.999
-    if not seen.any():
-        return np.zeros_like(image)
-    nearest = distance_transform_edt(~seen, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+    return filled_from(image, seen) if seen.any() else np.zeros_like(image)

@@ -18,9 +18,9 @@ from strdiffusion.errors import UserError
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
-from strdiffusion.inpainting import Inpainter
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 from strdiffusion.output import claim_output_folder
+from strdiffusion.pipeline import StrDiffusion
 from strdiffusion.samplers import ImageTrace, Progress, Sample
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def inpaint_folder(config: TestConfig, method: Method | None = None, resume: boo
     Images that cannot be read or paired are reported one by one and left out; if there were any, a SomeLeftOut at the
     end says how many.
     """
-    method = method or Inpainter(config)
+    method = method or StrDiffusion.from_config(config).inpainter()
     dataset = test_dataset(config)
     folder = claim_output_folder(config.output, config.overwrite or resume, "set another output=FOLDER, or overwrite=true")
     problems: list[str] = []

@@ -42,8 +42,7 @@ class Run:
         if self.baseline is not None:
             options = {"baseline": self.baseline, "data": options["data"], "seed": options["seed"], "structure": options["structure"]}
         else:
-            paths = (self.config.checkpoints.texture, self.config.checkpoints.structure, self.config.checkpoints.discriminator)
-            options["content"] = [None if path is None else file_hash(Path(path).expanduser()) for path in paths]
+            options["content"] = [None if path is None else file_hash(path) for path in self.config.checkpoints.files()]
         if self.timed:
             options["timed"] = [device_name(choose_device(self.config.device)), self.config.batch_size]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()

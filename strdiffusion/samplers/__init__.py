@@ -12,11 +12,11 @@ from strdiffusion.samplers.grid import TimeGrid
 from strdiffusion.samplers.noise import NoiseSource, SeededNoise
 from strdiffusion.samplers.plain import sample_guided, sample_structure, sample_unguided
 from strdiffusion.samplers.repaint import sample_fixed, sample_repaint
-from strdiffusion.samplers.run import Models
+from strdiffusion.samplers.run import Begin, Models
 from strdiffusion.samplers.trace import ImageTrace, Progress, Sample
 
 __all__ = [
-    "ImageTrace", "Models", "NoiseSource", "Progress", "Sample", "SeededNoise", "TimeGrid",
+    "Begin", "ImageTrace", "Models", "NoiseSource", "Progress", "Sample", "SeededNoise", "TimeGrid",
     "sample_fixed", "sample_guided", "sample_paper", "sample_released", "sample_repaint",
     "sample_structure", "sample_unguided",
 ]  # fmt: skip

@@ -19,11 +19,12 @@ class TimeGrid:
         spacing: "t": evenly spread in t; "log_snr": the times from T to 1 evenly spread in L = ln(alpha/sigma), then 0
             (spec sec. 8; L is infinite at 0). Times are whole numbers, no two equal: near 0, where L changes more from
             t to t-1 than from one time of the grid to the next, every t is taken.
+        begin: leave out the times above this one, which must be at or above the end of the early stage; None for none.
 
     Raises ValueError where `steps` lies outside of 2..T.
     """
 
-    def __init__(self, sde: MeanRevertingSDE, steps: int | None = None, spacing: Spacing = "t"):
+    def __init__(self, sde: MeanRevertingSDE, steps: int | None = None, spacing: Spacing = "t", begin: int | None = None):
         if steps is not None and not 2 <= steps <= sde.T:
             raise ValueError(f"the number of steps must be from 2 to T={sde.T}, not {steps}")
         self.T = sde.T
@@ -35,6 +36,9 @@ class TimeGrid:
         self.times: tuple[int, ...] = (0, *reversed(times))
         # the last n of the early stage, in which the structure is denoised beside the texture: t >= int(0.4 T)
         self.early_end = self.at_or_after(early_end(self.T))
+        if begin is not None:
+            self.N = max(self.at_or_before(begin), self.early_end)
+            self.times = self.times[:self.N + 1]
 
     def __getitem__(self, n: int) -> int:
         return self.times[n]

@@ -15,7 +15,7 @@ def sample_unguided(models: Models, known: Batch, noise: NoiseSource, callback: 
     Draws per image: the start of the texture, then one a step.
     """
     run = Run(models, known, noise, callback)
-    y = run.terminal_state(known.texture_mean)
+    y = run.start_texture()
     for n in range(run.grid.N, 0, -1):
         run.begin_step(n)
         y = run.texture_step(y, None, n, run.all)
@@ -30,7 +30,7 @@ def sample_structure(models: Models, known: Batch, noise: NoiseSource, callback:
     Draws per image: the start of the structure, then known structure and step. The texture that comes back is the known one.
     """
     run = Run(models, known, noise, callback)
-    y, x = State(known.texture), run.terminal_state(known.structure_mean)
+    y, x = State(known.texture), run.start_structure()
     for n in range(run.grid.N, 0, -1):
         run.begin_step(n)
         k = run.known_structure(n)

@@ -24,7 +24,7 @@ def sample_repaint(
     """
     run = Run(models, known, noise, callback)
     grid, guided = run.grid, models.structure is not None
-    y, x = run.start() if guided else (run.terminal_state(known.texture_mean), None)
+    y, x = run.start() if guided else (run.start_texture(), None)
     for n, n_next in timeline(grid.N, jump_length, resamplings, *jump_range(grid, start, stop, guided)):
         run.begin_step(n)
         if n_next > n:

@@ -20,6 +20,15 @@ Rows = Sequence[int]
 
 
 @dataclass(frozen=True)
+class Begin:
+    """Where sampling begins instead of at T: at time t, in the marginal of an estimate of texture (B,3,H,W) and structure (B,1,H,W)."""
+
+    t: int
+    texture: Tensor
+    structure: Tensor
+
+
+@dataclass(frozen=True)
 class Models:
     """The networks of a sampler; which of them it needs, it says.
 
@@ -28,6 +37,7 @@ class Models:
         step, or by MaRS (spec sec. 8).
     order: of MaRS, 1 or 2; others do not use it.
     steps, spacing: the times, see `TimeGrid`; None visits every t, as released.
+    begin: None begins at T, as released.
     """
 
     texture: Denoiser | None = None
@@ -38,6 +48,7 @@ class Models:
     steps: int | None = None
     spacing: Spacing = "t"
     precision: Precision = "fp32"
+    begin: Begin | None = None
 
     @property
     def sde(self) -> MeanRevertingSDE:
@@ -61,17 +72,27 @@ class Run:
 
     def __init__(self, models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None):
         self.models, self.sde = models, models.sde
-        self.grid = TimeGrid(self.sde, models.steps, models.spacing)
+        self.grid = TimeGrid(self.sde, models.steps, models.spacing, models.begin.t if models.begin else None)
         self.known, self.noise, self.callback = known, noise, callback
         self.all: list[int] = list(range(len(known)))
         self.traces = [ImageTrace() for _ in self.all]
 
     def start(self) -> tuple[State, State]:
-        """Draw the terminal states of texture, then structure."""
-        return self.terminal_state(self.known.texture_mean), self.terminal_state(self.known.structure_mean)
+        """Draw the first states of texture, then structure."""
+        return self.start_texture(), self.start_structure()
 
-    def terminal_state(self, mu: Tensor) -> State:
-        return State(self.sde.terminal_state(mu, self.noise(self.all, mu)))
+    def start_texture(self) -> State:
+        begin = self.models.begin
+        return self._first_state(self.known.texture_mean, begin and begin.texture)
+
+    def start_structure(self) -> State:
+        begin = self.models.begin
+        return self._first_state(self.known.structure_mean, begin and begin.structure)
+
+    def _first_state(self, mu: Tensor, x0: Tensor | None) -> State:
+        """The terminal state, or where an estimate x0 is given, a draw from its marginal at the first time of the grid."""
+        noise = self.noise(self.all, mu)
+        return State(self.sde.terminal_state(mu, noise) if x0 is None else self.sde.sample_marginal(x0, mu, self.grid[self.grid.N], noise))
 
     def begin_step(self, n: int) -> None:
         for trace in self.traces:

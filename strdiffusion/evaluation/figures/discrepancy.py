@@ -38,6 +38,7 @@ from strdiffusion.evaluation.figures.style import (
 from strdiffusion.evaluation.folder import image_seed
 from strdiffusion.evaluation.metrics import psnr
 from strdiffusion.inpainting import Inpainter
+from strdiffusion.pipeline import StrDiffusion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +90,7 @@ def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
 
 def measure_method(method: Method, options: DiscrepancyConfig, same: SameImages) -> Discrepancy:
     """Run one method on its images, batch by batch, and average their curves."""
-    inpainter = Inpainter(method.config)
+    inpainter = StrDiffusion.from_config(method.config).inpainter()
     values: dict[int, list[tuple[float, float]]] = defaultdict(list)  # t -> (known, hole) of each image
     count = 0
     with tqdm(desc=method.label, unit="image", mininterval=0.5) as bar, logging_redirect_tqdm():

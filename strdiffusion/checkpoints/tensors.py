@@ -1,0 +1,87 @@
+"""Weights as safetensors files: names and numbers only, in float32, float16 or bfloat16; computing is always in float32."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from strdiffusion.checkpoints.files import compare_entries
+from strdiffusion.checkpoints.networks import LoadedNetwork, fill_network, network_on_meta
+from strdiffusion.denoiser import Prediction
+from strdiffusion.errors import UserError
+from strdiffusion.networks import Kind
+
+StorageType = Literal["float32", "float16", "bfloat16"]
+STORAGE_TYPES: dict[StorageType, torch.dtype] = {name: getattr(torch, name) for name in get_args(StorageType)}
+NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "float32") -> None:
+    """Write a state dict; the file is there whole or not at all.
+
+    Vectors (biases, and the stored singular vectors of spectral norm) stay float32: they cost nothing, and rounding them does.
+    Raises UserError where a value is beyond the range of `dtype`, or the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    kept = {name: value.detach().to("cpu", STORAGE_TYPES[dtype] if value.dim() > 1 else torch.float32).contiguous()
+            for name, value in state.items()}
+    broken = next((name for name, value in kept.items() if not value.isfinite().all()), None)
+    if broken:
+        raise UserError(f"{path} cannot be written as {dtype}: {broken} holds values beyond its range; take float32 or bfloat16")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(kept, temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}; free some space or change the folder") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read a safetensors file whose entries must have the names and shapes of `expected`, which are compared before anything is read.
+
+    Raises UserError naming the file where it is missing, damaged, of other entries or of another type than `StorageType`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            found = {name: file.get_slice(name) for name in names}
+            shapes = {name: torch.empty(piece.get_shape(), device="meta") for name, piece in found.items()}
+            difference = compare_entries(expected, shapes)
+            if difference:
+                raise UserError(f"the weights {path} do not fit the network that model.yml describes: {difference}")
+            other = next((name for name, piece in found.items() if piece.get_dtype() not in NAMES), None)
+            if other:
+                raise UserError(f"the weights {path} hold {found[other].get_dtype()} (in {other}): store {', '.join(STORAGE_TYPES)}")
+            # copied: what is read is a view of the file, of any alignment, and would change with it
+            return {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
+    except FileNotFoundError:
+        raise UserError(f"the weights {path} do not exist, but model.yml names them: get the file, or save the model again") from None
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise UserError(f"the weights {path} are truncated or damaged ({' '.join(str(error).split())[:120]}): get the file again") from None
+
+
+def network_from_tensors(
+    path: Path, kind: Kind, architecture: dict, sde: dict, structure: dict, prediction: Prediction = "noise", step: int | None = None
+) -> LoadedNetwork:
+    """The network that a safetensors file and its description give, in evaluation mode, on the CPU, in float32."""
+    try:
+        network: nn.Module = network_on_meta(kind, architecture)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path.parent / 'model.yml'} describes no {kind} network that can be built ({error})") from None
+    fill_network(path, network, load_tensors(path, network.state_dict()), {name: name for name in network.state_dict()})
+    network.eval().requires_grad_(False)
+    return LoadedNetwork(kind, network, path, released=False, prediction=prediction, sde=sde, structure=structure, step=step)

@@ -1,0 +1,1 @@
+"""The command `strdiffusion`, also `python -m strdiffusion`: one module for each of its commands, which the scripts run too."""

@@ -1,0 +1,22 @@
+"""Judge a folder of outputs, of any method, by the folder of truths.
+
+    strdiffusion evaluate outputs=results/x/inpainted truths=photos masks.folder=masks output=results/x/evaluation
+    strdiffusion evaluate outputs=results/x/inpainted csv=results/x/results.csv output=results/x/evaluation
+    strdiffusion evaluate -opt FILE [key=value ...]
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.config import load_evaluation
+from strdiffusion.evaluation.report import evaluate
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-opt", "--opt", metavar="FILE", help="YAML configuration; without it every option is given as key=value")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options, see strdiffusion/config/evaluation.py")
+    options = parser.parse_intermixed_args(arguments)
+    evaluate(load_evaluation(options.opt, options.overrides))

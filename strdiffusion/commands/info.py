@@ -1,0 +1,73 @@
+"""Say what a checkpoint or a model folder is: its T, widths, attention, iterations trained, and what else it records.
+
+    strdiffusion info runs/psv/texture/latest.pt
+    strdiffusion info released.pth
+    strdiffusion info weights/benchmark
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from strdiffusion.checkpoints import LoadedNetwork, load_network
+from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.errors import UserError
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", metavar="FILE", type=Path, help="a checkpoint, ours or released; a model folder; a folder of runs")
+    path = parser.parse_args(arguments).path.expanduser()
+    for name, value in describe(path):
+        print(f"{name:14s} {value}")
+
+
+def describe(path: Path) -> Iterator[tuple[str, str]]:
+    """What there is to say about a checkpoint, or about a folder of them, as names and values."""
+    from strdiffusion.pipeline.loading import DESCRIPTION, checkpoint_files, load_folder
+
+    if not path.is_dir():
+        if path.suffix == ".safetensors":
+            raise UserError(f"{path} holds weights alone: give the folder it is in, {path.parent}")
+        yield from describe_network(load_network(path))
+        return
+    if (path / DESCRIPTION).exists():
+        model = load_folder(path)
+        config = model.config
+        yield "model folder", str(path)
+        yield "trained at", f"{config.size}x{config.size} pixels"
+        sampler = config.sampler
+        steps = f"{sampler.steps} steps" if sampler.steps else "every t"
+        yield "sampler", f"{sampler.method}, {steps}, resampling {sampler.resampling}, guidance {str(sampler.guidance).lower()}"
+        for line in config.provenance:
+            yield "provenance", line
+        networks = list(model.networks)
+    else:
+        yield "folder", f"{path}, of checkpoints"
+        networks = [load_network(file) for file in checkpoint_files(path)]
+    for loaded in networks:
+        yield "", ""
+        yield from describe_network(loaded)
+
+
+def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
+    """What a network and its record say."""
+    architecture = loaded.network.architecture()
+    count = sum(parameter.numel() for parameter in loaded.network.parameters())
+    yield "network", f"{loaded.kind}, {count:,} parameters"
+    yield "file", f"{loaded.path} ({'released' if loaded.released else 'ours'}, {loaded.path.stat().st_size / 1e6:.1f} MB)"
+    yield "width", str(architecture["width"])
+    if loaded.kind != "discriminator":
+        yield "depth", str(architecture["depth"])
+        yield "attention", architecture["attention"]
+        yield "guided", "yes, it has SPADE blocks" if architecture["guided"] else "no"
+        yield "predicts", "x0 - mu" if loaded.prediction == "x0" else "noise"
+    if loaded.sde is None:
+        yield "T", "not recorded in a released file: 400 for Places2, 100 elsewhere, unless you know better"
+        return
+    yield "T", f"{loaded.sde['T']} ({loaded.sde['schedule']} schedule, max_sigma {loaded.sde['max_sigma']:g}, eps {loaded.sde['eps']:g})"
+    structure = loaded.structure
+    edges = f"edges of the {structure.get('edge_source', '?')} image, sigma {structure.get('edge_sigma', '?')}"
+    yield "structure", f"{structure['pair']}, {edges}"
+    yield "trained", f"{loaded.step:,} iterations" if loaded.step is not None else "for an unknown number of iterations"

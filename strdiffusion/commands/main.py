@@ -1,0 +1,78 @@
+"""strdiffusion: image inpainting by structure-guided diffusion."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from strdiffusion import __version__
+from strdiffusion.errors import UserError
+
+
+class Command(NamedTuple):
+    """A command: its module in strdiffusion.commands, what it does, and options of its `main` that its name implies."""
+
+    module: str
+    summary: str
+    options: Mapping[str, str] = MappingProxyType({})
+
+
+COMMANDS = {
+    ("inpaint",): Command("inpaint", "fill the hole of a photograph, or of a folder of them, at any size"),
+    ("train", "structure"): Command("train", "train the structure network", {"network": "structure"}),
+    ("train", "texture"): Command("train", "train the texture network", {"network": "texture"}),
+    ("train", "discriminator"): Command("train", "train the discriminator", {"network": "discriminator"}),
+    ("test",): Command("test", "inpaint a test folder as a configuration says, with metrics"),
+    ("evaluate",): Command("evaluate", "judge a folder of outputs of any method"),
+    ("reproduce",): Command("reproduce", "run a table of configs/tables/"),
+    ("masks",): Command("masks", "draw masks"),
+    ("info",): Command("info", "say what a checkpoint or a model folder is"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name (those of the process, by default); returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"strdiffusion {__version__}")
+        return 0
+    for words, command in COMMANDS.items():
+        if tuple(arguments[:len(words)]) == words:
+            module = importlib.import_module(f"strdiffusion.commands.{command.module}")
+            return module.main(arguments[len(words):], prog=f"strdiffusion {' '.join(words)}", **command.options)
+    return refuse(arguments)
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    width = max(len(" ".join(words)) for words in COMMANDS) + 2
+    lines = [f"  {' '.join(words):{width}s}{command.summary}" for words, command in COMMANDS.items()]
+    return "\n".join([
+        __doc__, "", "usage: strdiffusion COMMAND ...        (or python -m strdiffusion COMMAND ...)", "", *lines, "",
+        "strdiffusion COMMAND --help says more, with examples. Start with",
+        "  strdiffusion inpaint photo.jpg mask.png -o out.png --model weights/benchmark",
+    ])  # fmt: skip
+
+
+def refuse(arguments: list[str]) -> int:
+    """One line about a command that there is not."""
+    import difflib
+
+    from strdiffusion.cli import exit_on_user_error
+
+    second = {words[1] for words in COMMANDS if len(words) > 1 and words[0] == arguments[0]}
+    known = sorted({words[0] for words in COMMANDS})
+    close = difflib.get_close_matches(arguments[0], known, n=1)
+    said = f"unknown command {arguments[0]}" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
+    if second:
+        said = f"{arguments[0]} needs one of {', '.join(sorted(second))} after it"
+
+    @exit_on_user_error
+    def fail() -> None:
+        raise UserError(f"{said} (see strdiffusion --help)")
+
+    return fail()

@@ -1,0 +1,21 @@
+"""Run a table of configs/tables/; what is finished already is left alone.
+
+    strdiffusion reproduce configs/tables/psv.yml [key=value ...]
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.config import load_config
+from strdiffusion.config.tables import TableConfig
+from strdiffusion.evaluation.reproduce import reproduce
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", metavar="FILE", help="a table of configs/tables/, or one of your own")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example output=results/mine")
+    options = parser.parse_args(arguments)
+    reproduce(load_config(TableConfig, options.table, options.overrides))

@@ -1,0 +1,20 @@
+"""Inpaint a folder of images as a configuration says, and write pictures, metrics and traces.
+
+    strdiffusion test -opt configs/psv/test.yml [key=value ...]
+    strdiffusion test -opt configs/psv/test.yml data.images=photos data.masks.folder=masks output=results/mine \\
+        data.ground_truth=false structure.edge_source=known "checkpoints={folder: weights/mine}"
+
+All options: strdiffusion/config/testing.py. For single photographs of any size see `strdiffusion inpaint`.
+"""
+
+from collections.abc import Sequence
+
+from strdiffusion.cli import exit_on_user_error, parse_options
+from strdiffusion.config import TestConfig, load_config
+from strdiffusion.evaluation.folder import inpaint_folder
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    options = parse_options(__doc__, arguments, prog)
+    inpaint_folder(load_config(TestConfig, options.opt, options.overrides))

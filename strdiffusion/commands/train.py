@@ -1,0 +1,25 @@
+"""Train one of the three networks.
+
+    strdiffusion train structure -opt configs/psv/structure.yml [key=value ...]
+    strdiffusion train texture -opt configs/psv/texture.yml resume=auto
+    strdiffusion train discriminator -opt configs/psv/discriminator.yml training.batch_size=8
+
+All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto goes on.
+"""
+
+from collections.abc import Sequence
+
+from strdiffusion.cli import exit_on_user_error, parse_options
+from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.networks import Kind
+
+CONFIGURATIONS = {"structure": TrainStructureConfig, "texture": TrainTextureConfig, "discriminator": TrainDiscriminatorConfig}
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None, prog: str | None = None, network: Kind = "texture") -> None:
+    options = parse_options(__doc__, arguments, prog)
+    config = load_config(CONFIGURATIONS[network], options.opt, options.overrides)
+    from strdiffusion.training import train
+
+    train(network, config)

@@ -1,0 +1,59 @@
+"""model.yml of a model folder: everything about three networks but their weights."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from strdiffusion.config.common import Count, SDEConfig, StructureConfig
+from strdiffusion.config.parser import Range
+from strdiffusion.config.testing import SamplerConfig
+from strdiffusion.config.training import DiscriminatorConfig, UNetConfig
+from strdiffusion.errors import UserError
+
+FORMAT = "strdiffusion model 1"
+
+
+@dataclass
+class UNetRecord(UNetConfig):
+    """A saved U-Net. guided: it has SPADE blocks. step: iterations trained, where that is known."""
+
+    guided: bool = False
+    step: Count | None = None
+
+
+@dataclass
+class DiscriminatorRecord(DiscriminatorConfig):
+    """A saved discriminator."""
+
+    step: Count | None = None
+
+
+@dataclass
+class NetworksConfig:
+    """The networks of the folder; each has a file of its name, such as texture.safetensors."""
+
+    texture: UNetRecord
+    structure: UNetRecord | None = None
+    discriminator: DiscriminatorRecord | None = None
+
+
+@dataclass
+class ModelConfig:
+    """model.yml. size: of the training images, in pixels. sampler: the defaults. provenance: where the weights come from, for people."""
+
+    networks: NetworksConfig
+    format: Literal["strdiffusion model 1"] = FORMAT
+    size: Annotated[int, Range(8, 65_536)] = 256
+    sde: SDEConfig = field(default_factory=SDEConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    provenance: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """What one key alone cannot tell."""
+        if self.networks.texture.guided and self.networks.structure is None:
+            raise UserError("networks.structure is missing: the texture network is guided, and nothing would guide it")
+        if self.sampler.guidance != self.networks.texture.guided:
+            raise UserError("sampler.guidance and networks.texture.guided must be the same")
+        if self.sampler.scored and self.networks.discriminator is None:
+            raise UserError(f"networks.discriminator is missing: sampler.resampling={self.sampler.resampling} needs it")
+        self.sampler.check(self.sde)

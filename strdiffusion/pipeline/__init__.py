@@ -1,0 +1,13 @@
+"""The method for any picture, behind one class.
+
+* model.py: `StrDiffusion`, what a program uses; loading.py: where models come from and how they are kept
+* picture.py: files, Pillow images, arrays and tensors as pictures, and back; inputs.py: picture, mask and hints together
+* windows.py: which parts of a picture the networks see; tiles.py: networks on overlapping tiles; canvas.py: to their scale and back
+* counting.py: how many network evaluations it will take
+"""
+
+from strdiffusion.errors import UserError
+from strdiffusion.pipeline.model import Cancelled, Output, Plan, Step, StrDiffusion
+from strdiffusion.pipeline.picture import Picture, open_picture
+
+__all__ = ["Cancelled", "Output", "Picture", "Plan", "Step", "StrDiffusion", "UserError", "open_picture"]

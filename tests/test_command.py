@@ -1,0 +1,204 @@
+"""The command strdiffusion: every command, its help, inpainting files and folders, and one line for each mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import SIZE, script, single_error
+from PIL import Image
+
+from strdiffusion import StrDiffusion
+from strdiffusion.checkpoints import save_released
+from strdiffusion.commands.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("--sampler", "mars_sde", "--steps", "2", "--resampling", "none", "--device", "cpu")
+
+
+@pytest.fixture
+def command(capsys, runs):
+    """command(*arguments) runs strdiffusion; returns status, stdout and stderr. {runs} stands for a folder of training runs."""
+
+    def run(*arguments):
+        status = main([str(argument).replace("{runs}", str(runs)) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A photograph of 40x50 and its mask, as files."""
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(cv2.resize(coarse, (50, 40), interpolation=cv2.INTER_CUBIC)).save(tmp_path / "photo.png")
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:20, 12:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path / "photo.png"
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+# ---- inpaint ------------------------------------------------------------------------------------------
+
+
+def test_one_photograph_gives_what_python_gives(command, photo, runs, tmp_path):
+    mask = tmp_path / "mask.png"
+    output, structure = tmp_path / "new" / "out.png", tmp_path / "structure.png"
+    options = ("--model", "{runs}", "--seed", 3, "--device", "cpu", "--structure", structure)
+    status, out, err = command("inpaint", photo, mask, "-o", output, *options)
+    assert status == 0 and str(output) in out and "100%" in err
+    expected = StrDiffusion.load(runs, device="cpu")(photo, mask, seed=3)
+    assert np.array_equal(pixels(output), np.asarray(expected.images[0]))
+    assert np.array_equal(pixels(structure), np.asarray(expected.structure[0]))
+    hole = pixels(mask) > 0
+    assert np.array_equal(pixels(output)[~hole], pixels(photo)[~hole])
+
+
+def test_samples_hints_feather_and_a_folder_as_output(command, photo, runs, tmp_path):
+    hints = np.zeros((40, 50, 4), np.uint8)
+    hints[11:19, 14:24] = (255, 0, 0, 255)
+    Image.fromarray(hints).save(tmp_path / "hints.png")
+    (tmp_path / "out").mkdir()
+    options = ("--model", "{runs}", "--samples", 2, "--hints", tmp_path / "hints.png", "--feather", 2, "--batch-size", 1)
+    status, _, _ = command("inpaint", photo, tmp_path / "mask.png", "-o", tmp_path / "out", *options, *QUICK)
+    assert status == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo_0.png", "photo_1.png"]
+    first, second = (pixels(tmp_path / "out" / f"photo_{i}.png") for i in (0, 1))
+    assert (first[14:16, 17:21] == (255, 0, 0)).all() and not np.array_equal(first, second)  # the rest of the hint is feathered
+    same = {"num_samples": 2, "hints": hints, "feather": 2, "sampler": "mars_sde", "steps": 2, "resampling": "none"}
+    expected = StrDiffusion.load(runs, device="cpu")(photo, tmp_path / "mask.png", **same)
+    assert np.array_equal(second, np.asarray(expected.images[1]))
+
+
+def test_folders(command, photo, tmp_path):
+    for folder in ("photos/a", "masks/a"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("one.png", "a/two.jpg", "three.png"):
+        Image.open(photo).save(tmp_path / "photos" / name)
+        Image.open(tmp_path / "mask.png").save(tmp_path / "masks" / f"{name[:-4]}_mask.png")
+    (tmp_path / "photos" / "three.png").write_text("no picture")
+    status, out, err = command("inpaint", tmp_path / "photos", tmp_path / "masks", "-o", tmp_path / "out", "--model", "{runs}", *QUICK)
+    assert "1 of 3 photographs were left out" in single_error((status, out, err))
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["a/two.jpg", "one.png"]
+    hole = pixels(tmp_path / "mask.png") > 0
+    assert np.array_equal(pixels(tmp_path / "out" / "one.png")[~hole], pixels(photo)[~hole])
+    # one mask for all, and nothing is overwritten
+    again = ("inpaint", tmp_path / "photos", tmp_path / "mask.png", "-o", tmp_path / "out", "--model", "{runs}", *QUICK)
+    assert "nothing is overwritten" in single_error(command(*again))
+    assert command(*again, "--overwrite")[0] == 2  # the damaged one
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--model", "absent"], "does not exist"),
+        (["-o", "{tmp}/out.xyz"], "suffix"),
+        (["-o", "{tmp}/photo.png"], "nothing is overwritten"),
+        (["--sampler", "fast"], "--sampler"),
+        (["--resampling", "released", "--steps", "99"], "sampler.steps"),
+        (["--samples", "0"], "num_samples"),
+        (["--hints", "{tmp}/photo.png"], "no alpha"),
+        (["--T", "20"], "leave T out"),
+        (["--polarity", "white"], "--polarity"),
+        (["--device", "tpu"], "--device"),
+    ],
+)
+def test_mistakes(command, photo, tmp_path, change, said):
+    change = [text.replace("{tmp}", str(tmp_path)) for text in change]
+    arguments = ["inpaint", photo, tmp_path / "mask.png", "-o", tmp_path / "out.png", "--model", "{runs}", *QUICK, *change]
+    before = photo.read_bytes()
+    assert said in single_error(command(*arguments))
+    assert photo.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == ["mask.png", "photo.png"]
+
+
+def test_photographs_and_masks_that_do_not_go_together(command, photo, tmp_path):
+    (tmp_path / "empty").mkdir()
+    mask, absent = tmp_path / "mask.png", tmp_path / "x.png"
+    cases = [(photo, tmp_path, "is a folder"), (tmp_path / "empty", mask, "no image"), (absent, mask, "cannot read"),
+             (photo, absent, "cannot read")]  # fmt: skip
+    for image, mask, said in cases:
+        assert said in single_error(command("inpaint", image, mask, "-o", tmp_path / "out.png", "--model", "{runs}", *QUICK))
+
+
+# ---- info ---------------------------------------------------------------------------------------------
+
+
+def test_info(command, runs, tmp_path):
+    model = StrDiffusion.load(runs, device="cpu")
+    folder = model.save(tmp_path / "model", "bfloat16")
+    save_released(tmp_path / "released.pth", model.networks.structure.network)
+    status, out, _ = command("info", folder)
+    assert status == 0
+    expected = ("model folder", f"{SIZE}x{SIZE}", "texture", "structure", "discriminator", "guided", "T              10", "0 iterations",
+                "gray2edge", "parameters", "resampling released")  # fmt: skip
+    assert all(said in out for said in expected), out
+    count = sum(parameter.numel() for parameter in model.networks.texture.network.parameters())
+    status, out, _ = command("info", runs / "texture" / "latest.pt")
+    assert status == 0 and f"texture, {count:,} parameters" in out and "width          4" in out and "attention      none" in out
+    status, out, _ = command("info", tmp_path / "released.pth")
+    assert status == 0 and "released" in out and "not recorded" in out and "structure, " in out
+    status, out, _ = command("info", runs)
+    assert status == 0 and out.count("parameters") == 3
+    (tmp_path / "text.pt").write_text("x")
+    cases = [("absent.pt", "does not exist"), ("text.pt", "damaged"), ("model/texture.safetensors", "give the folder")]
+    for path, said in [(tmp_path / name, said) for name, said in cases]:
+        assert said in single_error(command("info", path))
+
+
+# ---- all of them --------------------------------------------------------------------------------------
+
+
+def test_help(command, capsys):
+    status, out, _ = command("--help")
+    assert status == 0 and all(" ".join(words) in out for words in COMMANDS)
+    assert command()[1] == out and command("--version")[1].startswith("strdiffusion ")
+    for words in COMMANDS:
+        with pytest.raises(SystemExit) as done:
+            main([*words, "--help"])
+        printed = capsys.readouterr().out
+        assert done.value.code == 0 and f"usage: strdiffusion {' '.join(words)} " in printed
+        assert f"    strdiffusion {words[0]} " in printed  # an example
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["inpant"], "did you mean inpaint"), (["zzz"], "known: "), (["train"], "structure, texture"), (["train", "x"], "structure, texture"),
+     (["test"], "-opt"), (["info"], "FILE")],
+)  # fmt: skip
+def test_commands_that_there_are_not(command, arguments, said):
+    assert said in single_error(command(*arguments))
+
+
+@pytest.mark.parametrize("name", ["test", "evaluate", "reproduce", "make_masks", "train_structure", "train_texture", "train_discriminator"])
+def test_scripts_run_the_code_of_the_commands(name, monkeypatch, capsys, tmp_path):
+    """The same words give the same answer."""
+    words = {"make_masks": ["masks"]}.get(name, name.split("_"))
+    arguments = {"make_masks": [str(tmp_path / "m"), "--count", "0"], "reproduce": [str(tmp_path / "absent.yml")]}.get(
+        name, ["-opt", str(tmp_path / "absent.yml")]
+    )
+    by_command = single_error((main([*words, *arguments]), *capsys.readouterr()))
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *arguments])
+    assert single_error((script(name).main(), *capsys.readouterr())) == by_command
+    assert len((ROOT / "scripts" / f"{name}.py").read_text().splitlines()) <= 12
+
+
+def test_masks_by_command(command, tmp_path):
+    status, out, _ = command("masks", tmp_path / "m", "--families", "center_box", "--count", 1, "--size", 16)
+    assert status == 0 and "1 masks of 16x16" in out and (tmp_path / "m" / "center_box" / "00000.png").exists()
+
+
+def test_in_a_process_of_its_own(photo, runs, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = ["inpaint", photo, tmp_path / "mask.png", "-o", tmp_path / "out.png", "--model", runs, *QUICK]
+    done = subprocess.run([sys.executable, "-m", "strdiffusion", *map(str, arguments)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout == f"{tmp_path / 'out.png'}\n", done.stderr
+    done = subprocess.run([sys.executable, "-m", "strdiffusion", "info", "absent"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

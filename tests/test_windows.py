@@ -1,0 +1,160 @@
+"""Windows around holes, and tiles: what they cover, how large they are, and that tiles leave no seam."""
+
+import numpy as np
+import pytest
+import torch
+
+from strdiffusion.errors import UserError
+from strdiffusion.pipeline.tiles import Tiles, ramp
+from strdiffusion.pipeline.windows import Box, Options, lay_out, tiles_of
+
+SIZE = 64
+
+
+def holes(shape, *boxes):
+    hole = np.zeros(shape, bool)
+    for top, left, height, width in boxes:
+        hole[top:top + height, left:left + width] = True
+    return hole
+
+
+def check(hole, layout, options=Options(), size=SIZE):
+    """What every layout must be: each hole pixel belongs to exactly one window, which contains it, inside of the picture."""
+    owners = np.zeros(hole.shape, int)
+    for window in layout.windows:
+        box = window.box
+        assert box.top >= 0 and box.left >= 0 and box.top + box.height <= hole.shape[0] and box.left + box.width <= hole.shape[1]
+        owners[box.slices] += layout.own(window) & hole[box.slices]
+        known = np.ones(window.canvas, np.float32)
+        rows, columns = (np.minimum((np.nonzero(layout.own(window) & hole[box.slices])[i] * window.canvas[i]) // side, window.canvas[i] - 1)
+                         for i, side in enumerate((box.height, box.width)))  # fmt: skip
+        known[rows, columns] = 0
+        tiles = tiles_of(known, size)
+        assert 1 <= len(tiles) <= options.max_tiles and len({tile[2:] for tile in tiles}) == 1
+        covered = np.zeros(window.canvas, bool)
+        for tile in tiles:
+            assert max(tile.height, tile.width) <= size and (known[tile.slices] == 0).any()
+            covered[tile.slices] = True
+        assert covered[known == 0].all()
+    assert np.array_equal(owners, hole.astype(int))
+
+
+def test_a_small_hole_gets_a_window_of_the_training_size_around_it():
+    hole = holes((300, 400), (100, 200, 10, 20))
+    layout = lay_out(hole, SIZE, Options())
+    check(hole, layout)
+    (window,) = layout.windows
+    assert window.box == Box(105 - 32, 210 - 32, 64, 64) and window.canvas == (64, 64)
+
+
+def test_a_window_stays_inside_of_the_picture():
+    hole = holes((300, 400), (0, 395, 5, 5))
+    layout = lay_out(hole, SIZE, Options())
+    check(hole, layout)
+    assert layout.windows[0].box == Box(0, 400 - 64, 64, 64)
+
+
+def test_a_larger_hole_is_shrunk_and_a_still_larger_one_tiled():
+    shrunk, tiled = holes((900, 900), (300, 300, 70, 50)), holes((900, 900), (300, 300, 200, 150))
+    for hole in (shrunk, tiled):
+        check(hole, lay_out(hole, SIZE, Options()))
+    (window,) = lay_out(shrunk, SIZE, Options()).windows
+    assert window.box[2:] == (112, 112) and window.canvas == (64, 64)  # 70 * 1.6
+    (window,) = lay_out(tiled, SIZE, Options()).windows
+    assert window.box[2:] == (320, 240) and window.canvas == (160, 120)
+    (window,) = lay_out(tiled, SIZE, Options(shrink=1, max_tiles=100)).windows
+    assert window.canvas == window.box[2:] == (320, 240)
+
+
+def test_never_more_tiles_than_allowed():
+    for most in (1, 4, 9, 16):
+        hole, options = holes((1000, 1500), (100, 100, 800, 1300)), Options(max_tiles=most)
+        check(hole, lay_out(hole, SIZE, options), options)
+
+
+@pytest.mark.parametrize("shape", [(37, 51), (20, 300), (5, 40), (1, 9), (64, 64), (63, 65)])
+def test_small_and_narrow_pictures(shape):
+    hole = holes(shape, (0, 2, 1, 3))
+    layout = lay_out(hole, SIZE, Options())
+    check(hole, layout)
+    (window,) = layout.windows
+    assert min(window.canvas) >= 8
+    if max(shape) < SIZE and min(shape) * SIZE / max(shape) >= 8:
+        assert window.box == (0, 0, *shape) and max(window.canvas) == SIZE
+        assert abs(window.canvas[0] / window.canvas[1] - shape[0] / shape[1]) < 0.03
+
+
+def test_neighbours_share_a_window_and_others_do_not():
+    near = holes((400, 400), (50, 50, 5, 5), (50, 70, 5, 5), (70, 60, 3, 3))
+    far = holes((400, 400), (50, 50, 5, 5), (300, 300, 5, 5))
+    for hole, count in ((near, 1), (far, 2)):
+        layout = lay_out(hole, SIZE, Options())
+        check(hole, layout)
+        assert len(layout.windows) == count
+
+
+def test_random_holes():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        shape = tuple(rng.integers(20, 500, 2))
+        boxes = [(rng.integers(shape[0]), rng.integers(shape[1]), *rng.integers(1, 120, 2)) for _ in range(rng.integers(1, 12))]
+        hole, options = holes(shape, *boxes), Options(rng.uniform(0, 1), rng.uniform(1, 4), int(rng.integers(1, 20)))
+        check(hole, lay_out(hole, SIZE, options), options)
+
+
+def test_options_out_of_range():
+    for option in ({"context": -1}, {"shrink": 0.5}, {"max_tiles": 0}, {"context": float("nan")}):
+        with pytest.raises(UserError, match="must be at least"):
+            Options(**option)
+
+
+# ---- networks on tiles --------------------------------------------------------------------------------
+
+
+def local_network(x, mu, t, structure=None):
+    """A network that looks at single pixels: tiles must give what the whole would."""
+    return 2 * x - mu + t + (0 if structure is None else 3 * structure)
+
+
+def overlapping():
+    known = np.ones((50, 90), np.float32)
+    known[5:45, 5:85] = 0
+    return tiles_of(known, 32)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_tiles_of_a_local_network_equal_the_whole(at_once):
+    boxes = overlapping()
+    assert len(boxes) > 4
+    x, mu, structure = (torch.rand(2, c, 50, 90, generator=torch.Generator().manual_seed(c)) for c in (3, 4, 1))
+    mu = mu[:, :3]
+    sizes = []
+
+    def network(x, mu, t, structure):
+        sizes.append(len(x))
+        return local_network(x, mu, t, structure)
+
+    out = Tiles(boxes, at_once, lambda: None)("texture", network)(x, mu, 7, structure)
+    assert (out - local_network(x, mu, 7, structure)).abs().max() < 1e-5
+    assert max(sizes) <= at_once and sum(sizes) == 2 * len(boxes)
+
+
+def test_scores_are_averaged_over_tiles():
+    boxes = overlapping()
+    y, x = torch.rand(2, 3, 50, 90), torch.rand(2, 1, 50, 90)
+    score = Tiles(boxes, 4, lambda: None)("discriminator", lambda y, x, t, group: y.mean(dim=(1, 2, 3)) * t + x.sum(dim=(1, 2, 3)))
+    expected = torch.stack([y[:, :, *b.slices].mean(dim=(1, 2, 3)) * 5 + x[:, :, *b.slices].sum(dim=(1, 2, 3)) for b in boxes]).mean(dim=0)
+    assert torch.allclose(score(y, x, 5), expected)
+
+
+def test_what_tiles_disagree_about_changes_smoothly():
+    """Every tile predicts a constant of its own: cut hard, there would be steps of 1; blended, none is larger than the ramp's slope."""
+    boxes = overlapping()
+    values = iter(range(len(boxes)))
+    network = Tiles(boxes, 1, lambda: None)("texture", lambda x, mu, t: torch.full_like(x, next(values) % 2))
+    out = network(torch.zeros(1, 1, 50, 90), torch.zeros(1, 1, 50, 90), 1)
+    inside = out[0, 0, 5:45, 5:85]
+    assert inside.max() > 0.9 and inside.min() < 0.1
+    assert max(inside.diff(dim=0).abs().max(), inside.diff(dim=1).abs().max()) < 0.35
+    weights = ramp(32)
+    assert weights.min() > 0 and weights.max() == 1 and torch.equal(weights, weights.flip(0)) and weights.diff().abs().max() < 0.2
