@@ -61,3 +61,16 @@ class Denoiser:
     def _output(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None) -> Tensor:
         with autocast(x.device, self.precision):
             return self.network(x, mu, t, structure).to(x.dtype)
+
+
+class OracleStructure:
+    """A structure denoiser that knows x0 (B,1,H,W): its noise is the one that leads there. For judging the texture network alone."""
+
+    def __init__(self, sde: MeanRevertingSDE, x0: Tensor):
+        self.sde, self.truth = sde, x0
+
+    def noise(self, x: Tensor, mu: Tensor, t: int) -> Tensor:
+        return self.sde.predict_noise(x, mu, self.truth, t)
+
+    def x0(self, x: Tensor, mu: Tensor, t: int) -> Tensor:
+        return self.truth

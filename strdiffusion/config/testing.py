@@ -153,7 +153,12 @@ class SamplerConfig:
 
 @dataclass
 class TestConfig:
-    """configs/*/test.yml. `process`: write every process-th step of texture and structure as pictures (0: none)."""
+    """configs/*/test.yml.
+
+    process: write every process-th step of texture and structure as pictures (0: none).
+    guide: "denoised", the method; to find out what the guide is worth, the true structure ("ground_truth"), or what another
+        image has in the hole ("other_image").
+    """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
 
@@ -166,6 +171,7 @@ class TestConfig:
     precision: Precision = "fp32"
     batch_size: Positive = 8
     process: Count = 0
+    guide: Literal["denoised", "ground_truth", "other_image"] = "denoised"
     sde: SDEConfig = field(default_factory=SDEConfig)
     structure: StructureConfig = field(default_factory=StructureConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -189,6 +195,8 @@ class TestConfig:
             raise UserError("checkpoints.structure is missing: it is needed with sampler.guidance=true")
         elif sampler.scored and checkpoints.discriminator is None:
             raise UserError(f"checkpoints.discriminator is missing: it is needed with sampler.resampling={sampler.resampling}")
+        if self.guide != "denoised" and not (sampler.guidance and sampler.resampling == "none" and self.data.ground_truth):
+            raise UserError(f"guide={self.guide} needs sampler.guidance=true, sampler.resampling=none and data.ground_truth=true")
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to say where the holes are")
         if not self.data.ground_truth and self.structure.edge_source == "full" and "edge" in self.structure.pair:

@@ -64,6 +64,7 @@ class TestDataset(Dataset):
     hole_share     range for generated masks
     ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing
     index          index file of the image folder, see `find_images`
+    foreign_structure  the structure has in the hole what the next image has there
     limit          take the first so many images only
     Raises UserError for unusable folders, files, pairs and options.
     """
@@ -73,7 +74,7 @@ class TestDataset(Dataset):
     def __init__(self, *, images: str | os.PathLike, masks: str | os.PathLike | None, pairing: Pairing,
                  polarity: Polarity, seed: int, size: int | None, fit: Fit, hole_share: tuple[float, float],
                  pair: StructurePair, edge_source: EdgeSource, edge_sigma: float, ground_truth: bool = True,
-                 index: str | os.PathLike | None = None, limit: int | None = None):
+                 index: str | os.PathLike | None = None, limit: int | None = None, foreign_structure: bool = False):
         if fit not in get_args(Fit):
             raise ValueError(f"unknown fit {fit!r}")
         if fit != "none" and size is None:
@@ -84,6 +85,7 @@ class TestDataset(Dataset):
         images, masks = Path(images).expanduser(), None if masks is None else Path(masks).expanduser()
         self.size, self.fit, self.polarity, self.seed, self.hole_share = size, fit, polarity, seed, hole_share
         self.pair, self.edge_source, self.edge_sigma, self.ground_truth = pair, edge_source, edge_sigma, ground_truth
+        self.foreign_structure = foreign_structure
         files = find_images(images, index)
         self.names = item_names(files, images)[:limit]
         self.files = files[:limit]
@@ -121,8 +123,17 @@ class TestDataset(Dataset):
         if not self.ground_truth:
             image = image * known[..., None]
         x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma, self.ground_truth)
+        if self.foreign_structure:
+            x0 = np.where(known > 0.5, x0, self._next_structure(i, x0.shape))
         return TestItem(name=name, image_path=path, mask_path=mask_path, hole_share=share,
                         **sample_tensors(image, known, x0, mean))
+
+    def _next_structure(self, i: int, shape: tuple[int, int]) -> np.ndarray:
+        """x0 of the image after item i, resized to (height, width) `shape`."""
+        image = fit_image(read_image(self.files[(i + 1) % len(self)]), self.size, self.fit)
+        everything = np.ones(image.shape[:2], np.float32)
+        x0, _ = structure_maps(image, everything, self.pair, "full", self.edge_sigma)
+        return resize_image(x0, *shape)
 
     def mask_path(self, i: int) -> Path | str:
         """The mask file of item i, or how its mask is generated."""

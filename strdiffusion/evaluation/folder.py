@@ -15,6 +15,7 @@ from strdiffusion.config import TestConfig, save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.errors import UserError
+from strdiffusion.evaluation.guides import OracleGuided
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
@@ -46,7 +47,7 @@ def inpaint_folder(config: TestConfig, method: Method | None = None, resume: boo
     Images that cannot be read or paired are reported one by one and left out; if there were any, a SomeLeftOut at the
     end says how many.
     """
-    method = method or StrDiffusion.from_config(config).inpainter()
+    method = method or network_method(config)
     dataset = test_dataset(config)
     folder = claim_output_folder(config.output, config.overwrite or resume, "set another output=FOLDER, or overwrite=true")
     problems: list[str] = []
@@ -75,13 +76,19 @@ def inpaint_folder(config: TestConfig, method: Method | None = None, resume: boo
     return folder
 
 
+def network_method(config: TestConfig) -> Method:
+    """The networks of a test configuration, guided as it says."""
+    inpainter = StrDiffusion.from_config(config).inpainter()
+    return inpainter if config.guide == "denoised" else OracleGuided(inpainter)
+
+
 def test_dataset(config: TestConfig) -> TestDataset:
     """The images and masks of a test configuration."""
     data = config.data
     return TestDataset(
         images=data.images, masks=data.masks.folder, pairing=data.masks.pairing, polarity=data.masks.polarity, seed=config.seed,
         size=data.size, fit=data.fit, hole_share=data.masks.hole_share, ground_truth=data.ground_truth, limit=data.limit,
-        index=index_file(data.index, data.images), **vars(config.structure),
+        index=index_file(data.index, data.images), foreign_structure=config.guide == "other_image", **vars(config.structure),
     )  # fmt: skip
 
 

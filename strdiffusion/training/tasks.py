@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, require_same_process
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
-from strdiffusion.denoiser import Denoiser, autocast
+from strdiffusion.denoiser import Denoiser, OracleStructure, autocast
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
 from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
@@ -38,16 +38,6 @@ class Task(Protocol):
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation: ...
-
-
-class OracleStructure:
-    """A structure denoiser that knows the truth: its noise is the one that leads to x0. For validating the texture alone."""
-
-    def __init__(self, sde: MeanRevertingSDE, x0: Tensor):
-        self.sde, self.x0 = sde, x0
-
-    def noise(self, x: Tensor, mu: Tensor, t: int) -> Tensor:
-        return self.sde.predict_noise(x, mu, self.x0, t)
 
 
 class StructureTask:
