@@ -1,0 +1,72 @@
+"""Inpaint held-out facades with the networks that ship with the repository: tables of several kinds of holes, and a picture.
+
+    python scripts/demo.py
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.config import load_config
+from strdiffusion.config.tables import TableConfig
+from strdiffusion.data.images import opencv, read_image, write_image
+from strdiffusion.data.mask_families import numbered_mask
+from strdiffusion.evaluation.reproduce import plan, reproduce
+
+TABLES = ("configs/tables/demo.yml", "configs/tables/demo_families.yml")
+MASKS = Path("demo/masks")
+FAMILIES = ("wide", "narrow", "half", "expand", "every_second_line", "super_resolution")
+METHOD = "StrDiffusion"  # the row that is shown
+SIZE, COUNT = 64, 24
+ENLARGED, LABEL_HEIGHT, GAP = 3, 26, 16
+COLUMNS = "masked input, structure, result, truth"
+
+
+def write_masks() -> None:
+    """Draw the masks of the six families, for as many images as the tables take."""
+    for family in FAMILIES:
+        for i in range(COUNT):
+            write_image(MASKS / family / f"{i:05d}.png", 1 - numbered_mask(family, 0, i, SIZE, SIZE))
+
+
+def examples(path: str, first: int) -> list[tuple[str, np.ndarray]]:
+    """Of every bucket of a table its name and the pictures of one image: numbers `first`, `first` + 1, ..."""
+    table = load_config(TableConfig, path)
+    row = next(row for row in table.rows if row.label == METHOD)
+    return [
+        (bucket.name.replace("_", " "), read_image(plan(table, row, bucket).folder / "side_by_side" / f"{first + i:05d}.png"))
+        for i, bucket in enumerate(table.buckets)
+    ]
+
+
+def montage(pictures: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    """The pictures (h, w, 3), enlarged, in two columns with their names above them."""
+    cv2 = opencv()
+    tiles = []
+    for name, picture in pictures:
+        large = cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_NEAREST)
+        label = np.ones((LABEL_HEIGHT, large.shape[1], 3), np.float32)
+        said = f"{name} %" if name[0].isdigit() else name
+        cv2.putText(label, f"{said}: {COLUMNS}", (2, LABEL_HEIGHT - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        tiles.append(np.pad(np.concatenate([label, large]), ((0, GAP), (GAP, GAP), (0, 0)), constant_values=1))
+    half = (len(tiles) + 1) // 2
+    columns = [np.concatenate(tiles[:half]), np.concatenate(tiles[half:] + [np.ones_like(tiles[0])] * (2 * half - len(tiles)))]
+    return np.concatenate(columns, axis=1)
+
+
+@exit_on_user_error
+def main() -> None:
+    OneLineParser(description=__doc__.splitlines()[0]).parse_args()
+    write_masks()
+    pictures: list[tuple[str, np.ndarray]] = []
+    for path in TABLES:
+        reproduce(load_config(TableConfig, path))
+        pictures += examples(path, len(pictures))
+    write_image("demo/picture.png", montage(pictures))
+    print("look at demo/picture.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
