@@ -17,6 +17,11 @@ from strdiffusion.pipeline.windows import Box, Layout, Window, tiles_of
 WHOLLY = 0.999  # a shrunk pixel is known where all it covers is
 
 
+def as_image(texture: Tensor) -> np.ndarray:
+    """A texture (3, h, w) as float32 (h, w, 3) in [0, 1]."""
+    return texture.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
 @dataclass(frozen=True)
 class Canvas:
     """What the networks are given for a window. image (h, w, 3), zero in the hole; known (h, w), 1 = known; tiles over the hole.
