@@ -3,36 +3,42 @@
 import argparse
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 import torch
 
-from strdiffusion.errors import UserError
+from strdiffusion.errors import Stopped, UserError, one_line
 
 
 def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], int]:
-    """Turn a UserError into one line on stderr and status 2, Ctrl-C into status 130; show notices on stderr."""
+    """Turn a UserError into one line on stderr and status 2, a run stopped by a signal into 128 + its number (Ctrl-C: 130);
+    show notices on stderr, those of the main process alone where there are several.
+    """
 
     @functools.wraps(main)
     def wrapped() -> int:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
         try:
             return main() or 0
         except UserError as error:
-            # an error in a worker process comes with that process's traceback in its text
-            line = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
             return 2
         except OSError as error:
-            print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+            print(one_line(f"error: {error.filename or 'a file'}: {error.strerror or error}"), file=sys.stderr)
             return 2
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
                 raise
             print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
             return 2
+        except Stopped as error:
+            return error.status
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

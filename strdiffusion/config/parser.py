@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from strdiffusion.data.listing import write_atomically
 from strdiffusion.errors import UserError
 
 C = TypeVar("C")
@@ -136,8 +137,12 @@ def to_dict(config: Any) -> dict:
 
 
 def save_config(config: Any, path: Path) -> None:
-    """Write the full resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False), encoding="utf-8")
+    """Write the full resolved configuration as YAML, whole or not at all. Raises UserError where that fails."""
+    text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}; free some space or change output") from None
 
 
 def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
