@@ -152,8 +152,9 @@ def main() -> int:
             newest = max((path.name for path in output.glob("step_*.pt")), default="none")
             print(f"{happened.total():3d} {signal_name:22s} newest checkpoint {newest}", flush=True)
         found = differences(folder / "whole", output)
-        print(f"{options.kills} kills ({', '.join(f'{count} {name}' for name, count in sorted(happened.items()))}), "
-              f"{len(logged(output))} logged lines: " + ("DIFFERENT: " + ", ".join(found) if found else "bit for bit the same"))  # fmt: skip
+        kinds = ", ".join(f"{count} {name}" for name, count in sorted(happened.items()))
+        outcome = "DIFFERENT: " + ", ".join(found) if found else "bit for bit the same"
+        print(f"{options.kills} kills ({kinds}), {len(logged(output))} logged lines: {outcome}")
         return 1 if found else 0
 
 

@@ -53,9 +53,14 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def parse_options(description: str) -> argparse.Namespace:
-    """The options every YAML-driven script takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides)."""
+def parse_options(description: str, dry_run: bool = False) -> argparse.Namespace:
+    """The options every YAML-driven script takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides).
+
+    dry_run: also take the flag `--dry-run` (attribute dry_run).
+    """
     parser = OneLineParser(description=description)
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML configuration, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example training.batch_size=8")
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="check everything, say what the run would cost, and write nothing")
     return parser.parse_intermixed_args()

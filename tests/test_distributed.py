@@ -37,13 +37,14 @@ def data(tmp_path):
 
 
 def arguments(data, script, output, *more):
-    network = [] if script == "test" else ["network.width=8", "training.batch_size=8", "training.learning_rate=1e-3", "training.save_every=2",
-                                           "training.log_every=1", "training.clip_gradient=1", "validation.every=3", "validation.samples=2",
-                                           f"validation.images={data / 'held_out'}", "data.workers=0", "resume=auto",
-                                           "validation.index=null", "training.keep=20"]  # fmt: skip
+    training = [] if script == "test" else [
+        "network.width=8", "training.batch_size=8", "training.learning_rate=1e-3", "training.save_every=2", "training.log_every=1",
+        "training.clip_gradient=1", "validation.every=3", "validation.samples=2", f"validation.images={data / 'held_out'}",
+        "data.workers=0", "resume=auto", "validation.index=null", "training.keep=20",
+    ]  # fmt: skip
     kind = script.removeprefix("train_")
     return [
-        str(ROOT / "scripts" / f"{script}.py"), "-opt", str(ROOT / "configs" / "psv" / f"{kind}.yml"), *network, "sde.T=6", "data.size=24",
+        str(ROOT / "scripts" / f"{script}.py"), "-opt", str(ROOT / "configs" / "psv" / f"{kind}.yml"), *training, "sde.T=6", "data.size=24",
         "data.index=null", "data.masks.folder=null", "device=cpu", f"data.images={data / 'train'}", f"output={output}",
         "structure.edge_source=known", *(["network.depth=2"] if kind in ("structure", "texture") else []), *more,
     ]  # fmt: skip
@@ -80,7 +81,9 @@ def assert_close(one, two):
 # ---- shares of a global batch -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("batch", "processes", "parts"), [(1, 1, 1), (8, 2, 1), (8, 1, 2), (16, 2, 2), (24, 3, 2), (6, 2, 1), (6, 6, 1), (12, 2, 3)])
+@pytest.mark.parametrize(
+    ("batch", "processes", "parts"), [(1, 1, 1), (8, 2, 1), (8, 1, 2), (16, 2, 2), (24, 3, 2), (6, 2, 1), (6, 6, 1), (12, 2, 3)]
+)
 def test_shares_are_a_partition_of_the_batch(batch, processes, parts):
     shares = [Shares(TrainingConfig(batch_size=batch, accumulate=parts), rank, processes) for rank in range(processes)]
     taken = torch.cat([share.positions.flatten() for share in shares])

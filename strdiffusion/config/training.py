@@ -26,7 +26,7 @@ from strdiffusion.objectives import LossOn, Norm
 class UNetConfig:
     """A U-Net (spec sec. 4)."""
 
-    width: Annotated[int, Range(4)] = 64
+    width: Annotated[int, Range(4, 4096)] = 64
     depth: Annotated[int, Range(1, 8)] = 4
     attention: Attention = "none"
     prediction: Prediction = "noise"
@@ -36,7 +36,7 @@ class UNetConfig:
 class DiscriminatorConfig:
     """The discriminator (spec sec. 5)."""
 
-    width: Positive = 64
+    width: Annotated[int, Range(1, 4096)] = 64
 
 
 @dataclass
@@ -46,11 +46,11 @@ class TrainDataConfig:
     """
 
     images: str
-    size: Annotated[int, Range(8)] = 256
-    crop_from: Positive | None = None
+    size: Annotated[int, Range(8, 8192)] = 256
+    crop_from: Annotated[int, Range(8, 8192)] | None = None
     augment: bool = True
     index: str | None = "auto"
-    workers: Count = 4
+    workers: Annotated[int, Range(0, 256)] = 4
     max_bad_share: Share = 0.2
     masks: MaskConfig = field(default_factory=MaskConfig)
 
@@ -80,7 +80,7 @@ class TrainingConfig:
     """
 
     iterations: Positive = 700_000
-    batch_size: Positive = 16
+    batch_size: Annotated[int, Range(1, 65536)] = 16
     accumulate: Positive = 1
     learning_rate: Annotated[float, Range(0, open_low=True)] = 1e-4
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)

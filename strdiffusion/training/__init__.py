@@ -6,9 +6,10 @@ data.py        the data of a configuration; faults.py: files that cannot be used
 validation.py  losses and samples of held-out images
 journal.py     log, metrics, TensorBoard and status line
 interrupt.py   signals
-dry_run.py     what a run would cost
+rehearsal.py   what a run would cost (--dry-run)
 """
 
+from strdiffusion.training.rehearsal import dry_run
 from strdiffusion.training.run import train
 
-__all__ = ["train"]
+__all__ = ["dry_run", "train"]
