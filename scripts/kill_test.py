@@ -47,9 +47,9 @@ def photographs(folder: Path, count: int) -> None:
 def command(kind: str, data: Path, output: Path, iterations: int, workers: int) -> list[str]:
     network = "network.width=8" if kind == "discriminator" else "network={width: 8, depth: 2}"
     return [
-        sys.executable, str(ROOT / "scripts" / f"train_{kind}.py"), "-opt", str(ROOT / "configs" / "psv" / f"{kind}.yml"), *SETTINGS.split(),
-        network, f"output={output}", f"data.images={data / 'train'}", f"validation.images={data / 'held_out'}", f"data.workers={workers}",
-        f"training.iterations={iterations}",
+        sys.executable, str(ROOT / "scripts" / f"train_{kind}.py"), "-opt", str(ROOT / "configs" / "psv" / f"{kind}.yml"),
+        *SETTINGS.split(), network, f"output={output}", f"data.images={data / 'train'}", f"validation.images={data / 'held_out'}",
+        f"data.workers={workers}", f"training.iterations={iterations}",
     ]  # fmt: skip
 
 

@@ -105,14 +105,22 @@ def write_checkpoint(path: Path, content: dict) -> None:
         verify(temporary, content)
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports that its file could not be written
+        reason = _write_failure(error)
         raise WriteError(f"the checkpoint {path} cannot be written: {reason}; free some space or change output") from None
-    except RuntimeError as error:  # how torch reports a full disk
-        raise WriteError(f"the checkpoint {path} cannot be written: {one_line(' '.join(str(error).split())[:160])}") from None
     finally:
         with contextlib.suppress(OSError):  # the folder may be what is wrong
             temporary.unlink(missing_ok=True)
+
+
+def _write_failure(error: BaseException) -> str:
+    """What the system said, below what torch made of it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError):
+            return below.strerror or str(below)
+        below = below.__context__
+    return "the disk is full, or the file system does not take it (" + one_line(" ".join(str(error).split())[:100]) + ")"
 
 
 def verify(path: Path, content: dict) -> None:

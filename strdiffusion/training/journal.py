@@ -1,5 +1,6 @@
 """What a run tells about itself: log.txt, metrics.jsonl, TensorBoard and the one line of status.txt. Only the main process writes."""
 
+import contextlib
 import json
 import logging
 import math
@@ -8,7 +9,6 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -136,7 +136,7 @@ def _belongs(line: bytes, step: int, validated: int | None) -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError into a WriteError that names the path."""
     try:
@@ -153,8 +153,12 @@ class QuietFileHandler(logging.FileHandler):
             self.setLevel(logging.CRITICAL + 1)
             print(f"notice: {self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is still in its buffer
+            super().close()
 
-@contextmanager
+
+@contextlib.contextmanager
 def log_file(folder: Path, enabled: bool) -> Iterator[None]:
     """Append what is logged to log.txt, with the time."""
     if not enabled:

@@ -60,6 +60,13 @@ class Loop:
             if state.step:
                 state.save()  # what was learnt until then stays
             raise
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):  # that may come at any moment, so the state is not saved
+                raise
+            raise UserError(
+                "a data-loading process was killed, probably for memory: try fewer data.workers, or data.workers=0; "
+                "resume=auto continues from the last checkpoint"
+            ) from None
         except Stopped as stopped:
             outcome = str(stopped)
             log.info("%s at iteration %d, saved in %s: continue with resume=auto", stopped, state.step, state.files.path)
@@ -208,12 +215,7 @@ def fetch(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], list[st
     batches = iter(loader)
     error = DataError if distributed.count() == 1 else UserError  # one process alone cannot save the state of all
     while True:
-        try:
-            found = [next(batches) for _ in range(parts)]
-        except RuntimeError as failure:
-            if "DataLoader worker" not in str(failure):
-                raise
-            raise error("a data-loading process was killed, probably for memory: try fewer data.workers, or data.workers=0") from None
+        found = [next(batches) for _ in range(parts)]
         faults = [fault for _, more in found for fault in more]
         if any(tensors is None for tensors, _ in found):
             raise error(f"no file could be used in place of those that cannot; the last: {faults[-1]}")
