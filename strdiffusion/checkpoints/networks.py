@@ -105,6 +105,7 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
         network = _on_meta(kind, architecture)
         recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
         described = recorded["prediction"] in get_args(Prediction) and "pair" in recorded["structure"] and set(sde) == set(SDE_OPTIONS)
+        described = described and all(isinstance(v, str | int | float) for v in (*sde.values(), *recorded["structure"].values()))
         if not described:
             raise ValueError("prediction, sde or structure is unknown")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

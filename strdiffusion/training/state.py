@@ -106,7 +106,7 @@ class TrainingState:
     def _load(self, path: Path, content: dict) -> None:
         ours = network_record(self.task.kind, self.task.network, self.sde, to_dict(self.config.structure), self.task.prediction)
         for key, wanted in ours.items():
-            if content.get(key) != wanted:
+            if not agrees(content.get(key), wanted):
                 raise UserError(
                     f"the checkpoint {path} cannot be resumed: its {key} is {brief(content.get(key))}, the configuration's is {wanted}; "
                     "make them equal, or train anew in another output=FOLDER"
@@ -163,6 +163,13 @@ def progress_in(content: dict) -> Progress:
         skipped=whole(content.get("skipped", 0)),
         skipped_in_row=whole(content.get("skipped_in_row", 0)),
     )
+
+
+def agrees(found: object, wanted: object) -> bool:
+    """Whether a value of a file is the one wanted, where comparing may mean anything: tensors have a truth of their own."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and found.keys() == wanted.keys() and all(agrees(found[k], wanted[k]) for k in wanted)
+    return isinstance(found, str | int | float | bool | None) and found == wanted
 
 
 def whole(number: object) -> int:
