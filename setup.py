@@ -22,5 +22,5 @@ setup(
         "tqdm>=4.65",
         "matplotlib>=3.8",
     ],
-    extras_require={"test": ["pytest>=7.4"]},
+    extras_require={"test": ["pytest>=7.4", "hypothesis>=6.100"]},
 )

@@ -60,9 +60,8 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
         raise UserError(f"cannot read image {path}: {getattr(error, 'strerror', None) or error}; check the path") from error
     if data.size == 0:
         raise UserError(f"image {path} is an empty file; replace or remove it")
-    height, width = declared_size(data) or (0, 0)
-    if height * width > MAX_PIXELS:
-        raise UserError(f"image {path} declares {width}x{height} pixels, more than {MAX_PIXELS}; replace or remove it")
+    if declares_too_much(data):
+        raise UserError(f"image {path} declares more than {MAX_PIXELS} pixels; replace or remove it")
     try:
         pixels = None if _is_cut_short(data) else _decode(data)
     except MemoryError:
@@ -78,19 +77,19 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     return pixels
 
 
-def declared_size(data: np.ndarray) -> tuple[int, int] | None:
-    """The (height, width) that an image file's header declares, without decoding it; None where it has none that Pillow knows."""
+def declares_too_much(data: np.ndarray) -> bool:
+    """Whether an image file's header declares more than MAX_PIXELS, without decoding it; False for headers that Pillow does not know."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                return image.height, image.width
+                return image.height * image.width > MAX_PIXELS
     except Image.DecompressionBombError:
-        return MAX_PIXELS, MAX_PIXELS
+        return True
     except Exception:  # Pillow's parsers raise whatever broken bytes lead them to; decoding will say whether it is an image
-        return None
+        return False
 
 
 def _is_cut_short(data: np.ndarray) -> bool:

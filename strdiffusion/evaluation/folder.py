@@ -16,7 +16,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.config import TestConfig, save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
-from strdiffusion.errors import UserError
+from strdiffusion.errors import UserError, one_line
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
@@ -153,9 +153,10 @@ def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, proble
             if config.sampler.scored and min(item.mask.shape[-2:]) < SMALLEST_SIDE:
                 raise UserError(f"the image {item.image_path} is smaller than {SMALLEST_SIDE} pixels a side: set data.fit=resize")
         except UserError as error:
+            problem = one_line(str(error))
             if problems:
-                log.warning("left out: %s", error)
-            problems.append(str(error))
+                log.warning("left out: %s", problem)
+            problems.append(problem)
             continue
         if batch and (len(batch) == config.batch_size or batch[0].mask.shape != item.mask.shape):
             yield batch
