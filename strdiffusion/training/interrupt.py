@@ -3,14 +3,15 @@
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C; what schedulers and torchrun send; what Slurm sends before a preemption (not on Windows)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second one acts as usual."""
+    """While entered, the first of SIGNALS only sets `number` to its number (0: none yet); a second one acts as usual."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.number = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -24,7 +25,7 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.number = number
         self._restore()
 
     def _restore(self) -> None:
@@ -33,6 +34,7 @@ class StopRequest:
         self._before = {}
 
 
-def ignore_interrupts(worker: int) -> None:
-    """For data-loader workers: Ctrl-C reaches the whole process group, and the main process decides what to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_signals(worker: int) -> None:
+    """For data-loader workers: signals often reach all processes of a job, and the main process decides what to do."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
