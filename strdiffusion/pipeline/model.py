@@ -18,8 +18,6 @@ from strdiffusion.config.parser import convert
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.data.images import resize_image
 from strdiffusion.data.masks import Polarity, stable_hash
-from strdiffusion.data.structure import structure_maps
-from strdiffusion.data.tensors import sample_tensors
 from strdiffusion.denoiser import Precision
 from strdiffusion.device import choose_device
 from strdiffusion.errors import UserError
@@ -202,7 +200,7 @@ class StrDiffusion:
         with work.bar:
             for jobs in work.batches(batch_size):
                 seeds = [f"{seed}:{sample}:{i}" for i, sample in jobs]
-                result = self._sample([canvases[i] for i, _ in jobs], seeds, jobs, work, batch_size,
+                result = self._sample(inputs, [canvases[i] for i, _ in jobs], seeds, jobs, work, batch_size,
                                       lambda tiles: self.inpainter(chosen, precision, tiles))  # fmt: skip
                 for k, (i, sample) in enumerate(jobs):
                     window = canvases[i].window
@@ -213,36 +211,28 @@ class StrDiffusion:
         return Output(images, structures if chosen.guidance else None, [[trace[i] for i in sorted(trace)] for trace in traces])
 
     def _sample(
-        self, canvases: list[Canvas], seeds: list[str], jobs: list[tuple[int, int]], work: Work, batch_size: int,
+        self, inputs: Inputs, canvases: list[Canvas], seeds: list[str], jobs: list[tuple[int, int]], work: Work, batch_size: int,
         inpainter: Callable[[Tiles], Inpainter],
     ) -> Sample:  # fmt: skip
         """Inpaint canvases of one size and with the same tiles; those of several tiles as a whole first, and from there in detail."""
+        images = [canvas.image(inputs) for canvas in canvases]
         begin, earlier = None, [ImageTrace() for _ in canvases]
         if canvases[0].coarse is not None:
             coarser, others = [canvas.coarse for canvas in canvases], [f"{seed}:coarse" for seed in seeds]
-            coarse = self._sample(coarser, others, jobs, work, batch_size, inpainter)
-            begin, earlier = self._begin(canvases, coarse.texture, work.begin), coarse.traces
+            coarse = self._sample(inputs, coarser, others, jobs, work, batch_size, inpainter)
+            estimates = [canvas.estimate(image, as_image(texture), self.config.structure)
+                         for canvas, image, texture in zip(canvases, images, coarse.texture)]  # fmt: skip
+            fields = (torch.stack([estimate[name] for estimate in estimates]).to(self.device) for name in ("texture", "structure"))
+            begin, earlier = Begin(work.begin, *fields), coarse.traces
         work.check_cancel()
         tiles = Tiles(canvases[0].tiles, 1 if self.device.type == "cpu" else batch_size, work.check_cancel)
-        tensors = [canvas.tensors(self.config.structure) for canvas in canvases]
+        tensors = [canvas.tensors(image, self.config.structure) for canvas, image in zip(canvases, images)]
         batch = Batch(**{name: torch.stack([t[name] for t in tensors]) for name in tensors[0]})
         numbers = [stable_hash(seed) % 2**62 for seed in seeds]
-        sample = inpainter(tiles)(batch, numbers, work.after_step(jobs, canvases[0], begin is not None), begin)
+        sample = inpainter(tiles)(batch, numbers, work.after_step(jobs, canvases[0], images[0], begin is not None), begin)
         work.finish(len(jobs) * len(canvases[0].tiles) * work.share(begin is not None))
         traces = [ImageTrace(before.steps + after.steps) for before, after in zip(earlier, sample.traces, strict=True)]
         return Sample(sample.texture, sample.structure, traces)
-
-    def _begin(self, canvases: list[Canvas], coarse: Tensor, t: int) -> Begin:
-        """Where sampling on tiles begins: at t, with what the whole became at the size of one tile."""
-        structure = self.config.structure
-        fields = []
-        for canvas, texture in zip(canvases, coarse, strict=True):
-            image = canvas.estimate(as_image(texture))
-            everywhere = np.ones_like(canvas.known)
-            maps = structure_maps(image, everywhere, structure.pair, "known", structure.edge_sigma)
-            fields.append(sample_tensors(image, everywhere, *maps))
-        texture, x0 = (torch.stack([field[name] for field in fields]).to(self.device) for name in ("texture", "structure"))
-        return Begin(t, texture, x0)
 
     def _canvases(self, inputs: Inputs, layout: Layout) -> list[Canvas]:
         canvases = [make_canvas(inputs, window, self.config.size) for window in layout.windows]

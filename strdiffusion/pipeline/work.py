@@ -36,11 +36,12 @@ class Step:
     sample: int
     state: tuple[Tensor, Tensor | None]
     canvas: Canvas
+    image: np.ndarray
 
     @property
     def texture(self) -> np.ndarray:
         """The noisy texture of the window's canvas with the known pixels in place, float32 (h, w, 3) in [0, 1]."""
-        return np.where(self.canvas.known[..., None] > 0.5, self.canvas.image, as_image(self.state[0]))
+        return np.where(self.canvas.known[..., None], self.image, as_image(self.state[0]))
 
     @property
     def structure(self) -> np.ndarray | None:
@@ -81,8 +82,8 @@ class Work:
         if self.cancel is not None and self.cancel():
             raise Cancelled
 
-    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, later: bool) -> Callable[[Progress], None]:
-        """The sampler's callback while a batch of jobs is worked on, of which `canvas` is the first."""
+    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, image: np.ndarray, later: bool) -> Callable[[Progress], None]:
+        """The sampler's callback while a batch of jobs is worked on, of which `canvas` and `image` are the first."""
         number, sample = jobs[0]
         reached = 0.0  # resampling may go back
         weight = len(jobs) * len(canvas.tiles) * self.share(later)
@@ -95,7 +96,7 @@ class Work:
             if self.callback is None:
                 return
             state = progress.texture[0], None if progress.structure is None else progress.structure[0]
-            step = Step(progress.t, progress.T, done, canvas.window, number, len(self.canvases), sample, state, canvas)
+            step = Step(progress.t, progress.T, done, canvas.window, number, len(self.canvases), sample, state, canvas, image)
             if self.callback(step) is False:
                 raise Cancelled
 
