@@ -34,7 +34,7 @@ LINE_BYTES = 600  # of metrics and TensorBoard, an entry
 
 def dry_run(kind: str, config: TrainConfig) -> None:
     """Check configuration, data, memory for one iteration and the disk, and print what the run will cost. Raises UserError."""
-    if distributed.LAUNCHED <= os.environ.keys():
+    if distributed.launched():
         raise UserError("--dry-run looks at one process: start it without torchrun")
     device = choose_device(config.device)
     set_float32_precision(config.precision)
