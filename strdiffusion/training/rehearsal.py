@@ -20,6 +20,7 @@ from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder
+from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, duration
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.run import resumes_here
@@ -48,7 +49,7 @@ def dry_run(kind: str, config: TrainConfig) -> None:
     with tempfile.TemporaryDirectory() as nowhere:
         state = TrainingState(CheckpointFolder(Path(nowhere), 1), task, sde, config, device)
         journal = Journal(Path(nowhere), kind, config, 0, None, enabled=False)
-        loop = Loop(task, config, state, shares, journal, validation, FaultCounter(1, 1.0), device)
+        loop = Loop(task, config, state, shares, journal, validation, FaultCounter(1, 1.0), StopRequest(), device)
         batches = [part.to(device) for part in parts]
         stepping = timed(lambda: loop.train_step(batches), device)
     memory = peak_memory(device)
