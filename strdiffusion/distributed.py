@@ -19,6 +19,11 @@ PATIENCE = timedelta(minutes=60)  # for a rank that samples validation images, o
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 
 
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return LAUNCHED <= os.environ.keys()
+
+
 @contextmanager
 def processes(device: str) -> Iterator[torch.device]:
     """Join the processes that torchrun started, if it did; yields this process's device of the option `device`.
@@ -26,7 +31,7 @@ def processes(device: str) -> Iterator[torch.device]:
     A process that ends while the others wait for it is reported to them as a UserError.
     """
     chosen = choose_device(device)
-    if not LAUNCHED <= os.environ.keys():
+    if not launched():
         yield chosen
         return
     if chosen.type == "cuda":

@@ -174,6 +174,23 @@ def test_a_killed_process_ends_the_run_and_the_restart_resumes(data):
     assert numbers(data / "whole") == numbers(data / "killed")
 
 
+@pytest.mark.parametrize("everyone", [False, True])
+def test_a_signal_to_torchrun_saves(data, everyone):
+    """SIGTERM to torchrun, which passes it on; or to all processes, as Slurm sends it, so that some get it twice."""
+    process = run(*arguments(data, "train_structure", data / "run", "training.iterations=100000"), processes=2, wait=False)
+    deadline = time.monotonic() + 60
+    while len(list((data / "run").glob("step_*.pt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in [process.pid, *(map(int, children) if everyone else [])]:
+        os.kill(pid, signal.SIGTERM)
+    process.communicate(timeout=120)
+    log = (data / "run" / "log.txt").read_text()
+    stopped = int(log.split("stopped by SIGTERM at iteration ")[1].split(",")[0])
+    assert process.returncode != 0 and read_checkpoint(data / "run" / "latest.pt")["step"] == stopped
+    assert not list((data / "run").glob(".step*"))
+
+
 def test_a_mistake_is_said_once_and_ends_all(data):
     process = run(*arguments(data, "train_structure", data / "run", "resume=absent.pt"), processes=2, wait=False)
     errors = process.communicate(timeout=120)[1]

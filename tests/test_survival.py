@@ -20,16 +20,19 @@ import torch
 from conftest import ROOT, script
 from test_training import checkpoint, configure, metrics, photos, refusal, same, spy, steps  # noqa: F401
 
+from strdiffusion import distributed
 from strdiffusion.checkpoints import files, read_checkpoint, write_checkpoint
 from strdiffusion.config import TrainStructureConfig
 from strdiffusion.config.parser import build
 from strdiffusion.data import images as images_module
 from strdiffusion.data import read_image
 from strdiffusion.errors import Stopped, UserError, brief, one_line
+from strdiffusion.output import inside
 from strdiffusion.training import dry_run, train
 from strdiffusion.training.data import training_dataset
 from strdiffusion.training.faults import FaultCounter, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
+from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import duration, forget_later_lines
 from strdiffusion.training.tasks import StructureTask
 
@@ -92,6 +95,22 @@ def test_differences_are_found(tmp_path, configure):  # noqa: F811
     folders = {name: Path(configure(output=name).output) for name in "abc"}
     assert module.differences(folders["a"], folders["b"]) == []
     assert {"latest.pt: network", "best.pt: ema", "metrics.jsonl"} <= set(module.differences(folders["a"], folders["c"]))
+
+
+def test_a_second_control_c_acts_at_once(monkeypatch):
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGUSR1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    for name in distributed.LAUNCHED:
+        monkeypatch.setenv(name, "0")
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.number == signal.SIGINT
 
 
 # ---- checkpoints --------------------------------------------------------------------------------------
@@ -431,6 +450,15 @@ def test_a_malicious_pickle_writes_nothing(tmp_path):
     for name in ("plain.pt", "zip.pt"):
         assert "code" in str(pytest.raises(UserError, read_checkpoint, tmp_path / name).value)
     assert not (tmp_path / "owned").exists()
+
+
+def test_results_do_not_leave_their_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    assert inside(tmp_path / "out", "a/b.png") == tmp_path / "out" / "a" / "b.png" and (tmp_path / "out" / "a").is_dir()
+    for name in ("../b.png", "a/../../b.png", "/b.png", "link/b.png", ".", "a\0.png"):
+        assert "outside" in str(pytest.raises(UserError, inside, tmp_path / "out", name).value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 # ---- a run one can follow -----------------------------------------------------------------------------

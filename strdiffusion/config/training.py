@@ -99,7 +99,7 @@ class TrainingConfig:
 
 @dataclass
 class DiscriminatorTrainingConfig(TrainingConfig):
-    """The optimisation of the discriminator, with its own betas (spec sec. 6). Its loss swings (docs/training.md), which clipping bounds."""
+    """The optimisation of the discriminator, with its own betas (spec sec. 6); clipping bounds swings of its loss (docs/training.md)."""
 
     betas: tuple[Momentum, Momentum] = (0.5, 0.99)
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = 1.0

@@ -3,12 +3,17 @@
 import signal
 from types import FrameType
 
+from strdiffusion.distributed import launched
+
 # Ctrl-C; what schedulers and torchrun send; what Slurm sends before a preemption (not on Windows)
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class StopRequest:
-    """While entered, the first of SIGNALS only sets `number` to its number (0: none yet); a second one acts as usual."""
+    """While entered, SIGNALS only set `number` to the first one's number (0: none yet).
+
+    A second Ctrl-C acts as usual, except below torchrun. Others may come twice, from a scheduler and from torchrun.
+    """
 
     def __init__(self) -> None:
         self.number = 0
@@ -25,8 +30,11 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        self._restore()
+        again = self.number and number == signal.SIGINT and not launched()
+        self.number = self.number or number
+        if again:
+            self._restore()
+            raise KeyboardInterrupt
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -34,12 +34,11 @@ class Loop:
 
     def __init__(
         self, task: Task, config: TrainConfig, state: TrainingState, shares: Shares, journal: Journal, validation: list[Batch],
-        faults: FaultCounter, device: torch.device,
+        faults: FaultCounter, stop: StopRequest, device: torch.device,
     ):  # fmt: skip
         self.task, self.config, self.state, self.shares, self.journal = task, config, state, shares, journal
-        self.validation, self.faults, self.device = validation, faults, device
+        self.validation, self.faults, self.stop, self.device = validation, faults, stop, device
         self.model = shared_model(task.network, device)
-        self.stop = StopRequest()
         self.started = time.monotonic()
 
     def run(self, loader: DataLoader) -> None:
@@ -52,7 +51,7 @@ class Loop:
         bar_options = description | {"smoothing": 0.05, "mininterval": 1, "disable": not distributed.is_main()}
         outcome = "failed"
         try:
-            with self.stop, tqdm(**bar_options) as bar, logging_redirect_tqdm(), warnings.catch_warnings():
+            with tqdm(**bar_options) as bar, logging_redirect_tqdm(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")  # after a skipped first step
                 self.iterate(loader, bar)
             outcome = "finished"

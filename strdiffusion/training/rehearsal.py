@@ -20,6 +20,7 @@ from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder
+from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, duration
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.run import resumes_here
@@ -34,7 +35,7 @@ LINE_BYTES = 600  # of metrics and TensorBoard, an entry
 
 def dry_run(kind: str, config: TrainConfig) -> None:
     """Check configuration, data, memory for one iteration and the disk, and print what the run will cost. Raises UserError."""
-    if distributed.LAUNCHED <= os.environ.keys():
+    if distributed.launched():
         raise UserError("--dry-run looks at one process: start it without torchrun")
     device = choose_device(config.device)
     set_float32_precision(config.precision)
@@ -48,7 +49,7 @@ def dry_run(kind: str, config: TrainConfig) -> None:
     with tempfile.TemporaryDirectory() as nowhere:
         state = TrainingState(CheckpointFolder(Path(nowhere), 1), task, sde, config, device)
         journal = Journal(Path(nowhere), kind, config, 0, None, enabled=False)
-        loop = Loop(task, config, state, shares, journal, validation, FaultCounter(1, 1.0), device)
+        loop = Loop(task, config, state, shares, journal, validation, FaultCounter(1, 1.0), StopRequest(), device)
         batches = [part.to(device) for part in parts]
         stepping = timed(lambda: loop.train_step(batches), device)
     memory = peak_memory(device)

@@ -17,7 +17,7 @@ from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder, only_run
-from strdiffusion.training.interrupt import ignore_signals
+from strdiffusion.training.interrupt import StopRequest, ignore_signals
 from strdiffusion.training.journal import Journal, log_file, log_start
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.shares import Shares
@@ -42,6 +42,7 @@ def train(kind: str, config: TrainConfig) -> Path:
         folder = distributed.on_main(lambda: open_folder(config))
         distributed.on_main(lambda: stack.enter_context(only_run(folder)) and None)
         stack.enter_context(log_file(folder, distributed.is_main()))
+        stop = stack.enter_context(StopRequest())
         task.network.to(device, memory_format=torch.channels_last)
         files = CheckpointFolder(folder, config.training.keep)
         state = TrainingState(files, task, sde, config, device)
@@ -52,7 +53,7 @@ def train(kind: str, config: TrainConfig) -> Path:
         journal = Journal(folder, kind, config, state.step, state.progress.validated, distributed.is_main())
         loader = training_loader(config, dataset, shares, state.step, device)
         faults = FaultCounter(len(dataset), config.data.max_bad_share)
-        Loop(task, config, state, shares, journal, validation, faults, device).run(loader)
+        Loop(task, config, state, shares, journal, validation, faults, stop, device).run(loader)
         return files.latest
 
 

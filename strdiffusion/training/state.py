@@ -22,6 +22,8 @@ from strdiffusion.training.folder import BEST, CheckpointFolder
 
 log = logging.getLogger(__name__)
 
+NEEDED = ("network", "ema", "ema_updates", "optimizer", "scheduler", "scaler", "rng", "step")
+
 
 @dataclass
 class Progress:
@@ -111,6 +113,9 @@ class TrainingState:
                     f"the checkpoint {path} cannot be resumed: its {key} is {brief(content.get(key))}, the configuration's is {wanted}; "
                     "make them equal, or train anew in another output=FOLDER"
                 )
+        lacking = [name for name in NEEDED if content.get(name) is None]
+        if lacking:
+            raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({', '.join(lacking)})")
         try:
             for network, name in ((self.task.network, "network"), (self.ema.network, "ema")):
                 self._check_weights(path, network, content[name])
