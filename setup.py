@@ -16,8 +16,8 @@ setup(
         "opencv-python-headless>=4.8",
         "pyyaml>=6.0",
         "scikit-image>=0.22",
-        "safetensors>=0.4",
-        "pillow>=10.1",
+        "safetensors>=0.4.3",
+        "pillow>=10.4",
         "lpips>=0.1.4",
         "torch-fidelity>=0.4",
         "tensorboard>=2.14",
@@ -25,5 +25,5 @@ setup(
         "matplotlib>=3.8",
     ],
     entry_points={"console_scripts": ["strdiffusion=strdiffusion.commands.main:main"]},
-    extras_require={"test": ["pytest>=7.4"]},
+    extras_require={"test": ["pytest>=7.4", "hypothesis>=6.100"]},
 )

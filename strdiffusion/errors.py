@@ -1,4 +1,7 @@
-"""Errors a user can act on."""
+"""Errors a user can act on, and the text of what cannot be trusted."""
+
+import reprlib
+import signal
 
 
 class UserError(Exception):
@@ -7,3 +10,29 @@ class UserError(Exception):
     The message is one line that says what is wrong, where, and what to do about it. The command line prints
     it without a traceback and exits with status 2.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A run ended early because a signal asked it to, with everything saved. The status is 128 + the signal's number, as in shells."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and other characters that a terminal would act on: those appear as in a Python literal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def brief(value: object) -> str:
+    """A short repr of a value from a file that nobody vouches for: however large or nested it is."""
+    try:
+        return one_line(_BRIEF.repr(value))
+    except Exception:  # a whole number of more digits than Python converts, say
+        return f"a {type(value).__name__}"
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxtuple = 3, 8, 6, 6
+_BRIEF.maxstring = _BRIEF.maxother = 80

@@ -1,12 +1,15 @@
 """Settings of the whole suite, and what several files test with: small random networks, small photographs."""
 
 import importlib.util
+from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from strdiffusion.checkpoints import network_record, save_released, write_checkpoint
 from strdiffusion.networks import CorrelationDiscriminator, UNet
@@ -19,8 +22,30 @@ ROOT = Path(__file__).parents[1]
 SIZE, T = 24, 10
 
 
+CASES: Counter[str] = Counter()  # of the fuzz, by what was broken
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-cases", type=int, default=0, help="random cases of each property in test_fuzz.py (default: 8 fixed ones)")
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a CUDA GPU")
+    cases = config.getoption("--fuzz-cases")
+    settings.register_profile(
+        "fuzz", max_examples=cases or 8, derandomize=not cases, deadline=timedelta(seconds=60), database=None,
+        suppress_health_check=list(HealthCheck), print_blob=True,
+    )  # fmt: skip
+    settings.load_profile("fuzz")
+
+
+def count_case(kind):
+    CASES[kind] += 1
+
+
+def pytest_terminal_summary(terminalreporter):
+    if CASES:
+        terminalreporter.write_line(f"fuzz: {CASES.total()} cases ({', '.join(f'{n} of {kind}' for kind, n in sorted(CASES.items()))})")
 
 
 def script(name):

@@ -151,3 +151,17 @@ def golden_like(net: torch.nn.Module) -> torch.nn.Module:
         for p in net.parameters():
             p.copy_(torch.randn_like(p) / math.sqrt(math.prod(p.shape[1:]) or 1))
     return net
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_do_not_overflow_in_half_precision(dtype):
+    """The sum over pixels and the last layer are float32: 500 in each of 16x16 pixels is beyond what float16 holds."""
+    torch.manual_seed(0)
+    network = CorrelationDiscriminator(4)
+    with torch.no_grad():
+        network.final_conv.bias.fill_(500)
+        network.final_linear.weight.fill_(1)
+        exact = network(torch.rand(1, 3, 128, 128), torch.rand(1, 1, 128, 128), 3)
+        with torch.autocast("cpu", dtype):
+            rough = network(torch.rand(1, 3, 128, 128), torch.rand(1, 1, 128, 128), 3)
+    assert exact.item() > 65504 and rough.dtype == torch.float32 and abs(rough / exact - 1).item() < 0.05

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 import math
 import shutil
 from pathlib import Path
@@ -22,13 +23,13 @@ from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training import train
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.ema import EMA
-from strdiffusion.training.loop import MAX_BAD_STEPS
 from strdiffusion.training.state import rate_factor
 from strdiffusion.training.tasks import TASKS, StructureTask
 
 ROOT = Path(__file__).parents[1]
 CLASSES = {"structure": TrainStructureConfig, "texture": TrainTextureConfig, "discriminator": TrainDiscriminatorConfig}
 KINDS = tuple(CLASSES)
+MAX_SKIPPED = TrainingConfig().max_skipped
 
 
 @pytest.fixture
@@ -83,6 +84,10 @@ def checkpoint(config, step):
 
 def steps(config):
     return [int(path.stem[5:]) for path in sorted(Path(config.output).glob("step_*.pt"))]
+
+
+def metrics(config):
+    return [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
 
 
 def refusal(kind, config):
@@ -178,7 +183,7 @@ def test_only_the_newest_are_kept(configure):
     train("structure", config)
     assert steps(config) == [3, 4]
     assert sorted(path.name for path in Path(config.output).iterdir() if path.is_file()) == [
-        "config.yml", "latest.pt", "step_000000003.pt", "step_000000004.pt"]  # fmt: skip
+        ".lock", "config.yml", "latest.pt", "log.txt", "metrics.jsonl", "status.txt", "step_000000003.pt", "step_000000004.pt"]  # fmt: skip
 
 
 def test_results_are_not_overwritten(configure):
@@ -219,7 +224,7 @@ def test_resuming_with_other_settings_is_refused(configure, change, said):
 
 def test_resuming_another_network_or_no_training_is_refused(configure, tmp_path):
     train("texture", configure("texture", training={"iterations": 1}))
-    assert "its kind is texture" in refusal("structure", configure(resume="auto"))
+    assert "its kind is 'texture'" in refusal("structure", configure(resume="auto"))
     network = UNet(1, 4, 2)
     record = network_record("structure", network, MeanRevertingSDE(10), {"pair": "gray2edge", "edge_source": "known", "edge_sigma": 2.0})
     write_checkpoint(tmp_path / "weights.pt", record | {"step": 1, "network": network.state_dict(), "ema": None})
@@ -258,7 +263,7 @@ def test_a_run_that_blows_up_stops_and_leaves_the_last_checkpoint_whole(configur
     config = configure(training={"iterations": 100, "save_every": 5, "keep": 10})
     message = refusal("structure", config)
     assert "not finite" in message and "learning_rate" in message and "step_" in message
-    assert max(steps(config)) < 5 + MAX_BAD_STEPS and min(steps(config)) == 5
+    assert max(steps(config)) == 5 + MAX_SKIPPED and min(steps(config)) == 5
     last = checkpoint(config, max(steps(config)))
     for key in ("network", "ema", "ema_updates"):  # a step that is not finite changes nothing
         assert same(last[key], checkpoint(config, 5)[key])
@@ -269,10 +274,10 @@ def test_a_run_that_blows_up_stops_and_leaves_the_last_checkpoint_whole(configur
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 def test_single_bad_steps_are_survived(configure, monkeypatch):
     calls = spy(monkeypatch, StructureTask, lambda loss, network, number: loss * math.inf if number % 2 else loss)
-    config = configure(training={"iterations": 2 * MAX_BAD_STEPS + 2, "save_every": 1000})
+    config = configure(training={"iterations": 2 * MAX_SKIPPED + 2, "save_every": 1000})
     train("structure", config)
-    last = checkpoint(config, 2 * MAX_BAD_STEPS + 2)
-    assert last["ema_updates"] == MAX_BAD_STEPS + 1 and len(calls) == 2 * MAX_BAD_STEPS + 2
+    last = checkpoint(config, 2 * MAX_SKIPPED + 2)
+    assert last["ema_updates"] == MAX_SKIPPED + 1 and len(calls) == 2 * MAX_SKIPPED + 2
     assert all(value.isfinite().all() for value in last["network"].values())
 
 
@@ -445,17 +450,15 @@ def test_the_guiding_structure_network_is_not_trained(configure):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_validation_reports_and_leaves_the_training_alone(configure, photos, capsys, kind):
+def test_validation_reports_and_leaves_the_training_alone(configure, photos, kind):
     train(kind, configure(kind, "without"))
-    capsys.readouterr()
     validation = {"images": str(photos), "every": 2, "samples": 2, "loss_images": 3}
     train(kind, configure(kind, "with", validation=validation))
     assert same(checkpoint(configure(kind, "with"), 4)["network"], checkpoint(configure(kind, "without"), 4)["network"])
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("validation at ")]
-    assert [int(line.split()[2].rstrip(":")) for line in lines] == [0, 2, 4]
+    found = [line for line in metrics(configure(kind, "with")) if line["kind"] == "validation"]
+    assert [line["step"] for line in found] == [0, 2, 4]
     names = {"loss", "real", "fake", "triplet", "ranked"} if kind == "discriminator" else {"loss", "psnr", "ssim", "hole_psnr", "hole_ssim"}
-    values = [dict(zip((words := line.split()[3:])[::2], map(float, words[1::2]), strict=True)) for line in lines]
-    assert all(names <= found.keys() for found in values) and all(math.isfinite(found["loss"]) for found in values)
+    assert all(names <= line.keys() and math.isfinite(line["loss"]) for line in found)
 
 
 def test_validation_set_is_the_same_in_every_run(configure, photos):
@@ -498,11 +501,14 @@ def test_command_line(command, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_text_file_named_png(command, photos, workers):
+def test_text_file_named_png(command, photos, tmp_path, workers):
     (photos / "text.png").write_text("this is no image")
     status, err = command(f"data.workers={workers}")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert status == 0 and "file 1 of 6 that cannot be used" in log and str(photos / "text.png") in log
+    status, err = command(f"data.workers={workers}", "data.max_bad_share=0.1", f"output={tmp_path / 'strict'}")
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert status == 2 and len(errors) == 1 and err.rstrip().endswith(errors[0])
+    assert status == 2 and len(errors) == 1 and "data.max_bad_share" in errors[0]
     assert str(photos / "text.png") in errors[0] and "Traceback" not in err and "Error" not in err
 
 

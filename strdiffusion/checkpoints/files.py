@@ -1,4 +1,8 @@
-"""Read and write checkpoint files. Files from others are untrusted: nothing in them is ever run."""
+"""Read and write checkpoint files. Files from others are untrusted: nothing in them is ever run.
+
+A file is written under a temporary name, flushed to the disk, read back and only then renamed: under its own name there is
+either the old content or all of the new, whatever happens in between.
+"""
 
 import contextlib
 import os
@@ -6,14 +10,24 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from strdiffusion.errors import UserError
+from strdiffusion.errors import UserError, brief, one_line
 
 MAX_NAMED = 4
+BLOCK = 1 << 20
+DAMAGE = (
+    RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, ArithmeticError,
+    MemoryError, NotImplementedError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+class WriteError(UserError):
+    """A file could not be written; what was there before is whole."""
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -22,6 +36,7 @@ def read_checkpoint(path: str | Path) -> dict:
     if path.is_dir():
         raise UserError(f"the checkpoint {path} is a folder: give a file in it")
     try:
+        check_records(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -37,29 +52,103 @@ def read_checkpoint(path: str | Path) -> dict:
         raise UserError(f"the checkpoint {path} is not a checkpoint file, or is damaged: get it again") from None
     except PermissionError:
         raise UserError(f"the checkpoint {path} may not be read: check its permissions") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, struct.error):
+    except DAMAGE:
         raise UserError(f"the checkpoint {path} is truncated or damaged: get it again, or use an older one") from None
     if not isinstance(content, Mapping):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not named weights: it is not one of this method")
+    inflated = next((t for t in tensors_in(content) if t.numel() * t.element_size() > t.untyped_storage().nbytes()), None)
+    if inflated is not None:
+        raise UserError(f"the checkpoint {path} declares a tensor of {brief(tuple(inflated.shape))} that it does not hold: do not use it")
     return dict(content)
 
 
+def check_records(path: Path) -> None:
+    """Raise BadZipFile where a checkpoint of today's format has a record that is damaged, or that would grow when it is read.
+
+    torch does not look at the check sums; and it would inflate a few kilobytes to any size.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # the format of before torch 1.6, or no checkpoint: torch.load says so
+    with zipfile.ZipFile(path) as archive:
+        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("its records are larger than the file")
+        for record in archive.infolist():
+            with archive.open(record) as content:
+                while content.read(BLOCK):  # a wrong check sum raises BadZipFile at the end
+                    pass
+
+
+def tensors_in(content: object) -> Iterator[torch.Tensor]:
+    """Every tensor in nested mappings, lists and tuples, each container visited once (they may hold one another)."""
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            if value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu":
+                yield value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, Mapping) else value)
+
+
 def write_checkpoint(path: Path, content: dict) -> None:
-    """Write a checkpoint so that the file is there whole or not at all."""
+    """Write a checkpoint so that the file is there whole and verified, or not at all (WriteError)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+            _forget_cached(file.fileno())
+        verify(temporary, content)
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"the checkpoint {path} cannot be written: {error.strerror or error}; free some space or change output") from None
-    except RuntimeError as error:  # how torch reports a full disk
-        raise UserError(f"the checkpoint {path} cannot be written: {' '.join(str(error).split())[:160]}") from None
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports that its file could not be written
+        reason = _write_failure(error)
+        raise WriteError(f"the checkpoint {path} cannot be written: {reason}; free some space or change output") from None
     finally:
         with contextlib.suppress(OSError):  # the folder may be what is wrong
             temporary.unlink(missing_ok=True)
+
+
+def _write_failure(error: BaseException) -> str:
+    """What the system said, below what torch made of it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError):
+            return below.strerror or str(below)
+        below = below.__context__
+    return "the disk is full, or the file system does not take it (" + one_line(" ".join(str(error).split())[:100]) + ")"
+
+
+def verify(path: Path, content: dict) -> None:
+    """Raise OSError where the file, read back, is not what was written."""
+    try:
+        check_records(path)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except DAMAGE + (pickle.UnpicklingError,) as error:
+        raise OSError(f"what was written cannot be read back ({brief(error)})") from None
+    if list(found) != list(content):
+        raise OSError("what was written reads back differently")
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _forget_cached(descriptor: int) -> None:
+    """Have the file read from the disk next time, not from memory, where the system can."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def compare_entries(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:
@@ -75,4 +164,4 @@ def compare_entries(expected: Mapping[str, torch.Tensor], found: Mapping[str, to
 
 def _some(names: list[str]) -> str:
     more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(one_line(str(name))[:120] for name in names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

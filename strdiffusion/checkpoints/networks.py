@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.released import detect, released_names, strip_module
 from strdiffusion.denoiser import Prediction
-from strdiffusion.errors import UserError
+from strdiffusion.errors import UserError, brief
 from strdiffusion.networks import KINDS, Kind, build_network
 from strdiffusion.sde import MeanRevertingSDE
 
@@ -98,17 +98,18 @@ def save_released(path: Path, network: nn.Module) -> None:
 
 def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
     if content.get("version") != VERSION:
-        raise UserError(f"the checkpoint {path} is of version {content.get('version')}, this program reads version {VERSION}")
+        raise UserError(f"the checkpoint {path} is of version {brief(content.get('version'))}, this program reads version {VERSION}")
     try:
         kind, architecture, sde = content["kind"], content["architecture"], content["sde"]
         state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
         network = network_on_meta(kind, architecture)
         recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
         described = recorded["prediction"] in get_args(Prediction) and "pair" in recorded["structure"] and set(sde) == set(SDE_OPTIONS)
+        described = described and all(isinstance(v, str | int | float) for v in (*sde.values(), *recorded["structure"].values()))
         if not described:
             raise ValueError("prediction, sde or structure is unknown")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({error!r})") from None
+        raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({brief(error)})") from None
     fill_network(path, network, state, {name: name for name in network.state_dict()})
     return LoadedNetwork(kind, network, path, released=False, sde=sde, **recorded)
 
@@ -122,7 +123,7 @@ def _load_released(path: Path, content: dict) -> LoadedNetwork:
     except (IndexError, ValueError, RuntimeError):
         network = None
     if network is None:
-        first = ", ".join(map(str, list(content)[:3]))
+        first = ", ".join(map(brief, list(content)[:3]))
         raise UserError(f"the checkpoint {path} is not of this method: its entries ({first}, ...) are neither ours nor the release's")
     fill_network(path, network, state, released_names(network))
     return LoadedNetwork(found[0], network, path, released=True)
@@ -131,17 +132,24 @@ def _load_released(path: Path, content: dict) -> LoadedNetwork:
 def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes are compared before anything is allocated."""
     if kind not in KINDS:
-        raise ValueError(f"unknown network {kind!r}")
+        raise ValueError(f"unknown network {brief(kind)}")
     if not 1 <= architecture.get("depth", 1) <= LARGEST_DEPTH or not 1 <= architecture["width"] <= LARGEST_WIDTH:
-        raise ValueError(f"no network is built like {architecture}")
+        raise ValueError(f"no network is built like {brief(architecture)}")
     with torch.device("meta"):
         return build_network(kind, architecture)
 
 
+def is_plain(value: object) -> bool:
+    """Whether a value of a file is an ordinary tensor of real numbers."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    return value.device.type == "cpu" and value.dtype.is_floating_point
+
+
 def fill_network(path: Path, network: nn.Module, state: dict[str, Tensor], names: dict[str, str]) -> None:
     """Give the network the weights found under `names`, as float32."""
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors")
+    if not isinstance(state, dict) or not all(map(is_plain, state.values())):
+        raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
     expected = {names[ours]: value for ours, value in network.state_dict().items()}
     difference = compare_entries(expected, state)
     if difference:

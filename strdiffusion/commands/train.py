@@ -18,8 +18,8 @@ CONFIGURATIONS = {"structure": TrainStructureConfig, "texture": TrainTextureConf
 
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None, prog: str | None = None, network: Kind = "texture") -> None:
-    options = parse_options(__doc__, arguments, prog)
+    options = parse_options(__doc__, arguments, prog, dry_run=True)
     config = load_config(CONFIGURATIONS[network], options.opt, options.overrides)
-    from strdiffusion.training import train
+    from strdiffusion.training import dry_run, train
 
-    train(network, config)
+    (dry_run if options.dry_run else train)(network, config)

@@ -15,9 +15,12 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from strdiffusion.errors import UserError
+from strdiffusion.data.listing import write_atomically
+from strdiffusion.errors import UserError, brief, one_line
 
 C = TypeVar("C")
+MAX_BYTES = 256 * 1024  # of a YAML file
+MAX_VALUES = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,44 @@ def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -
 def read_yaml(path: Path) -> dict:
     """Read a YAML file that holds keys and values."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        tree = parse_yaml(data.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"the configuration {path} does not exist: give an existing YAML file after -opt") from None
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
-        raise UserError(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"the configuration {path} must hold keys and values, not a {type(tree).__name__}")
     return tree
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML of plain data. Raises ValueError or YAMLError for anything else, and where anchors would let it explode."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        if root is not None and _expanded_size(root, {}) > MAX_VALUES:
+            raise ValueError(f"its anchors and lists expand to more than {MAX_VALUES} values")
+        return yaml.safe_load(text)
+    except (RecursionError, OverflowError, TypeError, AttributeError, KeyError) as error:  # what PyYAML makes of some odd scalars
+        raise ValueError(f"it cannot be understood ({type(error).__name__})") from None
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """The number of values below a YAML node with all its aliases written out; infinite where it contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until all that is below is known
+        below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_expanded_size(part, sizes) for part in below)
+    return sizes[id(node)]
 
 
 def set_override(tree: dict, override: str) -> None:
@@ -71,7 +100,7 @@ def set_override(tree: dict, override: str) -> None:
     if not equals or not key:
         raise UserError(f"the override {override!r} is not of the form key=value, for example training.batch_size=8")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except (yaml.YAMLError, ValueError):
         raise UserError(f"the value of the override {override!r} is not valid YAML: put it in quotes") from None
     *parents, leaf = key.split(".")
@@ -90,7 +119,7 @@ def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise UserError(f"{where}: {prefix or 'the file'} must hold keys and values, not {tree!r}")
+        raise UserError(f"{where}: {prefix or 'the file'} must hold keys and values, not {brief(tree)}")
     hints = get_type_hints(cls, include_extras=True)
     names = [f.name for f in dataclasses.fields(cls)]
     for key in tree:
@@ -98,7 +127,7 @@ def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
             new = _dotted(prefix, cls.renamed_keys[key])
             raise UserError(f"{where}: {_dotted(prefix, key)} was renamed to {new}: use that key")
         if key not in names:
-            raise UserError(f"{where}: unknown key {_dotted(prefix, key)}{_nearest(str(key), names, prefix)}")
+            raise UserError(f"{where}: unknown key {_dotted(prefix, key)}{_nearest(_word(key), names, prefix)}")
     values = {}
     for field in dataclasses.fields(cls):
         key = _dotted(prefix, field.name)
@@ -125,7 +154,7 @@ def convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return convert(inner, value, where, key)
     if origin is Literal:
         if value not in args or isinstance(value, bool) != isinstance(args[0], bool):
-            raise UserError(f"{where}: {key} must be one of {', '.join(map(str, args))}, not {value!r}{_nearest(str(value), args)}")
+            raise UserError(f"{where}: {key} must be one of {', '.join(map(str, args))}, not {brief(value)}{_nearest(_word(value), args)}")
         return value
     if origin in (list, tuple):
         return _sequence(origin, args, value, where, key)
@@ -139,20 +168,26 @@ def to_dict(config: Any) -> dict:
 
 
 def save_config(config: Any, path: Path) -> None:
-    """Write the full resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False), encoding="utf-8")
+    """Write the full resolved configuration as YAML, whole or not at all. Raises UserError where that fails."""
+    text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}; free some space or change output") from None
 
 
 def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
     if hint is float or hint is int:
         number = _number(value)
         if number is None or hint(number) != number:
-            raise UserError(f"{where}: {key} must be a {'finite' if hint is float else 'whole'} number, not {value!r}")
+            raise UserError(f"{where}: {key} must be a {'finite' if hint is float else 'whole'} number, not {brief(value)}")
         return hint(number)
     names = {bool: "true or false", str: "text"}
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{where}: {key} must be text without a zero byte")
     if not isinstance(value, hint):
         hint_text = "; put it in quotes" if hint is str and value is not None else ""
-        raise UserError(f"{where}: {key} must be {names[hint]}, not {value!r}{hint_text}")
+        raise UserError(f"{where}: {key} must be {names[hint]}, not {brief(value)}{hint_text}")
     return value
 
 
@@ -171,7 +206,7 @@ def _number(value: Any) -> int | float | None:
 
 def _sequence(origin: type, args: tuple, value: Any, where: str, key: str) -> list | tuple:
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where}: {key} must be a list such as [..., ...], not {value!r}")
+        raise UserError(f"{where}: {key} must be a list such as [..., ...], not {brief(value)}")
     hints = args if origin is tuple else args * len(value)
     if len(hints) != len(value):
         raise UserError(f"{where}: {key} must hold {len(hints)} values, not {len(value)}")
@@ -187,7 +222,12 @@ def _in_range(value: Any, bounds: Range, where: str, key: str) -> Any:
 
 
 def _dotted(prefix: str, key: Any) -> str:
-    return f"{prefix}.{key}" if prefix else str(key)
+    return f"{prefix}.{_word(key)}" if prefix else _word(key)
+
+
+def _word(value: Any) -> str:
+    """A key or value of a file in a message."""
+    return one_line(value[:80]) if isinstance(value, str) else brief(value)
 
 
 def _nearest(word: str, known: Iterable, prefix: str = "") -> str:

@@ -60,7 +60,7 @@ class TestDataConfig:
 
     images: str
     masks: TestMaskConfig = field(default_factory=TestMaskConfig)
-    size: Annotated[int, Range(8)] = 256
+    size: Annotated[int, Range(8, 8192)] = 256
     fit: Fit = "resize"
     ground_truth: bool = True
     limit: Positive | None = None
@@ -169,7 +169,7 @@ class TestConfig:
     seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "fp32"
-    batch_size: Positive = 8
+    batch_size: Annotated[int, Range(1, 65536)] = 8
     process: Count = 0
     guide: Literal["denoised", "ground_truth", "other_image"] = "denoised"
     sde: SDEConfig = field(default_factory=SDEConfig)

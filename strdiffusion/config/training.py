@@ -3,7 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from strdiffusion.config.common import Count, Device, MaskConfig, Momentum, Positive, SDEConfig, Seed, StructureConfig, check_hole_share
+from strdiffusion.config.common import (
+    Count,
+    Device,
+    MaskConfig,
+    Momentum,
+    Positive,
+    SDEConfig,
+    Seed,
+    Share,
+    StructureConfig,
+    check_hole_share,
+)
 from strdiffusion.config.parser import Range
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.errors import UserError
@@ -15,7 +26,7 @@ from strdiffusion.objectives import LossOn, Norm
 class UNetConfig:
     """A U-Net (spec sec. 4)."""
 
-    width: Annotated[int, Range(4)] = 64
+    width: Annotated[int, Range(4, 4096)] = 64
     depth: Annotated[int, Range(1, 8)] = 4
     attention: Attention = "none"
     prediction: Prediction = "noise"
@@ -25,26 +36,30 @@ class UNetConfig:
 class DiscriminatorConfig:
     """The discriminator (spec sec. 5)."""
 
-    width: Positive = 64
+    width: Annotated[int, Range(1, 4096)] = 64
 
 
 @dataclass
 class TrainDataConfig:
-    """Training images. Every folder is searched recursively; `index` remembers what is in it ("auto": in the cache folder)."""
+    """Training images. Every folder is searched recursively; `index` remembers what is in it ("auto": in the cache folder).
+    Files that cannot be used are replaced by others, up to the share `max_bad_share` of them.
+    """
 
     images: str
-    size: Annotated[int, Range(8)] = 256
-    crop_from: Positive | None = None
+    size: Annotated[int, Range(8, 8192)] = 256
+    crop_from: Annotated[int, Range(8, 8192)] | None = None
     augment: bool = True
     index: str | None = "auto"
-    workers: Count = 4
+    workers: Annotated[int, Range(0, 256)] = 4
+    max_bad_share: Share = 0.2
     masks: MaskConfig = field(default_factory=MaskConfig)
 
 
 @dataclass
 class ValidationConfig:
     """Held-out images (null: no validation): every `every` iterations, the loss on `loss_images` of them (null: all)
-    and PSNR/SSIM of `samples` of them, sampled from T to 0; each image has the same mask in every run.
+    and PSNR/SSIM of `samples` of them, sampled from T to 0; each image has the same mask in every run. `best` says by
+    which of these numbers best.pt is chosen.
     """
 
     images: str | None = None
@@ -52,15 +67,21 @@ class ValidationConfig:
     every: Positive = 5000
     loss_images: Positive | None = 64
     samples: Count = 8
+    best: Literal["loss", "psnr", "ssim", "hole_psnr", "hole_ssim"] = "loss"
     index: str | None = "auto"
 
 
 @dataclass
 class TrainingConfig:
-    """The optimisation (spec sec. 6). The rate is multiplied by lr_decay at every milestone (iterations)."""
+    """The optimisation (spec sec. 6). The rate is multiplied by lr_decay at every milestone (iterations).
+
+    batch_size: of all processes together; each computes its share in `accumulate` parts, one after the other.
+    max_skipped: so many iterations in a row without a finite loss and gradient end the run.
+    """
 
     iterations: Positive = 700_000
-    batch_size: Positive = 16
+    batch_size: Annotated[int, Range(1, 65536)] = 16
+    accumulate: Positive = 1
     learning_rate: Annotated[float, Range(0, open_low=True)] = 1e-4
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
     milestones: list[Positive] = field(default_factory=list)
@@ -68,6 +89,7 @@ class TrainingConfig:
     lr_schedule: Literal["steps", "cosine"] = "steps"
     warmup: Count = 0
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = None
+    max_skipped: Positive = 20
     ema_decay: Momentum = 0.995
     max_minutes: Annotated[float, Range(0, open_low=True)] | None = None
     log_every: Positive = 100
@@ -77,9 +99,10 @@ class TrainingConfig:
 
 @dataclass
 class DiscriminatorTrainingConfig(TrainingConfig):
-    """The optimisation of the discriminator, with its own betas (spec sec. 6)."""
+    """The optimisation of the discriminator, with its own betas (spec sec. 6); clipping bounds swings of its loss (docs/training.md)."""
 
     betas: tuple[Momentum, Momentum] = (0.5, 0.99)
+    clip_gradient: Annotated[float, Range(0, open_low=True)] | None = 1.0
 
 
 @dataclass
@@ -121,6 +144,8 @@ class TrainConfig:
         check_hole_share("validation.masks.hole_share", self.validation.masks)
         if self.data.crop_from is not None and self.data.crop_from < self.data.size:
             raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
+        if self.validation.best != "loss" and (self.validation.samples == 0 or isinstance(self, TrainDiscriminatorConfig)):
+            raise UserError(f"validation.best={self.validation.best} is a number of sampled images, and none are sampled: set it to loss")
         if self.training.warmup >= self.training.iterations:
             raise UserError(f"training.warmup ({self.training.warmup}) must be below training.iterations ({self.training.iterations})")
 

@@ -3,6 +3,7 @@
 The test set lives in `testset`; its names are here too.
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ from strdiffusion.errors import UserError
 
 __all__ = ["StepSampler", "TestDataset", "TestItem", "TrainingDataset"]
 
-# Keeps the order of epoch n apart from the crop, flips and mask of sample n.
+# Keep the order of epoch n, and replacements, apart from the crop, flips and mask of sample n.
 ORDER_STREAM = 1
+REPLACEMENT_STREAM = 2
+SMALLEST_SIDE = 8  # pixels; less than that shows nothing
 
 
 class TrainingDataset(Dataset):
@@ -62,10 +65,13 @@ class TrainingDataset(Dataset):
         """The number of images; sample numbers go on beyond it."""
         return len(self._paths)
 
-    def path(self, n: int) -> Path:
-        """The image file of sample n."""
+    def path(self, n: int, attempt: int = 0) -> Path:
+        """The image file of sample n; attempt 1, 2, ... are those to take where the ones before cannot be used."""
         if n < 0:
             raise IndexError(f"sample number {n} is negative")
+        if attempt:
+            drawn = np.random.default_rng([self.seed, n, REPLACEMENT_STREAM, attempt]).integers(len(self))
+            return Path(os.fsdecode(self._paths[drawn]))
         epoch, position = divmod(n, len(self))
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch, ORDER_STREAM])
@@ -73,8 +79,15 @@ class TrainingDataset(Dataset):
         return Path(os.fsdecode(self._paths[self._order[1][position]]))
 
     def __getitem__(self, n: int) -> dict[str, torch.Tensor]:
-        image = read_image(self.path(n))
-        rng = np.random.default_rng([self.seed, n])
+        return self.load(n)
+
+    def load(self, n: int, attempt: int = 0) -> dict[str, torch.Tensor]:
+        """Sample n, or what takes its place at attempt 1, 2, ... Raises UserError for a file that cannot be used."""
+        path = self.path(n, attempt)
+        image = read_image(path)
+        if min(image.shape[:2]) < SMALLEST_SIDE:
+            raise UserError(f"image {path} has only {image.shape[1]}x{image.shape[0]} pixels; remove it")
+        rng = np.random.default_rng([self.seed, n] if attempt == 0 else [self.seed, n, attempt])
         image = enlarge_to(image, self.size) if self.crop_from is None else resize_short_side(image, self.crop_from)
         image = random_crop(rng, image, self.size)
         if self.augment:
@@ -100,13 +113,12 @@ def random_turn(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 class StepSampler(Sampler[int]):
-    """Sample numbers without end, for training step `step` on: step * batch_size, and so on by one."""
+    """Sample numbers without end, for training step `step` on: step * batch_size plus each of `positions` (0 to batch_size - 1)."""
 
-    def __init__(self, step: int, batch_size: int):
-        self.start = step * batch_size
+    def __init__(self, step: int, batch_size: int, positions: Sequence[int] | None = None):
+        self.step, self.batch_size = step, batch_size
+        self.positions = range(batch_size) if positions is None else positions
 
     def __iter__(self) -> Iterator[int]:
-        n = self.start
-        while True:
-            yield n
-            n += 1
+        for step in itertools.count(self.step):
+            yield from (step * self.batch_size + position for position in self.positions)

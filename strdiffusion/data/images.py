@@ -7,6 +7,8 @@ import functools
 import io
 import logging
 import os
+import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,10 @@ __all__ = ["IMAGE_SUFFIXES", "center_crop", "default_index", "enlarge_to", "enla
            "read_image", "read_pixels", "resize_image", "resize_short_side", "write_image"]
 
 log = logging.getLogger(__name__)
+
+# Larger files are no photographs, and would fill the memory: 134 million pixels take 1.6 GB as float32.
+MAX_PIXELS = 2**27
+MAX_BYTES = 2**30
 
 
 @functools.cache
@@ -50,13 +56,20 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     if is_virtual(path):
         return read_facade(Path(path))
     try:
+        if os.stat(path).st_size > MAX_BYTES:
+            raise UserError(f"image {path} has more than {MAX_BYTES} bytes; replace or remove it")
         data = np.fromfile(path, np.uint8)  # imread itself fails on names beyond the locale's encoding
-    except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror}; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"cannot read image {path}: {getattr(error, 'strerror', None) or error}; check the path") from error
     if data.size == 0:
         raise UserError(f"image {path} is an empty file; replace or remove it")
-    pixels = _decode(data)
-    if pixels is None:
+    if declares_too_much(data):
+        raise UserError(f"image {path} declares more than {MAX_PIXELS} pixels; replace or remove it")
+    try:
+        pixels = None if _is_cut_short(data) else _decode(data)
+    except MemoryError:
+        pixels = None
+    if pixels is None or pixels.size == 0:
         raise UserError(f"{path} is damaged or not an image; replace or remove it")
     scale = {"uint8": 255, "uint16": 65535, "float32": 1}.get(pixels.dtype.name)
     if scale is None:
@@ -67,13 +80,39 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     return pixels
 
 
+def declares_too_much(data: np.ndarray) -> bool:
+    """Whether an image file's header declares more than MAX_PIXELS, without decoding it; False for headers that Pillow does not know."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return image.height * image.width > MAX_PIXELS
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # Pillow's parsers raise whatever broken bytes lead them to; decoding will say whether it is an image
+        return False
+
+
+def _is_cut_short(data: np.ndarray) -> bool:
+    """Whether a JPEG file ends before its picture does; some decoders fill the rest with gray."""
+    content = data.tobytes()
+    if content[:2] != b"\xff\xd8":
+        return False
+    at = 2
+    while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] != b"\xda":  # segments before the scan, with a thumbnail perhaps
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big") if content[at + 1 : at + 2] != b"\xff" else 1
+    return content.find(b"\xff\xd9", at) < 0
+
+
 def _decode(data: np.ndarray) -> np.ndarray | None:
     """File content (N,) uint8 to (H, W) or RGB (H, W, 3) in the file's own depth; None if it cannot be decoded."""
     cv2 = opencv()
     if data[:4].tobytes() in (b"II*\0", b"MM\0*"):
         try:
             return _decode_tiff(data)
-        except (cv2.error, OSError):
+        except (cv2.error, OSError, ValueError, TypeError, SyntaxError, struct.error):
             return None
     try:
         # Not IMREAD_UNCHANGED: that ignores the EXIF orientation.
@@ -123,6 +162,8 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """`image` (H, W, 3) or (H, W) at a new size: averaged over areas along an axis that shrinks, cubic along one
     that grows, clipped to [0, 1]. Unchanged if it has that size."""
     cv2 = opencv()
+    if height * width > MAX_PIXELS:
+        raise UserError(f"an image of {image.shape[1]}x{image.shape[0]} pixels would be resized to {width}x{height}: it is too narrow")
     least = min(height, image.shape[0]), min(width, image.shape[1])
     if image.shape[:2] != least:
         image = cv2.resize(image, least[::-1], interpolation=cv2.INTER_AREA)

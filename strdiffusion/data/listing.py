@@ -148,7 +148,10 @@ def _load_index(path: Path, folder: Path) -> dict[str, Listing]:
 def _checked(fields: list) -> Listing:
     listing = Listing(*fields)
     names = (*listing.images, *listing.folders, *listing.links)
-    if not all(isinstance(name, str) for name in names) or not isinstance(listing.mtime_ns, int):
+    # A name that leads elsewhere would let results be written elsewhere, too.
+    sound = all(isinstance(name, str) and name and "/" not in name and os.sep not in name and "\0" not in name and name[0] != "."
+                for name in names)  # fmt: skip
+    if not sound or not isinstance(listing.mtime_ns, int):
         raise ValueError("it is damaged")
     return listing
 

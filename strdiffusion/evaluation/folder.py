@@ -1,5 +1,6 @@
 """Inpaint a folder of images and write everything about it: pictures, a CSV row per image, a summary by hole share."""
 
+import itertools
 import logging
 import shutil
 import time
@@ -10,11 +11,12 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from strdiffusion import distributed
 from strdiffusion.batch import Batch
 from strdiffusion.config import TestConfig, save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
-from strdiffusion.errors import UserError
+from strdiffusion.errors import UserError, one_line
 from strdiffusion.evaluation.guides import OracleGuided
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
@@ -27,6 +29,8 @@ from strdiffusion.samplers import ImageTrace, Progress, Sample
 log = logging.getLogger(__name__)
 
 OVERVIEW_ROWS = 12
+RESULTS = "results.csv"
+PART = "results.part{}.csv"  # the rows of one of several processes, until the table is written
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}{postfix}]"
 
 # what inpaints a batch: an Inpainter, or a baseline; called with the batch, a seed per image and a callback
@@ -44,36 +48,75 @@ def inpaint_folder(config: TestConfig, method: Method | None = None, resume: boo
         method: what inpaints; None loads the networks of the configuration.
         resume: keep the rows and pictures that an interrupted run of the same configuration left, and do the rest.
 
+    The processes of torchrun share the images out; the table is of all of them, in the order of one process.
     Images that cannot be read or paired are reported one by one and left out; if there were any, a SomeLeftOut at the
     end says how many.
     """
-    method = method or network_method(config)
-    dataset = test_dataset(config)
-    folder = claim_output_folder(config.output, config.overwrite or resume, "set another output=FOLDER, or overwrite=true")
+    with distributed.processes(config.device):
+        method = method or network_method(config)
+        dataset = test_dataset(config)
+        how_to = "set another output=FOLDER, or overwrite=true"
+        folder = distributed.on_main(lambda: claim_output_folder(config.output, config.overwrite or resume, how_to))
+        earlier = distributed.on_main(lambda: finished_rows(folder)) if resume else []
+        rows, problems = inpaint_share(config, method, dataset, folder, earlier)
+        rows = earlier + [row for found in distributed.gather(rows) for row in found]
+        problems = [problem for found in distributed.gather(problems) for problem in found]
+        order = {name: i for i, name in enumerate(dataset.names)}
+        rows.sort(key=lambda row: order.get(row.name, len(order)))
+        distributed.on_main(lambda: finish(rows, problems, len(dataset), folder))
+        return folder
+
+
+def inpaint_share(
+    config: TestConfig, method: Method, dataset: TestDataset, folder: Path, earlier: list[ResultRow]
+) -> tuple[list[ResultRow], list[str]]:
+    """This process's share of the images that have no row yet: their rows, and what was wrong with others.
+
+    What an earlier test left is removed once there is something new; rows are written as they come.
+    """
+    done = {row.name for row in earlier}
+    left = [i for i, name in enumerate(dataset.names) if name not in done][distributed.rank() :: distributed.count()]
+    file = folder / (RESULTS if distributed.count() == 1 else PART.format(distributed.rank()))
+    rows: list[ResultRow] = []
     problems: list[str] = []
-    rows = read_rows(folder / "results.csv") if resume else []
-    started = bool(rows)
-    done = {row.name for row in rows}
-    left = [i for i, name in enumerate(dataset.names) if name not in done]
     bar_options = {"total": len(left), "unit": "image", "desc": "inpainting", "bar_format": BAR_FORMAT, "mininterval": 0.5}
-    with tqdm(**bar_options) as bar, logging_redirect_tqdm():
-        for items in batches(dataset, left, config, problems):
-            if not started:
-                remove_results(folder)
-                save_config(config, folder / "config.yml")
-                started = True
+    with tqdm(**bar_options, disable=not distributed.is_main()) as bar, logging_redirect_tqdm():
+        waiting = batches(dataset, left, config, problems)
+        first = next(waiting, None)
+        if not earlier and any(distributed.gather(first is not None)):
+            distributed.on_main(lambda: begin(config, folder))
+        for items in itertools.chain([first] if first else [], waiting):
             rows.extend(inpaint_batch(method, config, items, folder, bar))
-            write_rows(rows, folder / "results.csv")
+            write_rows(rows if distributed.count() > 1 else earlier + rows, file)
         bar.update(len(problems))
+    return rows, problems
+
+
+def finished_rows(folder: Path) -> list[ResultRow]:
+    """The rows that earlier runs wrote, together or each process its own."""
+    rows = {row.name: row for path in (folder / RESULTS, *sorted(folder.glob(PART.format("*")))) for row in read_rows(path)}
+    return list(rows.values())
+
+
+def begin(config: TestConfig, folder: Path) -> None:
+    """Make room for the results of a new run."""
+    remove_results(folder)
+    save_config(config, folder / "config.yml")
+
+
+def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path) -> None:
+    """Write and print the table of all rows; raises SomeLeftOut where there are problems."""
     if rows:
+        write_rows(rows, folder / RESULTS)
+        for part in folder.glob(PART.format("*")):
+            part.unlink()
         table = summary_table(rows)
         write_overview([row.name for row in rows[:OVERVIEW_ROWS]], folder)
         (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
         print(table)
         print(f"pictures and results.csv are in {folder}; start with {folder / 'overview.png'}")
     if problems:
-        raise SomeLeftOut(f"{len(problems)} of {len(dataset)} images were left out, the first because: {problems[0]}")
-    return folder
+        raise SomeLeftOut(f"{len(problems)} of {total} images were left out, the first because: {problems[0]}")
 
 
 def network_method(config: TestConfig) -> Method:
@@ -97,11 +140,12 @@ test_dataset.__test__ = False  # not a test, whatever pytest thinks of its name
 
 def remove_results(folder: Path) -> None:
     """Remove what an earlier test wrote here (overwrite=true), so that results of two runs never mix."""
-    if (folder / "results.csv").exists():
+    parts = list(folder.glob(PART.format("*")))
+    if parts or (folder / RESULTS).exists():
         for kind in ("inpainted", "masked", "structure", "side_by_side", "process", "traces"):
             shutil.rmtree(folder / kind, ignore_errors=True)
-        for name in ("results.csv", "summary.md", "overview.png", "config.yml"):
-            (folder / name).unlink(missing_ok=True)
+        for path in (*parts, *(folder / name for name in (RESULTS, "summary.md", "overview.png", "config.yml"))):
+            path.unlink(missing_ok=True)
 
 
 def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, problems: list[str]) -> Iterator[list[TestItem]]:
@@ -116,9 +160,10 @@ def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, proble
             if config.sampler.scored and min(item.mask.shape[-2:]) < SMALLEST_SIDE:
                 raise UserError(f"the image {item.image_path} is smaller than {SMALLEST_SIDE} pixels a side: set data.fit=resize")
         except UserError as error:
+            problem = one_line(str(error))
             if problems:
-                log.warning("left out: %s", error)
-            problems.append(str(error))
+                log.warning("left out: %s", problem)
+            problems.append(problem)
             continue
         if batch and (len(batch) == config.batch_size or batch[0].mask.shape != item.mask.shape):
             yield batch

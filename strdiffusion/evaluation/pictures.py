@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from strdiffusion.data import TestItem, read_image, write_image
+from strdiffusion.output import inside
 from strdiffusion.samplers import ImageTrace, Progress
 
 GAP = 4  # pixels between pictures side by side
@@ -19,9 +20,7 @@ def as_8_bit(image: Tensor) -> np.ndarray:
 
 
 def picture_path(folder: Path, kind: str, name: str) -> Path:
-    path = folder / kind / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return inside(folder / kind, f"{name}.png")
 
 
 def write_pictures(item: TestItem, result: np.ndarray, structure: np.ndarray | None, folder: Path, ground_truth: bool) -> None:
@@ -59,6 +58,5 @@ def write_process(items: list[TestItem], progress: Progress, folder: Path) -> No
 
 def write_trace(item: TestItem, trace: ImageTrace, folder: Path) -> None:
     """Write scores, decisions and evaluations of every step as JSON."""
-    path = folder / "traces" / f"{item.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = inside(folder / "traces", f"{item.name}.json")
     path.write_text(json.dumps(trace.as_dict()), encoding="utf-8")

@@ -50,7 +50,7 @@ def read_rows(path: Path) -> list[ResultRow]:
     if not path.exists():
         return []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             return [ResultRow(**{name: _parse(name, text) for name, text in line.items()}) for line in csv.DictReader(file)]
     except (OSError, TypeError, ValueError, csv.Error, AttributeError) as error:
         raise UserError(f"{path} is not a results.csv of this program ({error}): remove it, or set another output=FOLDER") from None
@@ -60,7 +60,7 @@ def write_rows(rows: list[ResultRow], path: Path) -> None:
     """Write the rows as CSV, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(ResultRow)])
             writer.writeheader()
             writer.writerows({k: _cell(v) for k, v in asdict(row).items()} for row in rows)

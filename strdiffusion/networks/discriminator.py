@@ -11,6 +11,7 @@ from strdiffusion.networks.embedding import SinusoidalEmbedding, batch_of_times
 EMBEDDING_WIDTH = 256
 IMAGE_CHANNELS = 3 + 1
 SMALLEST_SIDE = 8
+GROUP = 4  # images that share a minibatch statistic in training
 
 
 def lrelu(h: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class CorrelationDiscriminator(nn.Module):
         """The arguments that build this network again."""
         return {"width": self.width}
 
-    def forward(self, texture: Tensor, structure: Tensor, t: int | Tensor, group: int = 4) -> Tensor:
+    def forward(self, texture: Tensor, structure: Tensor, t: int | Tensor, group: int = GROUP) -> Tensor:
         """Score texture (B,3,H,W) with structure (B,1,H,W) at t (a number or (B,)), H and W at least 8. Returns (B,).
 
         `group` is the largest number of images that share a minibatch statistic: 4 in training; with 1, every
@@ -101,7 +102,14 @@ class CorrelationDiscriminator(nn.Module):
             h = block(h, time)
         h = torch.cat([h, minibatch_deviation(h, group)], dim=1)  # (B,8n+1,H/8,W/8)
         h = lrelu(self.final_conv(h))  # (B,8n,H/8,W/8)
-        return self.final_linear(h.sum(dim=(2, 3))).squeeze(1)  # (B,)
+        with torch.autocast(h.device.type, enabled=False):  # a sum over pixels overflows half precision
+            wide = h.to(self.final_linear.weight.dtype)
+            return self.final_linear(wide.sum(dim=(2, 3))).squeeze(1)  # (B,)
+
+
+def group_size(count: int, group: int) -> int:
+    """The largest divisor of `count` images up to `group`."""
+    return max(g for g in range(1, min(group, count) + 1) if count % g == 0)
 
 
 def minibatch_deviation(h: Tensor, group: int) -> Tensor:
@@ -110,7 +118,7 @@ def minibatch_deviation(h: Tensor, group: int) -> Tensor:
     Groups are of the largest divisor G of B up to `group`; image i stands with i + B/G, i + 2B/G, ...
     """
     B, C, H, W = h.shape
-    G = max(g for g in range(1, min(group, B) + 1) if B % g == 0)
+    G = group_size(B, group)
     wide = h.to(torch.promote_types(h.dtype, torch.float32))  # 1e-8 is zero in half precision
     var = wide.reshape(G, B // G, C, H, W).var(dim=0, unbiased=False)  # (B/G,C,H,W)
     deviation = (var + 1e-8).sqrt().mean(dim=(1, 2, 3)).to(h.dtype)  # (B/G,)

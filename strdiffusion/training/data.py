@@ -1,5 +1,7 @@
 """The data of a training, from its configuration."""
 
+import logging
+
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.config.common import MaskConfig
@@ -13,6 +15,9 @@ from strdiffusion.data import (
     default_index,
     index_file,
 )
+from strdiffusion.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def mask_source(masks: MaskConfig, indexed: bool) -> MaskSource:
@@ -41,6 +46,13 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
         seed=config.seed, size=config.data.size, fit="center_crop", hole_share=validation.masks.hole_share,
         index=index_file(validation.index, validation.images), limit=validation.loss_images, **vars(config.structure),
     )  # fmt: skip
-    items = [dataset[i] for i in range(len(dataset))]
+    items = []
+    for i in range(len(dataset)):
+        try:
+            items.append(dataset[i])
+        except UserError as error:
+            log.warning("not validated: %s", error)
+    if not items:
+        raise UserError(f"no image in validation.images={validation.images} can be used: replace them, or set validation.images=null")
     size = max(config.training.batch_size, config.validation.samples)
     return [collate(items[i : i + size]) for i in range(0, len(items), size)]

@@ -3,14 +3,20 @@
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from strdiffusion.distributed import launched
+
+# Ctrl-C; what schedulers and torchrun send; what Slurm sends before a preemption (not on Windows)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second one acts as usual."""
+    """While entered, SIGNALS only set `number` to the first one's number (0: none yet).
+
+    A second Ctrl-C acts as usual, except below torchrun. Others may come twice, from a scheduler and from torchrun.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.number = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -24,8 +30,11 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
+        again = self.number and number == signal.SIGINT and not launched()
+        self.number = self.number or number
+        if again:
+            self._restore()
+            raise KeyboardInterrupt
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -33,6 +42,7 @@ class StopRequest:
         self._before = {}
 
 
-def ignore_interrupts(worker: int) -> None:
-    """For data-loader workers: Ctrl-C reaches the whole process group, and the main process decides what to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_signals(worker: int) -> None:
+    """For data-loader workers: signals often reach all processes of a job, and the main process decides what to do."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

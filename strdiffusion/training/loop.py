@@ -1,196 +1,221 @@
-"""One training loop for the three networks (spec sec. 6). What differs between them is a `Task`."""
+"""The iterations of a training (spec sec. 6). What differs between the three networks is a `Task`."""
 
+import contextlib
 import logging
 import math
 import time
-from pathlib import Path
+import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from strdiffusion import distributed
 from strdiffusion.batch import Batch
-from strdiffusion.config import TrainConfig, save_config
-from strdiffusion.config.parser import read_yaml
-from strdiffusion.data import StepSampler
-from strdiffusion.device import choose_device, set_float32_precision
-from strdiffusion.errors import UserError
-from strdiffusion.output import claim_output_folder
-from strdiffusion.sde import MeanRevertingSDE
-from strdiffusion.training.data import training_dataset, validation_batches
-from strdiffusion.training.interrupt import StopRequest, ignore_interrupts
+from strdiffusion.config import TrainConfig
+from strdiffusion.errors import Stopped, UserError
+from strdiffusion.training.faults import DataError, FaultCounter
+from strdiffusion.training.interrupt import StopRequest
+from strdiffusion.training.journal import Journal
+from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
-from strdiffusion.training.tasks import TASKS, Draw, Task
+from strdiffusion.training.tasks import FIRST_T, Task
+from strdiffusion.training.validation import validate
 
 log = logging.getLogger(__name__)
 
-MAX_BAD_STEPS = 20  # non-finite losses in a row
-FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
-
-
-def train(kind: str, config: TrainConfig) -> Path:
-    """Train the network `kind` as configured; returns the newest checkpoint. Raises UserError for what the user can mend."""
-    device = choose_device(config.device)
-    set_float32_precision(config.precision)
-    torch.manual_seed(config.seed)
-    sde = MeanRevertingSDE(**vars(config.sde))
-    task: Task = TASKS[kind](config, sde)
-    dataset = training_dataset(config)
-    validation = validation_batches(config)
-
-    folder = claim_output_folder(config.output, resumes_here(config), "continue with resume=auto, or set another output=FOLDER")
-    require_training_folder(folder)
-    task.network.to(device, memory_format=torch.channels_last)
-    state = TrainingState(folder, task, sde, config, device)
-    state.resume(config.resume)
-    save_config(config, folder / "config.yml")
-    parameters = sum(p.numel() for p in task.network.parameters())
-    log.info("%s network: %.2f M parameters, %d images, %s, output %s", kind, parameters / 1e6, len(dataset), device, folder)
-
-    loader = DataLoader(
-        dataset, batch_size=config.training.batch_size, sampler=StepSampler(state.step, config.training.batch_size),
-        num_workers=config.data.workers, worker_init_fn=ignore_interrupts, pin_memory=device.type == "cuda",
-        generator=torch.Generator().manual_seed(config.seed),  # else it draws from the state of training
-    )  # fmt: skip
-    Loop(task, config, state, validation, device).run(loader)
-    return state.latest
-
-
-def resumes_here(config: TrainConfig) -> bool:
-    """Whether the run continues in the folder that it comes from, so that files in it are its own."""
-    if config.resume in ("none", "auto"):
-        return config.resume == "auto"
-    return Path(config.resume).expanduser().resolve().parent == Path(config.output).expanduser().resolve()
-
-
-def require_training_folder(folder: Path) -> None:
-    """Raise UserError where the folder's config.yml is not of a training: resume=auto would write over something else."""
-    path = folder / "config.yml"
-    found = read_yaml(path) if path.exists() else {}
-    if found and "training" not in found:
-        raise UserError(f"the output folder {folder} holds results that are not of a training: set another output=FOLDER")
-
 
 class Loop:
-    """The iterations of one training: step, log, validate, save."""
+    """Step, log, validate, save: until the iterations are done, the time is up, or a signal asks to stop."""
 
-    def __init__(self, task: Task, config: TrainConfig, state: TrainingState, validation: list[Batch], device: torch.device):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.task, self.config, self.state, self.device = task, config, state, device
-        self.validation = validation
-        self.board = SummaryWriter(str(state.folder / "tensorboard"), purge_step=state.step or None)
-        self.bad_steps = 0
+    def __init__(
+        self, task: Task, config: TrainConfig, state: TrainingState, shares: Shares, journal: Journal, validation: list[Batch],
+        faults: FaultCounter, stop: StopRequest, device: torch.device,
+    ):  # fmt: skip
+        self.task, self.config, self.state, self.shares, self.journal = task, config, state, shares, journal
+        self.validation, self.faults, self.stop, self.device = validation, faults, stop, device
+        self.model = shared_model(task.network, device)
+        self.started = time.monotonic()
 
     def run(self, loader: DataLoader) -> None:
-        options, state = self.config.training, self.state
-        if state.step >= options.iterations:
-            log.info("nothing to do: %s is at iteration %d of %d", state.latest, state.step, options.iterations)
+        """Train. Raises UserError for what the user can mend, and Stopped after a signal; then, too, the state is saved."""
+        iterations, state = self.config.training.iterations, self.state
+        if state.step >= iterations:
+            log.info("nothing to do: %s is at iteration %d of %d", state.files.latest, state.step, iterations)
             return
-        description = {"total": options.iterations, "initial": state.step, "unit": "it", "desc": self.task.kind}
+        description = {"total": iterations, "initial": state.step, "unit": "it", "desc": self.task.kind}
+        bar_options = description | {"smoothing": 0.05, "mininterval": 1, "disable": not distributed.is_main()}
+        outcome = "failed"
         try:
-            with StopRequest() as stop, tqdm(**description, smoothing=0.05, mininterval=1) as bar, logging_redirect_tqdm():
-                self.iterate(loader, bar, stop)
-        except UserError:
-            state.save()  # a bad file, say: what was learnt until then stays
+            with tqdm(**bar_options) as bar, logging_redirect_tqdm(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")  # after a skipped first step
+                self.iterate(loader, bar)
+            outcome = "finished"
+        except DataError:
+            if state.step:
+                state.save()  # what was learnt until then stays
+            raise
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):  # that may come at any moment, so the state is not saved
+                raise
+            raise UserError(
+                "a data-loading process was killed, probably for memory: try fewer data.workers, or data.workers=0; "
+                "resume=auto continues from the last checkpoint"
+            ) from None
+        except Stopped as stopped:
+            outcome = str(stopped)
+            log.info("%s at iteration %d, saved in %s: continue with resume=auto", stopped, state.step, state.files.path)
             raise
         finally:
-            self.board.close()
+            self.faults.summary()
+            with contextlib.suppress(UserError):  # the full disk, say, that ended the run
+                self.journal.status(state.step, outcome)
+            self.journal.close()
 
-    def iterate(self, loader: DataLoader, bar: tqdm, stop: StopRequest) -> None:
-        """Train until the iterations are done, the time is up, or a stop is requested (KeyboardInterrupt, once all is saved)."""
+    def iterate(self, loader: DataLoader, bar: tqdm) -> None:
         options, state = self.config.training, self.state
-        started = time.monotonic()
-        if state.step == 0:
-            self.validate()
-        for sample in loader:
-            scalars = self.train_step(Batch(**sample).to(self.device))
+        self.validate_if_due(finished=False)
+        batches = fetch(loader, self.shares.parts)
+        while True:
+            parts, faults = next(batches)
+            scalars = self.train_step([part.to(self.device) for part in parts])
+            number, out_of_time, found = distributed.largest([self.stop.number, self.out_of_time(), len(faults)])
             bar.update(1)
             if state.step % options.log_every == 0:
-                self.log("train", scalars | {"learning_rate": torch.tensor(state.optimizer.param_groups[0]["lr"])})
-                bar.set_postfix(loss=f"{scalars['loss'].item():.4f}")
-            out_of_time = options.max_minutes is not None and time.monotonic() - started > 60 * options.max_minutes
-            last = state.step >= options.iterations or out_of_time
-            if state.step % self.config.validation.every == 0 or last:
-                self.validate()
-            if state.step % options.save_every == 0 or last or stop.requested:
-                state.save()
-            if stop.requested and not last:
-                log.info("stopped at iteration %d, saved in %s: continue with resume=auto", state.step, state.folder)
-                raise KeyboardInterrupt
-            if last:
-                if out_of_time and state.step < options.iterations:
+                self.log(scalars, bar)
+            if found:
+                self.faults.add(faults)
+            finished = state.step >= options.iterations or bool(out_of_time)
+            improved = False
+            if finished or not number:
+                improved = self.validate_if_due(finished)
+                (number,) = distributed.largest([self.stop.number])
+            stuck = state.progress.skipped_in_row >= options.max_skipped
+            if state.step % options.save_every == 0 or finished or improved or number or stuck:
+                self.save()
+            if stuck:
+                raise UserError(self.advice(scalars))
+            if finished:
+                if state.step < options.iterations:
                     log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
-                break
+                return
+            if number:
+                raise Stopped(number)
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One iteration: t uniform in 2..T per image, loss, gradient step, moving average."""
-        state, network, scaler = self.state, self.task.network.train(), self.state.scaler
-        generator, draw = step_noise(self.config.seed, state.step, self.device)
-        t = torch.randint(FIRST_T, self.config.sde.T + 1, (len(batch.mask),), generator=generator)
-        loss, scalars = self.task.loss(network, batch, t, draw)
+    def out_of_time(self) -> bool:
+        limit = self.config.training.max_minutes
+        return limit is not None and time.monotonic() - self.started > 60 * limit
 
+    def train_step(self, parts: list[Batch]) -> dict[str, float]:
+        """One iteration: t uniform in 2..T per image, the loss's gradient over all parts and processes, a step, the moving average.
+
+        Where loss or gradient are not finite, the weights and their average stay as they are. Returns what to log.
+        """
+        state, scaler, progress = self.state, self.state.scaler, self.state.progress
         state.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        total: dict[str, Tensor] = {}
+        for i, batch in enumerate(parts):
+            # spectral norms take one power iteration an iteration of training, not one for each part
+            self.model.train(i == 0)
+            t, draw = self.shares.noise(self.config.seed, progress.step, i, self.config.sde.T, FIRST_T, self.device)
+            with self.without_exchange(i < len(parts) - 1):
+                loss, scalars = self.task.loss(self.model, batch, t, draw)
+                scaler.scale(loss / len(parts)).backward()
+            for name, value in ({"loss": loss} | scalars).items():
+                total[name] = total.get(name, 0) + value.detach() / len(parts)
         scaler.unscale_(state.optimizer)
         limit = self.config.training.clip_gradient
-        norm = nn.utils.clip_grad_norm_(network.parameters(), limit if limit is not None else math.inf)
-        finite = bool(torch.isfinite(loss + norm))
-        if finite or scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
-            scaler.step(state.optimizer)
-            scaler.update()
+        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), limit if limit is not None else math.inf)
+        means = distributed.average(torch.stack([*total.values(), norm])).tolist()
+        values = dict(zip((*total, "gradient_norm"), means, strict=True))
+        finite = math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
         if finite:
-            state.ema.update(network)
-            self.bad_steps = 0
-        else:
-            self.count_bad_step(loss)
+            scaler.step(state.optimizer)
+            state.ema.update(self.task.network)
+        scaler.update()  # where the scale was too large, this lowers it
         state.scheduler.step()
-        state.step += 1
-        return {"loss": loss.detach(), "gradient_norm": norm} | {k: v.detach() for k, v in scalars.items()}
+        progress.step += 1
+        progress.skipped_in_row = 0 if finite else progress.skipped_in_row + 1
+        if not finite:
+            progress.skipped += 1
+            log.warning("iteration %d was skipped: loss %g, gradient norm %g (skipped so far: %d)",
+                        progress.step, values["loss"], values["gradient_norm"], progress.skipped)  # fmt: skip
+            self.journal.add("skipped", progress.step, values)
+        return values
 
-    def count_bad_step(self, loss: Tensor) -> None:
-        """Loss or gradient were not finite, and the weights were left alone; stop where that does not end."""
-        self.bad_steps += 1
-        if self.bad_steps >= MAX_BAD_STEPS:
-            raise UserError(
-                f"the loss or its gradient was not finite {MAX_BAD_STEPS} times in a row "
-                f"(iteration {self.state.step}, loss {loss.item()}): try a lower training.learning_rate or "
-                f"training.clip_gradient=1, and resume=auto from {self.state.latest or 'the start'}"
-            )
+    def without_exchange(self, when: bool) -> contextlib.AbstractContextManager:
+        """The context in which gradients are only summed up, and not yet exchanged between processes."""
+        return self.model.no_sync() if when and isinstance(self.model, DistributedDataParallel) else contextlib.nullcontext()
 
-    @torch.no_grad()
-    def validate(self) -> None:
-        """Loss at fixed times and noise, and PSNR/SSIM of samples, of the moving average on held-out images."""
-        if not self.validation:
-            return
-        network, T = self.state.ema.network, self.config.sde.T
-        totals: dict[str, float] = {}
-        for i, batch in enumerate(self.validation):
-            _, draw = step_noise(self.config.seed, i, self.device)
-            t = torch.linspace(FIRST_T, T, len(batch.mask) + 2)[1:-1].round().long()
-            loss, scalars = self.task.loss(network, batch.to(self.device), t, draw)
-            for name, value in ({"loss": loss} | scalars).items():
-                totals[name] = totals.get(name, 0.0) + value.item() / len(self.validation)
-        count = self.config.validation.samples
-        if count:
-            first = self.validation[0].take(range(min(count, len(self.validation[0]))))
-            result = self.task.sample(network, first.to(self.device), self.config.seed)
-            totals |= result.scalars
-            for name, pictures in result.pictures.items():
-                self.board.add_images(f"validation/{name}", pictures, self.state.step)
-        self.log("validation", {k: torch.tensor(v) for k, v in totals.items()})
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in totals.items())
-        tqdm.write(f"validation at {self.state.step}: {numbers}")
+    def advice(self, scalars: dict[str, float]) -> str:
+        return (
+            f"the loss or its gradient was not finite {self.config.training.max_skipped} times in a row "
+            f"(iteration {self.state.step}, loss {scalars['loss']:g}): try a lower training.learning_rate, training.clip_gradient=1 or "
+            f"precision=bf16 instead of fp16, and resume=auto from {self.state.files.latest or 'the start'}"
+        )
 
-    def log(self, group: str, scalars: dict[str, Tensor]) -> None:
-        for name, value in scalars.items():
-            self.board.add_scalar(f"{group}/{name}", value.item(), self.state.step)
+    def validate_if_due(self, finished: bool) -> bool:
+        """Validate where it is time and was not done yet; returns whether it was the best so far."""
+        options, progress = self.config.validation, self.state.progress
+        due = finished or progress.step % options.every == 0
+        if not self.validation or not due or progress.validated == progress.step:
+            return False
+        network = self.state.ema.network
+        result = validate(self.task, network, self.validation, self.config, self.device, lambda: self.stop.number > 0)
+        if result is None:  # a signal came: the resumed run does it
+            return False
+        progress.validated = progress.step
+        self.journal.add("validation", progress.step, result.scalars, result.pictures)
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in result.scalars.items())
+        log.info("validation at %d: %s", progress.step, numbers)
+        return self.note_best(result.scalars[options.best])
+
+    def note_best(self, value: float) -> bool:
+        """Remember a validation that is better than all before it."""
+        name, progress = self.config.validation.best, self.state.progress
+        better = (lambda a, b: a < b) if name == "loss" else (lambda a, b: a > b)
+        comparable = progress.best is not None and progress.best[0] == name
+        if not math.isfinite(value) or progress.step == 0 or (comparable and not better(value, progress.best[1])):
+            return False
+        progress.best = (name, value, progress.step)
+        return True
+
+    def log(self, scalars: dict[str, float], bar: tqdm) -> None:
+        state = self.state
+        more = {"learning_rate": state.optimizer.param_groups[0]["lr"], "skipped": state.progress.skipped}
+        if state.scaler.is_enabled():
+            more["loss_scale"] = state.scaler.get_scale()
+        self.journal.add("train", state.step, scalars | more)
+        self.journal.status(state.step, "running", scalars["loss"])
+        bar.set_postfix(loss=f"{scalars['loss']:.4f}")
+
+    def save(self) -> None:
+        self.journal.flush()  # first, so that every line up to a checkpoint is there where the checkpoint is
+        if self.state.progress.skipped_in_row >= self.config.training.max_skipped:
+            self.state.progress.skipped_in_row = 0  # whoever resumes has mended something
+        self.state.save()
 
 
-def step_noise(seed: int, step: int, device: torch.device) -> tuple[torch.Generator, Draw]:
-    """A generator for the times of a step (CPU) and a function that draws its noise; both depend on (seed, step) alone."""
-    times = torch.Generator().manual_seed(((seed << 40) + 2 * step) % 2**63)
-    noise = torch.Generator(device).manual_seed(((seed << 40) + 2 * step + 1) % 2**63)
-    return times, lambda like: torch.randn(like.shape, generator=noise, device=device, dtype=like.dtype)
+def shared_model(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network as the loss calls it: with gradients averaged over the processes, where there are several."""
+    if distributed.count() == 1:
+        return network
+    # find_unused_parameters keeps the order in which gradients are summed the same before and after a resume
+    devices = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=devices, find_unused_parameters=True)
+
+
+def fetch(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], list[str]]]:
+    """The batches of one iteration after another, with what was wrong with files. Raises UserError where there are no data."""
+    batches = iter(loader)
+    error = DataError if distributed.count() == 1 else UserError  # one process alone cannot save the state of all
+    while True:
+        found = [next(batches) for _ in range(parts)]
+        faults = [fault for _, more in found for fault in more]
+        if any(tensors is None for tensors, _ in found):
+            raise error(f"no file could be used in place of those that cannot; the last: {faults[-1]}")
+        yield [Batch(**tensors) for tensors, _ in found], faults

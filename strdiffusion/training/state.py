@@ -1,50 +1,67 @@
 """Everything of a training that changes, registered once with its checkpoints."""
 
+import contextlib
 import logging
 import math
-import os
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from strdiffusion.checkpoints import network_record, read_checkpoint, write_checkpoint
+from strdiffusion.checkpoints import network_record, read_checkpoint
 from strdiffusion.checkpoints.files import compare_entries
+from strdiffusion.checkpoints.networks import is_plain
 from strdiffusion.config import TrainConfig, to_dict
 from strdiffusion.config.training import TrainingConfig
-from strdiffusion.errors import UserError
+from strdiffusion.distributed import count, on_main
+from strdiffusion.errors import UserError, brief
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.ema import EMA
+from strdiffusion.training.folder import BEST, CheckpointFolder
 
 log = logging.getLogger(__name__)
 
+NEEDED = ("network", "ema", "ema_updates", "optimizer", "scheduler", "scaler", "rng", "step")
+
+
+@dataclass
+class Progress:
+    """Where a training is, beyond its weights.
+
+    step: iterations done. validated: the iteration last validated. best: the best validation, as (which number, its value, iteration).
+    skipped: iterations without a gradient step, because loss or gradient were not finite; skipped_in_row: those at the end.
+    """
+
+    step: int = 0
+    validated: int | None = None
+    best: tuple[str, float, int] | None = None
+    skipped: int = 0
+    skipped_in_row: int = 0
+
 
 class TrainingState:
-    """Network, moving average, optimizer, schedule and step, and the checkpoints they are saved to and resumed from."""
+    """Network, moving average, optimizer, schedule and progress, as they are saved and resumed."""
 
-    def __init__(self, folder: Path, task, sde: MeanRevertingSDE, config: TrainConfig, device: torch.device):
+    def __init__(self, files: CheckpointFolder, task, sde: MeanRevertingSDE, config: TrainConfig, device: torch.device):
         options = config.training
-        self.folder, self.task, self.sde, self.config, self.device = folder, task, sde, config, device
-        self.step = 0
+        self.files, self.task, self.sde, self.config = files, task, sde, config
+        self.progress = Progress()
         self.ema = EMA(task.network, options.ema_decay)
         self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(step, options))
 
     @property
-    def latest(self) -> Path | None:
-        """The newest checkpoint file of the folder."""
-        return max(self.folder.glob("step_*.pt"), default=None)
+    def step(self) -> int:
+        """The number of iterations done."""
+        return self.progress.step
 
-    def file_name(self) -> str:
-        """The name of a checkpoint of the present step."""
-        return f"step_{self.step:09d}.pt"
-
-    def save(self) -> None:
-        """Write step_N.pt, let latest.pt be the same file, and delete all but the newest `training.keep`."""
+    def content(self) -> dict:
+        """What a checkpoint holds."""
         structure = to_dict(self.config.structure)
-        content = network_record(self.task.kind, self.task.network, self.sde, structure, self.task.prediction) | {
-            "step": self.step,
+        return network_record(self.task.kind, self.task.network, self.sde, structure, self.task.prediction) | {
+            **vars(self.progress),
             "network": self.task.network.state_dict(),
             "ema": self.ema.network.state_dict(),
             "ema_updates": self.ema.updates,
@@ -54,67 +71,83 @@ class TrainingState:
             "rng": torch.get_rng_state(),
             "config": to_dict(self.config),
         }
-        path = self.folder / self.file_name()
-        write_checkpoint(path, content)
-        link = self.folder / "latest.pt"
-        temporary = self.folder / ".latest.tmp"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(path, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path, temporary)
-        os.replace(temporary, link)
-        for old in sorted(self.folder.glob("step_*.pt"))[: -self.config.training.keep]:
-            old.unlink()
+
+    def save(self) -> None:
+        """Write a checkpoint, from the main process. Raises WriteError."""
+        best = self.progress.best
+        on_main(lambda: self.files.write(self.step, self.content(), best is not None and best[2] == self.step))
 
     def resume(self, which: str) -> None:
         """Continue from a file, or ("auto") from the newest checkpoint that can be read; "none" starts anew."""
         if which == "none":
             return
-        if which != "auto":
-            newest = self.latest
-            self._load(Path(which).expanduser(), read_checkpoint(which))
-            if newest is not None and newest.name > self.file_name():
-                raise UserError(f"the output folder {self.folder} holds later checkpoints ({newest.name}): set another output=FOLDER")
+        path, content = on_main(lambda: self._find(which))
+        if path is None:
+            log.info("resume=auto: no checkpoint in %s, starting anew", self.files.path)
             return
-        for path in sorted(self.folder.glob("step_*.pt"), reverse=True):
-            try:
-                content = read_checkpoint(path)
-            except UserError as error:
-                path.rename(path.with_suffix(".pt.damaged"))  # so that it does not count as the newest
-                log.warning("skipped, and renamed to end in .damaged: %s", error)
-                continue
-            self._load(path, content)
-            return
-        if any(self.folder.glob("*.damaged")):
-            raise UserError(f"no checkpoint in {self.folder} can be read: remove the folder to start anew, or set another output=FOLDER")
-        log.info("resume=auto: no checkpoint in %s, starting anew", self.folder)
+        self._load(path, content or read_checkpoint(path))
+        if self.progress.best is not None and self.progress.best[2] == self.step:
+            on_main(self._restore_best)
+
+    def _find(self, which: str) -> tuple[Path | None, dict | None]:
+        """The checkpoint to continue from; its content where this is the only process (else each reads the file)."""
+        if which == "auto":
+            path, content = self.files.newest_readable() or (None, None)
+        else:
+            path, content, newest = Path(which).expanduser(), read_checkpoint(which), self.files.latest
+            step = content.get("step")
+            if newest is not None and isinstance(step, int) and newest.name > self.files.file(step).name:
+                raise UserError(f"the output folder {self.files.path} holds later checkpoints ({newest.name}): set another output=FOLDER")
+        return path, content if count() == 1 else None
+
+    def _restore_best(self) -> None:
+        """Make best.pt this checkpoint, for a run that was killed between writing the one and linking the other."""
+        with contextlib.suppress(OSError):
+            self.files.link(self.step, BEST)
 
     def _load(self, path: Path, content: dict) -> None:
         ours = network_record(self.task.kind, self.task.network, self.sde, to_dict(self.config.structure), self.task.prediction)
         for key, wanted in ours.items():
-            if content.get(key) != wanted:
+            if not agrees(content.get(key), wanted):
                 raise UserError(
-                    f"the checkpoint {path} cannot be resumed: its {key} is {content.get(key)}, the configuration's is {wanted}; "
+                    f"the checkpoint {path} cannot be resumed: its {key} is {brief(content.get(key))}, the configuration's is {wanted}; "
                     "make them equal, or train anew in another output=FOLDER"
                 )
+        lacking = [name for name in NEEDED if content.get(name) is None]
+        if lacking:
+            raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({', '.join(lacking)})")
         try:
-            difference = compare_entries(self.task.network.state_dict(), content["network"])
-            if difference:
-                raise UserError(f"the checkpoint {path} is damaged: {difference}")
-            self.task.network.load_state_dict(content["network"])
-            self.ema.network.load_state_dict(content["ema"])
-            self.ema.updates = content["ema_updates"]
+            for network, name in ((self.task.network, "network"), (self.ema.network, "ema")):
+                self._check_weights(path, network, content[name])
+                network.load_state_dict(content[name])
+            self.ema.updates = whole(content["ema_updates"])
+            self._check_moments(path, content["optimizer"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.scheduler.load_state_dict(content["scheduler"])
             if self.scaler.is_enabled() and content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])
             self._set_rate()
             torch.set_rng_state(content["rng"])
-            self.step = int(content["step"])
-        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({error!r})") from None
+            self.progress = progress_in(content)
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
+            raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({brief(error)})") from None
         log.info("resumed %s at iteration %d", path, self.step)
+
+    def _check_weights(self, path: Path, network: nn.Module, found: dict) -> None:
+        """Raise UserError where entries are not the network's, or not finite."""
+        if not isinstance(found, dict) or not all(map(is_plain, found.values())):
+            raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
+        difference = compare_entries(network.state_dict(), found)
+        broken = [name for name, value in found.items() if not value.isfinite().all()]
+        if difference or broken:
+            raise UserError(f"the checkpoint {path} is damaged: {difference or f'{brief(broken[0])} is not finite'}")
+
+    def _check_moments(self, path: Path, found: dict) -> None:
+        """Raise UserError where the optimizer's averages are not of the network's parameters, or not finite."""
+        for parameter, state in zip(self.task.network.parameters(), found["state"].values(), strict=len(found["state"]) > 0):
+            for name in ("exp_avg", "exp_avg_sq"):
+                if state[name].shape != parameter.shape or not state[name].isfinite().all():
+                    raise UserError(f"the checkpoint {path} is damaged: the optimizer's {name} does not fit, or is not finite")
 
     def _set_rate(self) -> None:
         """Let learning rate and betas be those of the configuration, whatever a checkpoint had."""
@@ -123,6 +156,32 @@ class TrainingState:
         for group in self.optimizer.param_groups:
             group["betas"], group["initial_lr"] = options.betas, options.learning_rate
             group["lr"] = options.learning_rate * rate_factor(self.scheduler.last_epoch, options)
+
+
+def progress_in(content: dict) -> Progress:
+    """The progress that a checkpoint records. Raises KeyError, TypeError or ValueError where it is damaged."""
+    validated, best = content.get("validated"), content.get("best")
+    return Progress(
+        step=whole(content["step"]),
+        validated=None if validated is None else whole(validated),
+        best=None if best is None else (str(best[0]), float(best[1]), whole(best[2])),
+        skipped=whole(content.get("skipped", 0)),
+        skipped_in_row=whole(content.get("skipped_in_row", 0)),
+    )
+
+
+def agrees(found: object, wanted: object) -> bool:
+    """Whether a value of a file is the one wanted, where comparing may mean anything: tensors have a truth of their own."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and found.keys() == wanted.keys() and all(agrees(found[k], wanted[k]) for k in wanted)
+    return isinstance(found, str | int | float | bool | None) and found == wanted
+
+
+def whole(number: object) -> int:
+    """A number that counts something. Raises ValueError."""
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**53:
+        raise ValueError(f"{brief(number)} is no count")
+    return number
 
 
 def rate_factor(step: int, options: TrainingConfig) -> float:

@@ -1,6 +1,6 @@
 """The three trainings as the loop sees them: a network, its loss on a batch, and how it is validated."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,15 +16,16 @@ from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
 from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
 from strdiffusion.samplers import Models, SeededNoise, sample_guided, sample_structure, sample_unguided
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.training.shares import Draw
 
-Draw = Callable[[Tensor], Tensor]  # standard normal noise like a tensor
+FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Numbers to log and pictures (B,3,H,W) to show."""
+    """Numbers to log, one for each image, and pictures (B,3,H,W) to show."""
 
-    scalars: dict[str, float]
+    scalars: dict[str, list[float]]
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -37,7 +38,7 @@ class Task(Protocol):
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
 
-    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation: ...
+    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation: ...
 
 
 class StructureTask:
@@ -58,8 +59,8 @@ class StructureTask:
         result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on)
         return result.loss, {}
 
-    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
-        noise = SeededNoise(range(seed, seed + len(batch.mask)))
+    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
+        noise = SeededNoise(seeds)
         x = sample_structure(Models(structure=self.denoiser(network)), batch, noise).structure
         grid = side_by_side(batch.structure_mean, x, batch.structure)
         return Validation(compare(x, batch.structure, batch.mask), {"edges_result_truth": grid.expand(-1, 3, -1, -1)})
@@ -98,8 +99,8 @@ class TextureTask:
         self.structure.network.to(batch.mask.device)
         return denoised_structure_guide(self.structure, batch, t, noise)
 
-    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
-        noise = SeededNoise(range(seed, seed + len(batch.mask)))
+    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
+        noise = SeededNoise(seeds)
         models = Models(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
         y = (sample_guided if self.guided else sample_unguided)(models, batch, noise).texture
         grid = side_by_side(batch.texture_mean, y, batch.texture)
@@ -124,22 +125,21 @@ class DiscriminatorTask:
         ranked = (d.real_scores > d.fake_scores).float().mean()
         return d.loss, {"real": d.real, "fake": d.fake, "triplet": d.triplet, "ranked": ranked}
 
-    def sample(self, network: nn.Module, batch: Batch, seed: int) -> Validation:
+    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
         return Validation({})
 
 
 TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
 
 
-def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, float]:
-    """PSNR and SSIM of the whole images and of the holes, averaged over a batch (B,C,H,W)."""
+def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, list[float]]:
+    """PSNR and SSIM of the whole images and of the holes, for each of a batch (B,C,H,W)."""
     rows = []
     for image, reference, known in zip(result, truth, mask, strict=True):
         a, b = (v.clamp(0, 1).permute(1, 2, 0).cpu().numpy() for v in (image, reference))
         hole = known[0].cpu().numpy() < 0.5
         rows.append([psnr(a, b), ssim(a, b), psnr(a, b, hole), ssim(a, b, hole)])
-    means = torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()
-    return dict(zip(("psnr", "ssim", "hole_psnr", "hole_ssim"), means, strict=True))
+    return dict(zip(("psnr", "ssim", "hole_psnr", "hole_ssim"), map(list, zip(*rows, strict=True)), strict=True))
 
 
 def side_by_side(*images: Tensor) -> Tensor:

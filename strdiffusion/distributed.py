@@ -1,0 +1,108 @@
+"""Several processes that train or test together, as `torchrun` starts them. Alone, every function here does nothing."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from strdiffusion.device import choose_device
+from strdiffusion.errors import UserError
+
+R = TypeVar("R")
+PATIENCE = timedelta(minutes=60)  # for a rank that samples validation images, or that lists a large folder
+LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return LAUNCHED <= os.environ.keys()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, if it did; yields this process's device of the option `device`.
+
+    A process that ends while the others wait for it is reported to them as a UserError.
+    """
+    chosen = choose_device(device)
+    if not launched():
+        yield chosen
+        return
+    if chosen.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise UserError(f"process {local} of this machine has no GPU: start torchrun with --nproc-per-node={torch.cuda.device_count()}")
+        chosen = torch.device("cuda", local)
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield chosen
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error):
+            raise UserError("another process of this run has ended, so this one ends too: its own message says why") from None
+        raise
+    dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return rank() == 0
+
+
+def on_main(action: Callable[[], R]) -> R:
+    """Do something in the main process only and return its result in all. Where it raises UserError, all processes end."""
+    if count() == 1:
+        return action()
+    outcome: list = [None, None]
+    try:
+        if is_main():
+            outcome[0] = action()
+    except UserError as error:
+        outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        if is_main():
+            raise outcome[1]
+        sys.exit(2)  # the main process says why
+    return outcome[0]
+
+
+def gather(value: R) -> list[R]:
+    """The values of all processes, by rank."""
+    if count() == 1:
+        return [value]
+    values: list = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def average(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes."""
+    if count() > 1:
+        dist.all_reduce(values)
+        values /= count()
+    return values
+
+
+def largest(numbers: list[int]) -> list[int]:
+    """The largest of each number over all processes."""
+    if count() == 1:
+        return numbers
+    tensor = torch.tensor(numbers)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor.tolist()

@@ -1,0 +1,83 @@
+"""Files that cannot be used: training skips them, says which, and stops where there are too many."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from strdiffusion.data import TrainingDataset
+from strdiffusion.distributed import gather
+from strdiffusion.errors import UserError, one_line
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 50
+
+
+class DataError(UserError):
+    """The training data cannot be used; raised between two iterations, in all processes, so that the state can be saved."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tensors of one sample (None: nothing could be loaded), and what was wrong with the files skipped for it."""
+
+    tensors: dict[str, torch.Tensor] | None
+    faults: tuple[str, ...] = ()
+
+
+class SkippingDataset(Dataset):
+    """Samples by running number as those of a TrainingDataset, where a file that cannot be used is replaced by another.
+
+    Which one depends on seed, running number and which files are bad alone, so a resumed run sees the same.
+    """
+
+    def __init__(self, dataset: TrainingDataset):
+        self.dataset = dataset
+
+    def __getitem__(self, n: int) -> Sample:
+        faults = []
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                return Sample(self.dataset.load(n, attempt), tuple(faults))
+            except UserError as error:
+                faults.append(one_line(str(error)))
+        return Sample(None, tuple(faults))
+
+
+def collate_samples(samples: list[Sample]) -> tuple[dict[str, torch.Tensor] | None, list[str]]:
+    """Tensors stacked to a batch (None where one could not be loaded), and all faults."""
+    faults = [fault for sample in samples for fault in sample.faults]
+    if any(sample.tensors is None for sample in samples):
+        return None, faults
+    return default_collate([sample.tensors for sample in samples]), faults
+
+
+class FaultCounter:
+    """The files found bad so far, over all processes, of `total`. A share of more than `limit` is too many."""
+
+    def __init__(self, total: int, limit: float):
+        self.total, self.limit = total, limit
+        self.known: dict[str, None] = {}
+
+    def add(self, faults: list[str]) -> None:
+        """Take up what any process has found, and log what is new. To be called by all processes at once.
+
+        Raises DataError, in all of them, where too many files are bad.
+        """
+        for fault in (fault for found in gather(faults) for fault in found):
+            if fault not in self.known:
+                self.known[fault] = None
+                log.warning("skipped, file %d of %d that cannot be used: %s", len(self.known), self.total, fault)
+        if len(self.known) > self.limit * self.total:
+            raise DataError(
+                f"{len(self.known)} of {self.total} training files cannot be used, more than data.max_bad_share={self.limit:g} of them; "
+                f"the last: {list(self.known)[-1]}"
+            )
+
+    def summary(self) -> None:
+        """Log the list once more at the end."""
+        if self.known:
+            log.warning("%d of %d files could not be used and were replaced by others: %s",
+                        len(self.known), self.total, "; ".join(self.known))  # fmt: skip

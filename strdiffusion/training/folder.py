@@ -1,0 +1,96 @@
+"""The files of a training's folder: its checkpoints, which of them are kept, and that no two runs write there at once."""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from strdiffusion.checkpoints import read_checkpoint, write_checkpoint
+from strdiffusion.checkpoints.files import WriteError
+from strdiffusion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LATEST, BEST = "latest.pt", "best.pt"
+
+
+class CheckpointFolder:
+    """step_N.pt, the newest `keep` of them; latest.pt is the newest, best.pt the best by validation."""
+
+    def __init__(self, path: Path, keep: int):
+        self.path, self.keep = path, keep
+
+    def files(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(self.path.glob("step_*.pt"))
+
+    @property
+    def latest(self) -> Path | None:
+        return max(self.files(), default=None)
+
+    def file(self, step: int) -> Path:
+        """The checkpoint of an iteration, there or not."""
+        return self.path / f"step_{step:09d}.pt"
+
+    def write(self, step: int, content: dict, best: bool) -> None:
+        """Write step_N.pt and let latest.pt (and best.pt) be the same file; then delete the oldest. Raises WriteError."""
+        write_checkpoint(self.file(step), content)
+        try:
+            self.link(step, LATEST)
+            if best:
+                self.link(step, BEST)
+            for old in self.files()[: -self.keep]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise WriteError(f"the folder {self.path} cannot be written: {error.strerror or error}; free some space") from None
+
+    def link(self, step: int, name: str) -> None:
+        """Let `name` be the checkpoint of an iteration. Raises OSError."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(self.file(step), temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self.file(step), temporary)
+        os.replace(temporary, self.path / name)
+
+    def newest_readable(self) -> tuple[Path, dict] | None:
+        """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and renamed.
+
+        Raises UserError where all of them are damaged.
+        """
+        for path in reversed(self.files()):
+            try:
+                return path, read_checkpoint(path)
+            except UserError as error:
+                path.rename(path.with_suffix(".pt.damaged"))  # so that it does not count as the newest
+                log.warning("skipped, and renamed to end in .damaged: %s", error)
+        if any(self.path.glob("*.damaged")):
+            raise UserError(f"no checkpoint in {self.path} can be read: remove the folder to start anew, or set another output=FOLDER")
+        return None
+
+    def remove_unfinished(self) -> None:
+        """Remove what a run that was killed while it wrote a checkpoint has left."""
+        for path in (*self.path.glob(".step_*.tmp"), *self.path.glob(".*.pt.tmp")):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep the folder for this run; raises UserError where another process is training in it. It ends with the process."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        yield
+        return
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {folder}: wait for it, or set another output=FOLDER") from None
+        except OSError:  # a file system without locks
+            log.info("the file system of %s has no locks: make sure that no other process trains there", folder)
+        yield

@@ -1,0 +1,147 @@
+"""What a training would cost, found by a few iterations of it. Nothing is written into the output folder."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from strdiffusion import distributed
+from strdiffusion.batch import Batch
+from strdiffusion.checkpoints.files import tensors_in
+from strdiffusion.config import TrainConfig
+from strdiffusion.data import TrainingDataset
+from strdiffusion.device import choose_device, device_name, set_float32_precision
+from strdiffusion.errors import UserError
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.training.data import training_dataset, validation_batches
+from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
+from strdiffusion.training.folder import CheckpointFolder
+from strdiffusion.training.interrupt import StopRequest
+from strdiffusion.training.journal import Journal, duration
+from strdiffusion.training.loop import Loop
+from strdiffusion.training.run import resumes_here
+from strdiffusion.training.shares import Shares
+from strdiffusion.training.state import TrainingState
+from strdiffusion.training.tasks import TASKS, Task
+
+SAMPLES = 32  # training images looked at
+STEPS = 3  # iterations timed, after one that warms up
+LINE_BYTES = 600  # of metrics and TensorBoard, an entry
+
+
+def dry_run(kind: str, config: TrainConfig) -> None:
+    """Check configuration, data, memory for one iteration and the disk, and print what the run will cost. Raises UserError."""
+    if distributed.launched():
+        raise UserError("--dry-run looks at one process: start it without torchrun")
+    device = choose_device(config.device)
+    set_float32_precision(config.precision)
+    torch.manual_seed(config.seed)
+    free = check_folder(config)
+    sde = MeanRevertingSDE(**vars(config.sde))
+    shares, dataset, validation = Shares(config.training), training_dataset(config), validation_batches(config)
+    parts, loading = load_parts(config, dataset, shares)
+    task: Task = TASKS[kind](config, sde)
+    task.network.to(device, memory_format=torch.channels_last)
+    with tempfile.TemporaryDirectory() as nowhere:
+        state = TrainingState(CheckpointFolder(Path(nowhere), 1), task, sde, config, device)
+        journal = Journal(Path(nowhere), kind, config, 0, None, enabled=False)
+        loop = Loop(task, config, state, shares, journal, validation, FaultCounter(1, 1.0), StopRequest(), device)
+        batches = [part.to(device) for part in parts]
+        stepping = timed(lambda: loop.train_step(batches), device)
+    memory = peak_memory(device)
+    validating = validation_seconds(task, state, validation, config, device)
+
+    options = config.training
+    waiting = loading / max(config.data.workers, 1)
+    each = max(stepping, waiting) if config.data.workers else stepping + loading
+    validations = (options.iterations // config.validation.every + 1) if validation else 0
+    hours = (options.iterations * each + validations * validating) / 3600
+    if options.max_minutes is not None:
+        hours = min(hours, options.max_minutes / 60)
+    checkpoint = sum(t.numel() * t.element_size() for t in tensors_in(state.content()))
+    kept = options.keep + bool(validation)
+    pictures = validations * config.validation.samples * 3 * config.data.size**2 * 3
+    needed = checkpoint * kept + pictures + LINE_BYTES * 2 * (options.iterations // options.log_every)
+    peak = needed + checkpoint  # one more while it is written
+
+    parameters = sum(p.numel() for p in task.network.parameters())
+    print(f"{kind} network: {parameters / 1e6:.2f} M parameters on {device_name(device)}")
+    print(f"data: {len(dataset)} training images, {sum(map(len, validation))} held out, {config.data.workers} workers")
+    print(f"memory for one iteration of {options.batch_size} images in {shares.parts} parts: {memory}")
+    slow = ", for which the network waits: give more data.workers" if waiting > 1.2 * stepping and config.data.workers else ""
+    print(f"one iteration: {stepping:.3g} s; its data: {waiting:.3g} s{slow}")
+    print(f"disk: {gigabytes(checkpoint)} a checkpoint, {kept} kept, {gigabytes(peak)} at most; {gigabytes(free)} free")
+    if peak > free:
+        raise UserError(f"only {gigabytes(free)} are free for output={config.output}: lower training.keep, or change output")
+    print(f"the run would take about {hours:.3g} hours ({duration(hours * 3600)}) and {gigabytes(needed)}; nothing was written")
+
+
+def check_folder(config: TrainConfig) -> int:
+    """The bytes free where the output goes. Raises UserError where it could not be written, or already holds another run."""
+    folder = Path(config.output).expanduser()
+    if folder.is_dir() and any(folder.iterdir()) and not resumes_here(config):
+        raise UserError(f"the output folder {folder} already holds files: continue with resume=auto, or set another output=FOLDER")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"the output folder {folder} cannot be created in {existing}: choose another with output=FOLDER")
+    return shutil.disk_usage(existing).free
+
+
+def load_parts(config: TrainConfig, dataset: TrainingDataset, shares: Shares) -> tuple[list[Batch], float]:
+    """The parts of the first iteration, and the seconds that loading a batch takes. Raises UserError where too many files are bad."""
+    samples, faults = SkippingDataset(dataset), FaultCounter(len(dataset), config.data.max_bad_share)
+    started = time.perf_counter()
+    loaded = [samples[n] for n in range(min(max(SAMPLES, shares.batch_size), 4 * SAMPLES))]
+    seconds = (time.perf_counter() - started) * shares.batch_size / len(loaded)
+    faults.add([fault for sample in loaded for fault in sample.faults])
+    if any(sample.tensors is None for sample in loaded):
+        raise UserError(f"no file could be used in place of those that cannot; the last: {loaded[-1].faults[-1]}")
+    parts = []
+    for positions in shares.positions:
+        tensors, _ = collate_samples([loaded[position % len(loaded)] for position in positions.tolist()])
+        parts.append(Batch(**tensors))
+    return parts, seconds
+
+
+def timed(action: Callable[[], object], device: torch.device) -> float:
+    """The median seconds of a few calls, after a first one."""
+    action()
+    seconds = []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        action()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return sorted(seconds)[STEPS // 2]
+
+
+def validation_seconds(task: Task, state: TrainingState, batches: list[Batch], config: TrainConfig, device: torch.device) -> float:
+    """About how long a validation takes: the losses of all batches, and T evaluations for the images that are sampled."""
+    if not batches:
+        return 0.0
+    batch = batches[0].to(device)
+    times = torch.full((len(batch),), config.sde.T)
+    with torch.no_grad():
+        loss = timed(lambda: task.loss(state.ema.network, batch, times, torch.randn_like), device)
+    sampled = 0 if task.kind == "discriminator" else min(config.validation.samples, len(batch)) / len(batch)
+    return loss * (len(batches) + sampled * config.sde.T)
+
+
+def peak_memory(device: torch.device) -> str:
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        return f"{gigabytes(torch.cuda.max_memory_allocated(device))} of the GPU's {gigabytes(total)}"
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return "unknown on this system"
+    return f"{gigabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)} in this process, and more for data workers"
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"

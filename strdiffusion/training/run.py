@@ -1,0 +1,90 @@
+"""From a configuration to a trained network."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from strdiffusion import distributed
+from strdiffusion.config import TrainConfig, save_config
+from strdiffusion.config.parser import read_yaml
+from strdiffusion.data import StepSampler, TrainingDataset
+from strdiffusion.device import set_float32_precision
+from strdiffusion.errors import UserError
+from strdiffusion.output import claim_output_folder
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.training.data import training_dataset, validation_batches
+from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
+from strdiffusion.training.folder import CheckpointFolder, only_run
+from strdiffusion.training.interrupt import StopRequest, ignore_signals
+from strdiffusion.training.journal import Journal, log_file, log_start
+from strdiffusion.training.loop import Loop
+from strdiffusion.training.shares import Shares
+from strdiffusion.training.state import TrainingState
+from strdiffusion.training.tasks import TASKS, Task
+
+
+def train(kind: str, config: TrainConfig) -> Path:
+    """Train the network `kind` as configured, alone or as one of the processes of torchrun; returns the newest checkpoint.
+
+    Raises UserError for what the user can mend, and Stopped where a signal ended the run, with everything saved.
+    """
+    with distributed.processes(config.device) as device, contextlib.ExitStack() as stack:
+        set_float32_precision(config.precision)
+        torch.manual_seed(config.seed)
+        sde = MeanRevertingSDE(**vars(config.sde))
+        shares = Shares(config.training, distributed.rank(), distributed.count())
+        task: Task = TASKS[kind](config, sde)
+        dataset = training_dataset(config)
+        validation = validation_batches(config)
+
+        folder = distributed.on_main(lambda: open_folder(config))
+        distributed.on_main(lambda: stack.enter_context(only_run(folder)) and None)
+        stack.enter_context(log_file(folder, distributed.is_main()))
+        stop = stack.enter_context(StopRequest())
+        task.network.to(device, memory_format=torch.channels_last)
+        files = CheckpointFolder(folder, config.training.keep)
+        state = TrainingState(files, task, sde, config, device)
+        log_start(kind, config, task.network, len(dataset), sum(map(len, validation)), device)
+        state.resume(config.resume)
+        distributed.on_main(lambda: prepare(files, config))
+        shares.warn(kind)
+        journal = Journal(folder, kind, config, state.step, state.progress.validated, distributed.is_main())
+        loader = training_loader(config, dataset, shares, state.step, device)
+        faults = FaultCounter(len(dataset), config.data.max_bad_share)
+        Loop(task, config, state, shares, journal, validation, faults, stop, device).run(loader)
+        return files.latest
+
+
+def training_loader(config: TrainConfig, dataset: TrainingDataset, shares: Shares, step: int, device: torch.device) -> DataLoader:
+    """This process's parts of the global batches, from iteration `step` on."""
+    return DataLoader(
+        SkippingDataset(dataset), batch_size=shares.size, collate_fn=collate_samples,
+        sampler=StepSampler(step, shares.batch_size, shares.positions.flatten().tolist()),
+        num_workers=config.data.workers, worker_init_fn=ignore_signals, pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(config.seed),  # else it draws from the state of training
+    )  # fmt: skip
+
+
+def open_folder(config: TrainConfig) -> Path:
+    """Create the output folder, or take up an existing one where the run continues in it. Raises UserError."""
+    folder = claim_output_folder(config.output, resumes_here(config), "continue with resume=auto, or set another output=FOLDER")
+    path = folder / "config.yml"
+    found = read_yaml(path) if path.exists() else {}
+    if found and "training" not in found:  # resume=auto would write over something else
+        raise UserError(f"the output folder {folder} holds results that are not of a training: set another output=FOLDER")
+    return folder
+
+
+def resumes_here(config: TrainConfig) -> bool:
+    """Whether the run continues in the folder that it comes from, so that files in it are its own."""
+    if config.resume in ("none", "auto"):
+        return config.resume == "auto"
+    return Path(config.resume).expanduser().resolve().parent == Path(config.output).expanduser().resolve()
+
+
+def prepare(files: CheckpointFolder, config: TrainConfig) -> None:
+    """Tidy the folder up and write the configuration into it."""
+    files.remove_unfinished()
+    save_config(config, files.path / "config.yml")

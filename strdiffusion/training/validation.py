@@ -1,0 +1,61 @@
+"""The validation of a training: the loss at fixed times and noise, and PSNR and SSIM of samples, of the moving average."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from strdiffusion import distributed
+from strdiffusion.batch import Batch
+from strdiffusion.config import TrainConfig
+from strdiffusion.training.shares import step_noise
+from strdiffusion.training.tasks import FIRST_T, Task
+
+
+@dataclass(frozen=True)
+class Result:
+    """Means over the held-out images, and pictures (B,3,H,W)."""
+
+    scalars: dict[str, float]
+    pictures: dict[str, Tensor]
+
+
+@torch.no_grad()
+def validate(
+    task: Task, network: nn.Module, batches: list[Batch], config: TrainConfig, device: torch.device, stopping: Callable[[], bool]
+) -> Result | None:
+    """Validate a network on all processes together; None where `stopping()` says in one of them that there is no time for it.
+
+    It draws from generators of its own, so that a training goes on as if it had not been validated.
+    """
+    rank, count, seed = distributed.rank(), distributed.count(), config.seed
+    losses: dict[int, dict[str, float]] = {}
+    for i in range(rank, len(batches), count):
+        if stopping():
+            break
+        batch = batches[i].to(device)
+        _, draw = step_noise(seed, i, device)
+        t = torch.linspace(FIRST_T, config.sde.T, len(batch) + 2)[1:-1].round().long()
+        loss, scalars = task.loss(network, batch, t, draw)
+        losses[i] = {name: value.item() for name, value in ({"loss": loss} | scalars).items()}
+    samples: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
+    rows = list(range(min(config.validation.samples, len(batches[0]))))[rank::count]
+    if rows and not stopping():
+        result = task.sample(network, batches[0].take(rows).to(device), [seed + row for row in rows])
+        for i, row in enumerate(rows):
+            pictures = {name: images[i].cpu() for name, images in result.pictures.items()}
+            samples[row] = {name: values[i] for name, values in result.scalars.items()}, pictures
+    gathered = distributed.gather((stopping(), losses, samples))
+    if any(stopped for stopped, _, _ in gathered):
+        return None
+    by_batch = [{k: v for _, found, _ in gathered for k, v in found.items()}[i] for i in range(len(batches))]
+    by_row = sorted((row, sample) for _, _, found in gathered for row, sample in found.items())
+    scalars = mean_of(by_batch) | mean_of([scalars for _, (scalars, _) in by_row])
+    names = by_row[0][1][1] if by_row else {}
+    return Result(scalars, {name: torch.stack([pictures[name] for _, (_, pictures) in by_row]) for name in names})
+
+
+def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number."""
+    return {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else {})}

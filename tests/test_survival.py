@@ -1,0 +1,524 @@
+"""What a training survives: signals, full disks, damaged checkpoints, bad files; and that it can be followed."""
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, script
+from test_training import checkpoint, configure, metrics, photos, refusal, same, spy, steps  # noqa: F401
+
+from strdiffusion import distributed
+from strdiffusion.checkpoints import files, read_checkpoint, write_checkpoint
+from strdiffusion.config import TrainStructureConfig
+from strdiffusion.config.parser import build
+from strdiffusion.data import images as images_module
+from strdiffusion.data import read_image
+from strdiffusion.errors import Stopped, UserError, brief, one_line
+from strdiffusion.output import inside
+from strdiffusion.training import dry_run, train
+from strdiffusion.training.data import training_dataset
+from strdiffusion.training.faults import FaultCounter, SkippingDataset
+from strdiffusion.training.folder import CheckpointFolder, only_run
+from strdiffusion.training.interrupt import StopRequest
+from strdiffusion.training.journal import duration, forget_later_lines
+from strdiffusion.training.tasks import StructureTask
+
+LOSSES = ("step", "kind", "loss", "gradient_norm")
+
+
+def losses(config):
+    return [{name: line[name] for name in LOSSES if name in line} for line in metrics(config)]
+
+
+# ---- interruptions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_finishes_the_iteration_and_the_resumed_run_is_the_same(configure, photos, monkeypatch, number, status):  # noqa: F811
+    validation = {"images": str(photos), "every": 2, "samples": 1, "loss_images": 3}
+    train("structure", configure(output="whole", validation=validation, training={"iterations": 6}))
+    calls = spy(monkeypatch, StructureTask, lambda loss, network, count: (os.kill(os.getpid(), number) if count == 5 else 0, loss)[1])
+    before = signal.getsignal(number)
+    config = configure(resume="auto", validation=validation, training={"iterations": 6})
+    with pytest.raises(Stopped) as stopped:
+        train("structure", config)
+    assert stopped.value.status == status and signal.getsignal(number) == before
+    assert len(calls) < 10 and 0 < max(steps(config)) < 6
+    assert "stopped by" in (Path(config.output) / "status.txt").read_text()
+    train("structure", config)
+    whole = configure(output="whole")
+    for key in ("network", "ema", "optimizer", "scheduler", "rng", "best", "validated", "step"):
+        assert same(checkpoint(config, 6)[key], checkpoint(whole, 6)[key]), key
+    assert losses(config) == losses(whole)
+
+
+def test_what_was_logged_after_the_checkpoint_is_forgotten(tmp_path):
+    lines = [{"step": 0, "kind": "validation"}, {"step": 1, "kind": "train"}, {"step": 2, "kind": "train"},
+             {"step": 2, "kind": "validation"}, {"step": 3, "kind": "train"}]  # fmt: skip
+    path = tmp_path / "metrics.jsonl"
+    for step, validated, kept in [(2, 2, 4), (2, 0, 3), (0, None, 0), (3, 2, 5)]:
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "ki')
+        forget_later_lines(path, step, validated)
+        assert len(path.read_text().splitlines()) == kept
+    path.write_bytes(b"\xff\n[]\n{}\n")
+    forget_later_lines(path, 5, 5)
+    assert path.read_text() == ""
+    forget_later_lines(tmp_path / "absent.jsonl", 0, None)
+
+
+def test_kill_test(tmp_path):
+    """The script that kills a training, with two kills; more with python scripts/kill_test.py 30."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "scripts" / "kill_test.py"), "2", "--kind", "structure", "--iterations", "40"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0 and "bit for bit the same" in result.stdout, result.stdout + result.stderr
+
+
+def test_differences_are_found(tmp_path, configure):  # noqa: F811
+    module = script("kill_test")
+    validation = {"images": str(configure().data.images), "samples": 0}
+    for output, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        train("structure", configure(output=output, seed=seed, validation=validation))
+    folders = {name: Path(configure(output=name).output) for name in "abc"}
+    assert module.differences(folders["a"], folders["b"]) == []
+    assert {"latest.pt: network", "best.pt: ema", "metrics.jsonl"} <= set(module.differences(folders["a"], folders["c"]))
+
+
+def test_a_second_control_c_acts_at_once(monkeypatch):
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGUSR1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    for name in distributed.LAUNCHED:
+        monkeypatch.setenv(name, "0")
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.number == signal.SIGINT
+
+
+# ---- checkpoints --------------------------------------------------------------------------------------
+
+
+def test_the_best_by_validation_is_kept(configure, photos):  # noqa: F811
+    validation = {"images": str(photos), "every": 2, "samples": 0}
+    config = configure(validation=validation, training={"iterations": 12, "learning_rate": 5e-3, "save_every": 100, "keep": 1})
+    train("structure", config)
+    found = [(line["loss"], line["step"]) for line in metrics(config) if line["kind"] == "validation" and line["step"]]
+    best = read_checkpoint(Path(config.output) / "best.pt")
+    assert (best["best"][1], best["step"]) == min(found) and steps(config) == [12]
+    psnr = configure(output="psnr", validation=validation | {"best": "psnr", "samples": 2}, training={"iterations": 6, "save_every": 100})
+    train("structure", psnr)
+    found = [(line["psnr"], line["step"]) for line in metrics(psnr) if line["kind"] == "validation" and line["step"]]
+    best = read_checkpoint(Path(psnr.output) / "best.pt")
+    assert best["best"][0] == "psnr" and (best["best"][1], best["step"]) == max(found)
+    with pytest.raises(UserError, match="validation.best=psnr"):
+        configure(validation={"best": "psnr", "samples": 0})
+
+
+def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(configure, caplog):  # noqa: F811
+    config = configure(resume="auto")
+    train("structure", config)
+    expected = checkpoint(config, 4)
+    newest = Path(config.output) / "step_000000004.pt"
+    content = bytearray(newest.read_bytes())
+    place = bytes(content).find(expected["network"]["stem.weight"].numpy().tobytes()[:16])
+    content[place + 2] ^= 1
+    newest.write_bytes(content)
+    assert "damaged" in str(pytest.raises(UserError, read_checkpoint, newest).value)
+    train("structure", config)
+    assert "skipped" in caplog.text and same(checkpoint(config, 4)["network"], expected["network"])
+
+
+def test_what_is_written_wrongly_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, {"a": torch.zeros(3)})
+    before = path.read_bytes()
+    save = torch.save
+
+    def spoil(content, file):
+        save(content, file)
+        file.seek(700)
+        file.write(b"spoilt" * 20)
+
+    monkeypatch.setattr(files.torch, "save", spoil)
+    with pytest.raises(UserError, match="cannot be written.*read back"):
+        write_checkpoint(path, {"a": torch.ones(3)})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_left_overs_are_removed_and_not_used(configure):  # noqa: F811
+    config = configure(resume="auto")
+    folder = Path(config.output)
+    folder.mkdir()
+    (folder / ".step_000000002.pt.123.tmp").write_bytes(b"half a checkpoint")
+    (folder / ".latest.pt.tmp").write_bytes(b"")
+    train("structure", config)
+    assert not list(folder.glob(".*.tmp")) and steps(config) == [2, 4]
+
+
+def test_best_is_restored_where_the_run_was_killed_before_linking_it(configure, photos):  # noqa: F811
+    validation = {"images": str(photos), "every": 2, "samples": 0}
+    config = configure(resume="auto", validation=validation, training={"iterations": 2})
+    train("structure", config)
+    best = Path(config.output) / "best.pt"
+    best.unlink()
+    train("structure", config)
+    assert read_checkpoint(best)["step"] == 2
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, configure):  # noqa: F811
+    config = configure(resume="auto")
+    Path(config.output).mkdir()
+    code = (
+        "import sys, time; from pathlib import Path; from strdiffusion.training.folder import only_run\n"
+        f"with only_run(Path({str(config.output)!r})): print('locked', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "locked\n"
+        assert "another process is training" in refusal("structure", config)
+    finally:
+        other.kill()
+        other.wait()
+    with only_run(Path(config.output)):
+        pass
+    train("structure", config)
+
+
+@pytest.mark.parametrize(("limit", "fails"), [(100_000, True), (400_000, True), (2_000_000, False)])
+def test_a_full_disk_leaves_the_last_checkpoint_whole(configure, capfd, limit, fails):  # noqa: F811
+    """RLIMIT_FSIZE: no file may grow beyond the limit, so that log and checkpoint cannot be written."""
+    config = configure(resume="auto")
+    path = train("structure", config)
+    whole = read_checkpoint(path)
+    assert 500_000 < path.stat().st_size < 1_000_000
+    (Path(config.output) / "log.txt").write_text("." * 99_990)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        more = configure(resume="auto", training={"iterations": 6, "keep": 1})
+        if fails:
+            assert "cannot be written: File too large" in refusal("structure", more)
+        else:
+            train("structure", more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert same(read_checkpoint(Path(config.output) / "latest.pt"), whole) == fails
+    assert not list(Path(config.output).glob(".step*")) and "Traceback" not in capfd.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(configure, tmp_path, monkeypatch):  # noqa: F811
+    config = configure(resume="auto", training={"iterations": 2})
+    train("structure", config)
+    kept = (Path(config.output) / "step_000000002.pt").read_bytes()
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    message = refusal("structure", configure(resume="auto"))
+    assert "cannot be written" in message and "Permission denied" in message
+    assert (Path(config.output) / "step_000000002.pt").read_bytes() == kept
+
+
+# ---- numbers that are not finite ----------------------------------------------------------------------
+
+
+def test_skipped_iterations_are_counted_logged_and_resumed(configure, monkeypatch):  # noqa: F811
+    spy(monkeypatch, StructureTask, lambda loss, network, number: loss * torch.inf if number in (2, 3) else loss)
+    config = configure(training={"iterations": 4})
+    train("structure", config)
+    log = (Path(config.output) / "log.txt").read_text()
+    assert "iteration 2 was skipped: loss inf" in log and "skipped so far: 2" in log
+    assert [line["skipped"] for line in metrics(config) if line["kind"] == "train"] == [0, 1, 2, 2]
+    assert [line["step"] for line in metrics(config) if line["kind"] == "skipped"] == [2, 3]
+    assert checkpoint(config, 4)["skipped"] == 2 and checkpoint(config, 2)["skipped_in_row"] == 1
+
+
+def test_the_run_stops_after_too_many_in_a_row_and_can_be_resumed(configure, monkeypatch):  # noqa: F811
+    spy(monkeypatch, StructureTask, lambda loss, network, number: loss * torch.nan if number > 2 else loss)
+    config = configure(training={"iterations": 9, "max_skipped": 3, "save_every": 100})
+    message = refusal("structure", config)
+    assert "3 times in a row" in message and "learning_rate" in message and steps(config) == [5]
+    monkeypatch.undo()
+    train("structure", configure(resume="auto", training={"iterations": 9, "max_skipped": 3}))
+    assert max(steps(config)) == 9
+
+
+# ---- bad files ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holidays(tmp_path):
+    """Twenty-five photographs, most of them fine, with names as people give them."""
+    folder = tmp_path / "holiday photos"
+    (folder / "day 1").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = [f"day 1/IMG_{i:04d}.png" for i in range(12)]
+    names += ["it's \"us\".png", "new\nline.png", "Plage à Étretat.png", "日本.png", "a  b.png", "-rf.png", "%s%n.png"]
+    names += [os.fsdecode(b"\xff\xfe.png")]  # not text
+    for name in names:
+        pixels = cv2.resize(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8), (40, 36), interpolation=cv2.INTER_CUBIC)
+        (folder / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    whole = (folder / "日本.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("Dear diary")
+    cv2.imwrite(str(folder / "pixel.png"), np.zeros((1, 1, 3), np.uint8))
+    bomb = bytearray(cv2.imencode(".bmp", np.zeros((2, 2, 3), np.uint8))[1].tobytes())
+    bomb[18:26] = (60_000).to_bytes(4, "little") * 2  # width and height
+    (folder / "bomb.bmp").write_bytes(bomb)
+    (folder / "day 1" / "back").symlink_to(folder, target_is_directory=True)
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    return folder
+
+
+def test_training_on_holiday_photographs(holidays, configure, tmp_path):  # noqa: F811
+    config = configure(data={"images": str(holidays)}, training={"iterations": 30, "save_every": 100, "log_every": 10})
+    train("structure", config)
+    log = (Path(config.output) / "log.txt").read_text()
+    last = log.strip().splitlines()[-1]
+    assert "5 of 25 files could not be used" in last
+    assert all(f"{name}" in last for name in ("cut.png", "empty.jpg", "text.png", "pixel.png", "bomb.bmp")), last
+    strict = configure(output="strict", data={"images": str(holidays), "max_bad_share": 0.1}, training={"iterations": 30})
+    message = refusal("structure", strict)
+    assert "3 of 25 training files" in message and "max_bad_share=0.1" in message
+    kept = max(steps(strict))
+    assert checkpoint(strict, kept)["step"] == kept > 0  # what was learnt until then
+
+
+def test_a_replacement_depends_on_seed_number_and_bad_files_alone(holidays, configure):  # noqa: F811
+    config = configure(data={"images": str(holidays)})
+    one, two = SkippingDataset(training_dataset(config)), SkippingDataset(training_dataset(config))
+    found = [one[n] for n in range(25)]
+    for n in reversed(range(25)):
+        assert same(two[n].tensors, found[n].tensors) and two[n].faults == found[n].faults
+    assert sum(bool(sample.faults) for sample in found) == 5  # an epoch meets each of them
+    dataset = training_dataset(config)
+    untouched = [n for n in range(25) if not found[n].faults]
+    assert all(same(dataset[n], found[n].tensors) for n in untouched)
+
+
+def test_files_that_vanish_during_training(configure, photos, monkeypatch):  # noqa: F811
+    spy(monkeypatch, StructureTask, lambda loss, network, count: ((photos / "0.png").unlink(missing_ok=True), loss)[1])
+    config = configure(training={"iterations": 10})
+    train("structure", config)
+    assert "1 of 5 files could not be used" in (Path(config.output) / "log.txt").read_text()
+    spy(monkeypatch, StructureTask, lambda loss, network, count: (shutil.rmtree(photos, ignore_errors=True), loss)[1])
+    config = configure(output="all gone", training={"iterations": 10})
+    assert "cannot read image" in refusal("structure", config) and steps(config)
+
+
+def test_a_bad_mask_is_skipped_too(configure, tmp_path):  # noqa: F811
+    (tmp_path / "masks").mkdir()
+    for i in range(7):
+        cv2.imwrite(str(tmp_path / "masks" / f"{i}.png"), np.eye(20, dtype=np.uint8) * 255)
+    dataset = SkippingDataset(training_dataset(configure(data={"masks": {"folder": str(tmp_path / "masks")}})))
+    (tmp_path / "masks" / "3.png").write_bytes(b"")
+    samples = [dataset[n] for n in range(40)]
+    assert all(sample.tensors for sample in samples)
+    assert {fault for sample in samples for fault in sample.faults} and all("3.png" in f for sample in samples for f in sample.faults)
+
+
+def test_the_share_of_bad_files():
+    counter = FaultCounter(10, 0.2)
+    counter.add(["a", "b", "a"])
+    with pytest.raises(UserError, match="3 of 10.*the last: c"):
+        counter.add(["c"])
+
+
+def test_a_killed_loader_process_is_said_in_one_line(configure, monkeypatch):  # noqa: F811
+    config = configure(data={"workers": 1}, training={"iterations": 1000})
+
+    def kill(loss, network, count):
+        if count == 3:
+            children = Path(f"/proc/{os.getpid()}/task/{threading.main_thread().native_id}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
+            time.sleep(0.3)
+        return loss
+
+    spy(monkeypatch, StructureTask, kill)
+    assert "data.workers" in refusal("structure", config)
+
+
+def test_pixels_are_counted_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(images_module, "MAX_PIXELS", 1000)
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((50, 50, 3), np.uint8))
+    monkeypatch.setattr(images_module, "_decode", lambda data: pytest.fail("decoded"))
+    assert "declares more than 1000 pixels" in str(pytest.raises(UserError, read_image, tmp_path / "large.png").value)
+    monkeypatch.setattr(images_module, "MAX_BYTES", 50)
+    assert "bytes" in str(pytest.raises(UserError, read_image, tmp_path / "large.png").value)
+
+
+def test_narrow_images_do_not_grow_without_bound(tmp_path):
+    narrow = np.zeros((1, 50_000, 3), np.float32)
+    assert "too narrow" in str(pytest.raises(UserError, images_module.enlarge_to, narrow, 256).value)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_short(tmp_path, progressive):
+    pixels = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8), (400, 300))
+    content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes()
+    assert not images_module._is_cut_short(np.frombuffer(content + b"more after the end", np.uint8))
+    for share in (0.3, 0.9, 0.999):
+        assert images_module._is_cut_short(np.frombuffer(content[: int(share * len(content))], np.uint8))
+
+
+# ---- files that are not to be trusted -----------------------------------------------------------------
+
+
+def change(path, key, value):
+    content = torch.load(path, weights_only=True)
+    content[key] = value(content[key])
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("network", lambda old: old | {"stem.weight": old["stem.weight"] * torch.nan}),
+        ("network", lambda old: old | {"stem.weight": torch.zeros(()).expand(10**6, 10**6)}),
+        ("network", lambda old: list(old)),
+        ("ema", lambda old: None),
+        ("optimizer", lambda old: {}),
+        ("optimizer", lambda old: old | {"state": {0: dict.fromkeys(("exp_avg", "exp_avg_sq", "step"), torch.zeros(1))}}),
+        ("step", lambda old: -1),
+        ("step", lambda old: "9" * 5000),
+        ("step", lambda old: torch.tensor(4)),
+        ("best", lambda old: "best"),
+        ("rng", lambda old: old[:10]),
+        ("scheduler", lambda old: 3),
+        ("sde", lambda old: {"T": [[[["deep"]]]] * 10**5}),
+    ],
+)
+def test_resuming_from_a_strange_checkpoint(configure, key, value):  # noqa: F811
+    config = configure(training={"iterations": 2})
+    path = train("structure", config)
+    change(path, key, value)
+    message = refusal("structure", configure(output="new", resume=str(path)))
+    assert str(path) in message and len(message) < 1000
+
+
+def test_a_checkpoint_that_would_grow_is_not_read(tmp_path):
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as old, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert "damaged" in str(pytest.raises(UserError, read_checkpoint, tmp_path / "bomb.pt").value)
+    torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "wide.pt")
+    assert "does not hold" in str(pytest.raises(UserError, read_checkpoint, tmp_path / "wide.pt").value)
+
+
+def test_nested_pickles_do_not_hang(tmp_path):
+    nested = ["x"]
+    for _ in range(60):
+        nested = [nested, nested]
+    for name, content in [("a", {"format": nested}), ("b", {"format": "strdiffusion", "version": nested}), ("c", {"x": nested, "y": 1})]:
+        torch.save(content, tmp_path / f"{name}.pt")
+        config = build(TrainStructureConfig, {"output": str(tmp_path / "o"), "data": {"images": str(tmp_path)}}, "test")
+        assert config
+        from strdiffusion.checkpoints import load_network
+
+        assert len(str(pytest.raises(UserError, load_network, tmp_path / f"{name}.pt").value)) < 1000
+    assert len(brief(nested)) < 500 and brief(int("9" * 4000) ** 2) and one_line("a\nb\x1b[0m") == "a\\nb\\x1b[0m"
+
+
+def test_a_malicious_pickle_writes_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'owned'}",)
+
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    torch.save({"network": Evil()}, tmp_path / "zip.pt")
+    for name in ("plain.pt", "zip.pt"):
+        assert "code" in str(pytest.raises(UserError, read_checkpoint, tmp_path / name).value)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_results_do_not_leave_their_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    assert inside(tmp_path / "out", "a/b.png") == tmp_path / "out" / "a" / "b.png" and (tmp_path / "out" / "a").is_dir()
+    for name in ("../b.png", "a/../../b.png", "/b.png", "link/b.png", ".", "a\0.png"):
+        assert "outside" in str(pytest.raises(UserError, inside, tmp_path / "out", name).value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+# ---- a run one can follow -----------------------------------------------------------------------------
+
+
+def test_log_metrics_and_status(configure, photos):  # noqa: F811
+    config = configure(validation={"images": str(photos), "every": 2, "samples": 1}, training={"iterations": 4, "batch_size": 2})
+    train("structure", config)
+    folder = Path(config.output)
+    log = (folder / "log.txt").read_text()
+    facts = ("python ", f"torch {torch.__version__}", "5 images, 5 held out", "M parameters", "cpu", "batch_size: 2", "validation at 4")
+    assert all(fact in log for fact in facts), log
+    lines = metrics(config)
+    lines = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["images_per_second"] > 0 and line["loss"] > 0 and line["learning_rate"] == 1e-3 for line in lines)
+    status = (folder / "status.txt").read_text()
+    assert status.count("\n") == 1 and "structure: finished, iteration 4 of 4" in status and "images/s" in status
+
+
+def test_durations():
+    assert [duration(s) for s in (5, 65, 3700, 200_000)] == ["0 min 5 s", "1 min 5 s", "1 h 1 min", "2 d 7 h"]
+
+
+@pytest.mark.parametrize("kind", ["structure", "texture", "discriminator"])
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(configure, photos, capsys, kind):  # noqa: F811
+    validation = {"images": str(photos), "every": 2, "samples": 0 if kind == "discriminator" else 1}
+    config = configure(kind, validation=validation, training={"iterations": 1000, "accumulate": 2})
+    dry_run(kind, config)
+    said = capsys.readouterr().out
+    assert "hours" in said and "GB a checkpoint" in said and "one iteration" in said and "5 training images, 5 held out" in said
+    assert not Path(config.output).exists()
+
+
+def test_a_dry_run_finds_what_is_wrong(configure, photos, monkeypatch):  # noqa: F811
+    def refused(**sections):
+        return str(pytest.raises(UserError, dry_run, "structure", configure(**sections)).value)
+
+    for i in range(3):
+        (photos / f"{i}.png").write_bytes(b"")
+    assert "max_bad_share" in refused()
+    assert "multiple of" in refused(training={"batch_size": 3, "accumulate": 2})
+    Path(configure().output).mkdir()
+    (Path(configure().output) / "a").write_text("")
+    assert "already holds files" in refused()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 0, 10))
+    assert "are free" in refused(output="new", data={"max_bad_share": 1.0})
+
+
+def test_the_size_of_a_checkpoint_is_estimated_well(configure, capsys):  # noqa: F811
+    config = configure(training={"iterations": 1})
+    path = train("structure", config)
+    dry_run("structure", configure(output="new"))
+    said = float(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("disk")).split()[1])
+    assert abs(said * 1e9 / path.stat().st_size - 1) < 0.2  # the rest is names
+
+
+def test_checkpoint_folder_keeps_the_newest(tmp_path):
+    folder = CheckpointFolder(tmp_path, 2)
+    for step in range(1, 5):
+        folder.write(step, {"step": step}, best=step == 2)
+    assert [path.name for path in folder.files()] == ["step_000000003.pt", "step_000000004.pt"]
+    assert read_checkpoint(tmp_path / "best.pt") == {"step": 2} and read_checkpoint(tmp_path / "latest.pt") == {"step": 4}
