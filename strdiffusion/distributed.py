@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +17,7 @@ from strdiffusion.device import choose_device
 from strdiffusion.errors import UserError
 
 R = TypeVar("R")
+POLL = 0.05  # seconds
 PATIENCE = timedelta(minutes=60)  # for a rank that samples validation images, or that lists a large folder
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 
@@ -40,7 +43,9 @@ def processes(device: str) -> Iterator[torch.device]:
             raise UserError(f"process {local} of this machine has no GPU: start torchrun with --nproc-per-node={torch.cuda.device_count()}")
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    store, number, total = next(dist.rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(backend, store=fresh_store(store, number, total), rank=number, world_size=total, timeout=PATIENCE)
     try:
         yield chosen
     except RuntimeError as error:
@@ -48,6 +53,39 @@ def processes(device: str) -> Iterator[torch.device]:
             raise UserError("another process of this run has ended, so this one ends too: its own message says why") from None
         raise
     dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
+
+
+def fresh_store(store: dist.Store, number: int, total: int) -> dist.Store:
+    """A part of the store that only the processes alive now use: after a restart it still holds where the dead ones could be reached.
+
+    Process 0 offers a name, the others answer with it and one of their own, and process 0 confirms the answers to its name.
+    """
+    own, deadline = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
+    if number == 0:
+        store.set("offer", own)
+        answers: dict[int, str] = {}
+        while len(answers) < total - 1:
+            if time.monotonic() > deadline:
+                raise UserError(f"only {len(answers) + 1} of {total} processes have come: look at the messages of the others")
+            for other in range(1, total):
+                answer = read(store, f"answer {other}").split()
+                if answer[:1] == [own]:
+                    answers[other] = answer[1]
+            time.sleep(POLL)
+        store.set(f"confirmed {own}", " ".join(answers.values()))
+        return dist.PrefixStore(own, store)
+    while time.monotonic() < deadline:
+        offer = read(store, "offer")
+        store.set(f"answer {number}", f"{offer} {own}")
+        if own in read(store, f"confirmed {offer}").split():
+            return dist.PrefixStore(offer, store)
+        time.sleep(POLL)
+    raise UserError("the first process of this run did not come: its own message says why")
+
+
+def read(store: dist.Store, key: str) -> str:
+    """A text of the store, empty where there is none yet."""
+    return store.get(key).decode() if store.check([key]) else ""
 
 
 def rank() -> int:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import read_checkpoint
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data import StepSampler, write_image
+from strdiffusion.distributed import fresh_store
 from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator
 from strdiffusion.objectives import discriminator_loss
@@ -139,6 +141,27 @@ def test_shares_keep_the_discriminators_groups(batch, processes, equal):
     found = sum(gradient(share.positions[0].tolist()) for share in shares) / processes
     assert shares[0].keeps_groups == equal
     assert ((found - wanted).abs().max() < 1e-6 * wanted.abs().max()) == equal  # scores are float32 in the loss
+
+
+def test_the_store_of_a_restart_is_a_fresh_one():
+    """Processes that died have left their names; those that come after agree on new ones, in whatever order they come."""
+    store = torch.distributed.HashStore()
+    names = []
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        found = {}
+        threads = [threading.Thread(target=lambda n=n, found=found: found.update({n: fresh_store(store, n, 3)})) for n in order]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)
+        for thread in threads:
+            thread.join(timeout=20)
+        found[0].set("where", "here")
+        assert found[1].get("where") == found[2].get("where") == b"here"
+        assert not any(old.check(["where"]) for old in [torch.distributed.PrefixStore("", store)])
+        names.append(found[0])
+    for i, one in enumerate(names):
+        one.set("number", str(i))
+    assert [one.get("number") for one in names] == [b"0", b"1", b"2"]
 
 
 # ---- torchrun -----------------------------------------------------------------------------------------

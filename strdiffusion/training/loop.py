@@ -46,6 +46,7 @@ class Loop:
         iterations, state = self.config.training.iterations, self.state
         if state.step >= iterations:
             log.info("nothing to do: %s is at iteration %d of %d", state.files.latest, state.step, iterations)
+            self.journal.close()
             return
         description = {"total": iterations, "initial": state.step, "unit": "it", "desc": self.task.kind}
         bar_options = description | {"smoothing": 0.05, "mininterval": 1, "disable": not distributed.is_main()}
