@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch
+from torch import nn
 
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
 from strdiffusion.config import TestConfig
 from strdiffusion.denoiser import Denoiser
-from strdiffusion.device import choose_device, set_float32_precision
+from strdiffusion.device import choose_device, reuse_memory, set_float32_precision
 from strdiffusion.errors import UserError
 from strdiffusion.networks import Kind
+from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import (
     Models,
     Sample,
@@ -36,6 +37,7 @@ class Inpainter:
         self.config = config
         self.device = choose_device(config.device)
         set_float32_precision(config.precision)
+        reuse_memory(self.device)
         self.sde = MeanRevertingSDE(**vars(config.sde))
         sampler, paths = config.sampler, config.checkpoints
         texture = self._load(paths.texture, "texture")
@@ -49,12 +51,11 @@ class Inpainter:
         self.models = Models(
             texture=self._denoiser(texture),
             structure=self._denoiser(structure) if structure else None,
-            discriminator=discriminator.network if discriminator else None,
+            discriminator=self._fast(discriminator) if discriminator else None,
             method=sampler.method,
             order=sampler.order,
             steps=sampler.steps,
             spacing=sampler.spacing,
-            precision=config.precision,
         )
 
     def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None) -> Sample:
@@ -73,11 +74,14 @@ class Inpainter:
     def _load(self, path: str, kind: Kind) -> LoadedNetwork:
         loaded = load_network(path, kind, self.config.checkpoints.weights)
         require_fit(loaded, self.config)
-        loaded.network.to(self.device, memory_format=torch.channels_last)
+        loaded.network.to(self.device)
         return loaded
 
     def _denoiser(self, loaded: LoadedNetwork) -> Denoiser:
-        return Denoiser(loaded.network, self.sde, loaded.prediction, self.config.precision, self.config.sampler.clip)
+        return Denoiser(self._fast(loaded), self.sde, loaded.prediction, clip=self.config.sampler.clip)
+
+    def _fast(self, loaded: LoadedNetwork) -> nn.Module:
+        return for_inference(loaded.network, self.config.precision, self.config.compile)
 
 
 def require_fit(loaded: LoadedNetwork, config: TestConfig) -> None:

@@ -127,7 +127,11 @@ class SamplerConfig:
 
 @dataclass
 class TestConfig:
-    """configs/*/test.yml. `process`: write every process-th step of texture and structure as pictures (0: none)."""
+    """configs/*/test.yml.
+
+    compile: let torch.compile work on the networks; needs a compiler, and minutes for the first image of a size.
+    process: write every process-th step of texture and structure as pictures (0: none).
+    """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
 
@@ -138,6 +142,7 @@ class TestConfig:
     seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "fp32"
+    compile: bool = False
     batch_size: Positive = 8
     process: Count = 0
     sde: SDEConfig = field(default_factory=SDEConfig)

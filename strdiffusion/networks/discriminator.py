@@ -111,6 +111,8 @@ def minibatch_deviation(h: Tensor, group: int) -> Tensor:
     """
     B, C, H, W = h.shape
     G = max(g for g in range(1, min(group, B) + 1) if B % g == 0)
+    if G == 1:
+        return h.new_full((B, 1, H, W), 1e-8**0.5)  # the variance of one image is zero
     wide = h.to(torch.promote_types(h.dtype, torch.float32))  # 1e-8 is zero in half precision
     var = wide.reshape(G, B // G, C, H, W).var(dim=0, unbiased=False)  # (B/G,C,H,W)
     deviation = (var + 1e-8).sqrt().mean(dim=(1, 2, 3)).to(h.dtype)  # (B/G,)
