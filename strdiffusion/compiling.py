@@ -30,7 +30,7 @@ def compiled(module: nn.Module, device: torch.device) -> nn.Module:
     Code is made in the first call of every size. Raises UserError there, or here, where that fails.
     """
     require_compiler(device)
-    options = {"triton.cudagraphs": True} if device.type == "cuda" else {"freezing": True}
+    options = {"triton.cudagraphs": True} if device.type == "cuda" else {}
     return Explained(torch.compile(module, options=options), copy=device.type == "cuda")
 
 

@@ -34,7 +34,8 @@ def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bo
         precision: of weights and features. Images that go in and come out keep their dtype, and the embedding of t stays float32.
         compile: let torch.compile fuse what is left; the first call of every image size then takes minutes.
 
-    It is a snapshot: asked for again, it is made anew only if a weight has changed. Raises UserError where the device cannot do it.
+    Asked for again, it is made anew only if a weight has changed; forms made before then mix old and new weights.
+    Raises UserError where the device cannot do it.
     """
     tensors = (*network.parameters(), *network.buffers())
     device = tensors[0].device
@@ -222,12 +223,12 @@ class EnlargingConv(nn.Module):
         B, _, H, W = h.shape
         kinds = self.conv(h).permute(0, 2, 3, 1)  # (B,H+1,W+1,4 c_out); the even ones start at 0, the odd ones at 1
         c = kinds.shape[-1] // 4
-        out = kinds.new_empty(B, H, 2, W, 2, c)
+        out = kinds.new_empty(B, 2 * H, 2 * W, c)
         for row in (0, 1):
             for column in (0, 1):
                 first = (2 * row + column) * c
-                out[:, :, row, :, column] = kinds[:, row:row + H, column:column + W, first:first + c]
-        return out.view(B, 2 * H, 2 * W, c).permute(0, 3, 1, 2)
+                out[:, row::2, column::2] = kinds[:, row:row + H, column:column + W, first:first + c]
+        return out.permute(0, 3, 1, 2)
 
 
 def halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
