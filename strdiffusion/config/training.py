@@ -57,7 +57,11 @@ class ValidationConfig:
 
 @dataclass
 class TrainingConfig:
-    """The optimisation (spec sec. 6). The rate is multiplied by lr_decay at every milestone (iterations)."""
+    """The optimisation (spec sec. 6). The rate is multiplied by lr_decay at every milestone (iterations).
+
+    checkpoint: compute the insides of residual blocks again for the gradient: less memory for a quarter more time.
+    compile: let torch.compile work on the network; needs a compiler, and minutes at the start.
+    """
 
     iterations: Positive = 700_000
     batch_size: Positive = 16
@@ -69,6 +73,8 @@ class TrainingConfig:
     warmup: Count = 0
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = None
     ema_decay: Momentum = 0.995
+    checkpoint: bool = False
+    compile: bool = False
     max_minutes: Annotated[float, Range(0, open_low=True)] | None = None
     log_every: Positive = 100
     save_every: Positive = 5000

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strdiffusion.networks.embedding import SinusoidalEmbedding, batch_of_times
+from strdiffusion.networks.recompute import RecomputedBlock
 
 EMBEDDING_WIDTH = 256
 IMAGE_CHANNELS = 3 + 1
@@ -30,11 +31,11 @@ def initialise(layer: nn.Conv2d | nn.Linear, scale: float = 1.0):
 def halve(h: Tensor) -> Tensor:
     """Low-pass filter (1,3,3,1) in both directions and keep every second pixel; (B,C,H,W) becomes (B,C,H/2,W/2)."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=h.dtype, device=h.device)
-    kernel = (torch.outer(taps, taps) / 64).expand(h.shape[1], 1, 4, 4)
+    kernel = (torch.outer(taps, taps) / 64).repeat(h.shape[1], 1, 1, 1)
     return F.conv2d(h, kernel, stride=2, padding=1, groups=h.shape[1])
 
 
-class DownBlock(nn.Module):
+class DownBlock(RecomputedBlock):
     """Residual block modulated by the time; (B,c_in,H,W) becomes (B,c_out,H/2,W/2), or keeps its size."""
 
     def __init__(self, c_in: int, c_out: int, downsample: bool):

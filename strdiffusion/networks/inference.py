@@ -82,12 +82,9 @@ class Conv(nn.Module):
         self.packed = make.pack and can_pack(make.dtype)
         self.register_buffer("weight", pack(weight, stride, padding) if self.packed else weight, persistent=False)
 
-    def forward(self, h: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`bias`: takes the place of the convolution's own."""
-        bias = self.bias if bias is None else bias
-        if self.packed:
-            return packed_conv(h, self.weight, bias, self.stride, self.padding)
-        return F.conv2d(h, self.weight, bias, self.stride, self.padding)
+    def forward(self, h: Tensor) -> Tensor:
+        conv = packed_conv if self.packed else F.conv2d
+        return conv(h, self.weight, self.bias, self.stride, self.padding)
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -314,21 +311,18 @@ class FastLinearAttention(nn.Module):
 
 
 class FastDownBlock(nn.Module):
-    """A DownBlock whose modulation by the time is the bias of its first convolution, where the batch shares its t."""
+    """A DownBlock that works in place, and adds the bias of its first convolution together with the time's."""
 
     def __init__(self, block: DownBlock, make: Convert):
         super().__init__()
         self.downsample, self.time, self.dtype = block.downsample, block.time, make.dtype
-        self.conv1, self.skip = make.conv(block.conv1), make.conv(block.skip)
-        self.conv2 = Conv(block.conv2.weight, block.conv2.bias, 1, 1, make)
+        self.conv1 = Conv(block.conv1.weight, None, 1, 1, make)
+        self.conv2, self.skip = make.conv(block.conv2), make.conv(block.skip)
         self.register_buffer("first_bias", block.conv1.bias.detach().float(), persistent=False)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        bias = self.first_bias + self.time(time)  # (B or 1,c_out)
-        if len(bias) == 1:
-            r = self.conv1(lrelu(h), bias[0].to(self.dtype))  # (B,c_out,H,W)
-        else:
-            r = self.conv1(lrelu(h), torch.zeros_like(bias[0], dtype=self.dtype)).add_(bias.to(self.dtype)[:, :, None, None])
+        shift = (self.first_bias + self.time(time)).to(self.dtype)  # (B or 1,c_out)
+        r = self.conv1(lrelu(h)).add_(shift[:, :, None, None])  # (B,c_out,H,W)
         r = F.leaky_relu_(r, 0.2)
         if self.downsample:
             r, h = halve(r), halve(h)  # (B,.,H/2,W/2)

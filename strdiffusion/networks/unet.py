@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from strdiffusion.networks.attention import LinearAttention
 from strdiffusion.networks.embedding import SinusoidalEmbedding, batch_of_times
+from strdiffusion.networks.recompute import RecomputedBlock
 from strdiffusion.networks.spade import SpadeBlock
 
 Attention = Literal["none", "linear"]
@@ -17,7 +18,7 @@ def conv3x3(c_in: int, c_out: int, bias: bool) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(RecomputedBlock):
     """Two 3x3 convolutions, the first modulated by the time, plus the input; (B,c_in,H,W) becomes (B,c_out,H,W)."""
 
     def __init__(self, c_in: int, c_out: int, time_width: int):

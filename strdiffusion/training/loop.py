@@ -21,6 +21,7 @@ from strdiffusion.output import claim_output_folder
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.interrupt import StopRequest, ignore_interrupts
+from strdiffusion.training.speed import prepare_network
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import TASKS, Draw, Task
 
@@ -42,7 +43,7 @@ def train(kind: str, config: TrainConfig) -> Path:
 
     folder = claim_output_folder(config.output, resumes_here(config), "continue with resume=auto, or set another output=FOLDER")
     require_training_folder(folder)
-    task.network.to(device, memory_format=torch.channels_last)
+    prepare_network(task.network, config.training, config.precision, device)
     state = TrainingState(folder, task, sde, config, device)
     state.resume(config.resume)
     save_config(config, folder / "config.yml")

@@ -27,7 +27,7 @@ class TrainingState:
         self.folder, self.task, self.sde, self.config, self.device = folder, task, sde, config, device
         self.step = 0
         self.ema = EMA(task.network, options.ema_decay)
-        self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas)
+        self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(step, options))
 
