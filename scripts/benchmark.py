@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py [networks] [samplers] [training] [--precision fp32 bf16] [--output FILE.json] [...]
 
-The defaults are the released sizes. On a CPU, let nothing else run.
+The defaults are the released sizes. On a CPU, let nothing else run, or give --cpu-time.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import get_args
 
 import torch
 
+from strdiffusion.benchmark import timing
 from strdiffusion.benchmark.networks import FORMS, Sizes, time_networks
 from strdiffusion.benchmark.report import network_table, sampler_table, training_table
 from strdiffusion.benchmark.samplers import SAMPLERS, time_samplers
@@ -39,6 +40,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--form", nargs="+", choices=FORMS, default=list(FORMS[:3]), help="forms of the networks")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
+    parser.add_argument("--cpu-time", action="store_true", help="count the CPU time of one thread, where other programs run too")
     parser.add_argument("--output", type=Path, help="write all numbers as JSON")
     samplers = parser.add_argument_group("samplers")
     samplers.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
@@ -77,13 +79,27 @@ def measure(part: str, found: argparse.Namespace, device: torch.device) -> list[
     ]
 
 
+def processor() -> str:
+    """What the system calls its processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return names.get("model name", platform.machine())
+
+
 @exit_on_user_error
 def main() -> None:
     found = options()
     device = choose_device(found.device)
     reuse_memory(device)
-    report: dict = {"device": device_name(device), "torch": torch.__version__, "python": platform.python_version()}
-    print(f"{report['device']}, torch {report['torch']}, {found.size}x{found.size}, batch {found.batch}, width {found.width}\n")
+    if found.cpu_time:
+        timing.count_cpu_time()
+    clock = "CPU time" if found.cpu_time else "wall clock"
+    versions = {"torch": f"torch {torch.__version__}", "python": f"Python {platform.python_version()}"}
+    report: dict = {"device": device_name(device), "processor": processor(), "clock": clock, **versions}
+    print(", ".join([*report.values(), f"{found.size}x{found.size}, batch {found.batch}, width {found.width}"]) + "\n")
     for part in found.parts or PARTS[:1]:
         report[part] = measure(part, found, device)
         print(TABLES[part](report[part]) + "\n", flush=True)

@@ -1,6 +1,7 @@
 """The benchmark: what it counts, and that it measures everything that it says. How fast things are is not tested."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -86,10 +87,16 @@ def test_what_cannot_be_measured_is_one_line(benchmark):
 
 def test_median_and_spread(monkeypatch):
     clock = iter([0, 5, 10, 11, 20, 22, 30, 40])
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(timing, "now", lambda: next(clock))
     calls = []
     assert measure(lambda: calls.append(1), torch.device("cpu"), repeats=4, warmup=2) == Timing(3500, 1000, 10000, 4)
     assert len(calls) == 6
+
+
+def test_cpu_time_does_not_count_waiting(monkeypatch):
+    monkeypatch.setattr(timing, "now", timing.now)  # restored at the end
+    timing.count_cpu_time()
+    assert measure(lambda: time.sleep(0.2), torch.device("cpu"), repeats=1).median < 100
 
 
 def test_a_stopwatch_hands_the_result_on():

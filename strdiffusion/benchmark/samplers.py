@@ -1,6 +1,5 @@
 """Seconds per image of the samplers, and where they go."""
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from strdiffusion.batch import Batch
+from strdiffusion.benchmark import timing
 from strdiffusion.benchmark.networks import Sizes, make_network
 from strdiffusion.benchmark.timing import Stopwatch
 from strdiffusion.checkpoints import load_network
@@ -62,10 +62,10 @@ def time_sampler(
     batch = make_batch(sizes, device)
     for _ in range(2):  # the first warms up
         watch.spans.clear()
-        started = time.perf_counter()
+        started = timing.now()
         sample = sampler(models, batch, SeededNoise(range(sizes.batch)))
         sample.texture.cpu()  # waits for the device
-        seconds = time.perf_counter() - started
+        seconds = timing.now() - started
         if seconds > WARM_SECONDS:
             break  # so long that the first evaluation does not matter
     inside = sum(watch.milliseconds()) / 1000

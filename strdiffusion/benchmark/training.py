@@ -1,7 +1,6 @@
 """Iterations per second of the three trainings, and how long they wait for data."""
 
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from strdiffusion.batch import Batch
+from strdiffusion.benchmark import timing
 from strdiffusion.benchmark.networks import Sizes
 from strdiffusion.benchmark.timing import Timing
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
@@ -61,16 +61,16 @@ def time_one(kind: Kind, tree: dict, sizes: Sizes, device: torch.device, repeats
         torch.cuda.reset_peak_memory_stats()
     batches, iterations, waits = iter(loader), [], []
     for _ in range(WARMUP + repeats):
-        started = time.perf_counter()
+        started = timing.now()
         batch = Batch(**next(batches)).to(device)
-        waits.append(time.perf_counter() - started)
+        waits.append(timing.now() - started)
         t = torch.randint(2, config.sde.T + 1, (sizes.batch,))
         loss, _ = task.loss(task.network, batch, t, torch.randn_like)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         loss.item()  # waits for the device, as the loop does to see whether the loss is finite
-        iterations.append(time.perf_counter() - started)
+        iterations.append(timing.now() - started)
     waits, iterations = waits[WARMUP:], iterations[WARMUP:]
     return {
         "network": kind, "precision": config.precision, **asdict(sizes), **tree["training"], "workers": workers,
