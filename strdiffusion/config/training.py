@@ -59,7 +59,7 @@ class ValidationConfig:
 class TrainingConfig:
     """The optimisation (spec sec. 6). The rate is multiplied by lr_decay at every milestone (iterations).
 
-    checkpoint: compute the insides of residual blocks again for the gradient: less memory for a quarter more time.
+    checkpoint: compute the insides of residual blocks again for the gradient: less memory for more time.
     compile: let torch.compile work on the network; needs a compiler, and minutes at the start.
     """
 
