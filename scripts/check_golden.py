@@ -1,6 +1,6 @@
 """Recompute a folder of golden numbers of the released program, and fail where one is off.
 
-    python scripts/check_golden.py tests/golden
+    python scripts/check_golden.py tests/golden [--fast]
 """
 
 import sys
@@ -14,9 +14,11 @@ from strdiffusion.evaluation.golden import check_folder
 def main() -> int:
     parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a folder such as tests/golden")
+    parser.add_argument("--fast", action="store_true", help="with the networks in their inference form, as tests and samplers use them")
+    options = parser.parse_args()
     failed = 0
     count = 0
-    for item in check_folder(parser.parse_args().folder):
+    for item in check_folder(options.folder, options.fast):
         count += 1
         failed += not item.passed
         print(f"{'ok  ' if item.passed else 'FAIL'} {item.name:42s} error {item.error:.1e}  tolerance {item.tolerance:.0e}")

@@ -10,8 +10,9 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import LoadedNetwork
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.denoiser import Denoiser, Precision
-from strdiffusion.device import set_float32_precision
+from strdiffusion.device import reuse_memory, set_float32_precision
 from strdiffusion.networks import Kind
+from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import (
     Begin,
     Models,
@@ -48,22 +49,27 @@ class Networks:
 class Inpainter:
     """Inpaint batches of one size with networks that are on `device` already.
 
+    The networks are evaluated in their inference form (`networks/inference.py`).
+
     Args:
+        compile: let torch.compile work on them.
         evaluate: replaces a network of a kind by what is evaluated in its place, for example on overlapping tiles.
     """
 
     def __init__(
         self, networks: Networks, sde: MeanRevertingSDE, sampler: SamplerConfig, device: torch.device, precision: Precision = "fp32",
-        evaluate: Callable[[Kind, nn.Module], Callable] | None = None,
+        evaluate: Callable[[Kind, nn.Module], Callable] | None = None, compile: bool = False,
     ):  # fmt: skip
         self.sde, self.sampler, self.device = sde, sampler, device
         set_float32_precision(precision)
+        reuse_memory(device)
 
         def network(loaded: LoadedNetwork) -> Callable:
-            return loaded.network if evaluate is None else evaluate(loaded.kind, loaded.network)
+            form = None if loaded.network is None else for_inference(loaded.network, precision, compile)
+            return form if evaluate is None else evaluate(loaded.kind, form)
 
         def denoiser(loaded: LoadedNetwork) -> Denoiser:
-            return Denoiser(network(loaded), sde, loaded.prediction, precision, sampler.clip)
+            return Denoiser(network(loaded), sde, loaded.prediction, clip=sampler.clip)
 
         self.models = Models(
             texture=denoiser(networks.texture),
@@ -73,7 +79,6 @@ class Inpainter:
             order=sampler.order,
             steps=sampler.steps,
             spacing=sampler.spacing,
-            precision=precision,
         )
 
     def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None, begin: Begin | None = None) -> Sample:

@@ -17,8 +17,9 @@ from strdiffusion.sde import MeanRevertingSDE
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_every_golden_item_is_within_its_tolerance():
-    items = list(check_folder(GOLDEN))
+@pytest.mark.parametrize("fast", [False, True])
+def test_every_golden_item_is_within_its_tolerance(fast):
+    items = list(check_folder(GOLDEN, fast))
     stored = sum(len(np.load(GOLDEN / f"{name}.npz").files) for name in ("sde", "networks", "structure_maps", "losses", "sampler"))
     not_numbers_to_check = 1 + 3  # the losses' mask, and the parameters of runs a, b and c
     assert len(items) == stored - not_numbers_to_check
@@ -75,6 +76,8 @@ def test_a_folder_of_other_sizes_is_recomputed_too(tmp_path):
 def test_the_script_tells_by_its_status(tmp_path, monkeypatch, capsys):
     check = script("check_golden")
     monkeypatch.setattr("sys.argv", ["check_golden.py", str(GOLDEN)])
+    assert check.main() == 0
+    monkeypatch.setattr("sys.argv", ["check_golden.py", str(GOLDEN), "--fast"])
     assert check.main() == 0
     assert "75 of 75 items within tolerance" in capsys.readouterr().out
     shutil.copytree(GOLDEN, tmp_path / "golden")

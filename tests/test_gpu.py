@@ -12,6 +12,9 @@ from strdiffusion.config.parser import build
 from strdiffusion.data import write_image
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.device import set_float32_precision
+from strdiffusion.evaluation.golden import golden_weights
+from strdiffusion.networks import UNet
+from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import Models, SeededNoise, sample_released
 from strdiffusion.training import train
 
@@ -50,6 +53,22 @@ def test_lower_precision_runs_and_stays_close(precision):
     args = (batch.texture, batch.texture_mean, 7, batch.structure)
     exact, rough = on("cuda").texture.noise(*args), on("cuda", precision).texture.noise(*args)
     assert rough.dtype == torch.float32 and (exact - rough).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("tf32", 0.01), ("bf16", 0.05), ("fp16", 0.01)])
+def test_the_inference_form(precision, tolerance, compile):
+    set_float32_precision("fp32")
+    network = golden_weights(UNet(3, 8, 3, "linear", guided=True), 1).cuda()
+    batch = known().to(torch.device("cuda"))
+    args = batch.texture, batch.texture_mean
+    with torch.no_grad():
+        expected = {t: network(*args, t, batch.structure) for t in (3, 7)}
+    set_float32_precision(precision)
+    form = for_inference(network, precision, compile)
+    found = {t: form(*args, t, batch.structure) for t in (3, 7)}
+    for t, value in expected.items():
+        assert (found[t] - value).abs().max() < tolerance * value.abs().max()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

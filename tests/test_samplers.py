@@ -124,6 +124,31 @@ def test_images_of_that_batch_do_decide_differently(name):
     assert kinds >= ({"accepted", "rejected"} if name.startswith("paper") else {"accepted", "averaged", "stopped"})
 
 
+def test_eight_images_together_take_as_many_evaluations_as_each_alone():
+    """What the networks are really asked for, not what the trace counts: an image that has stopped costs nothing more."""
+    rows: dict[str, int] = {}
+
+    def counted(name: str, network: torch.nn.Module):
+        def call(image, *others, **options):
+            rows[name] = rows.get(name, 0) + len(image)
+            return network(image, *others, **options)
+
+        return call
+
+    networks = {
+        "texture": Denoiser(counted("texture", TEXTURE), sde),
+        "structure": Denoiser(counted("structure", STRUCTURE), sde),
+        "discriminator": counted("discriminator", DISCRIMINATOR),
+    }
+    everything, seeds = known(8), list(range(8))
+    traces = sample_released(Models(**networks), everything, SeededNoise(seeds), **RELEASED).traces
+    together, rows = rows, {}
+    for i, seed in enumerate(seeds):
+        sample_released(Models(**networks), everything.take([i]), SeededNoise([seed]), **RELEASED)
+    assert together == rows == {name: sum(trace.evaluations(name) for trace in traces) for name in rows}
+    assert len({trace.evaluations("texture") for trace in traces}) > 1
+
+
 def test_known_pixels_come_back_bit_for_bit():
     k = known()
     for name, run in RUNS.items():

@@ -155,6 +155,7 @@ class SamplerConfig:
 class TestConfig:
     """configs/*/test.yml.
 
+    compile: let torch.compile work on the networks; needs a compiler, and minutes for the first image of a size.
     process: write every process-th step of texture and structure as pictures (0: none).
     guide: "denoised", the method; to find out what the guide is worth, the true structure ("ground_truth"), or what another
         image has in the hole ("other_image").
@@ -169,6 +170,7 @@ class TestConfig:
     seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "fp32"
+    compile: bool = False
     batch_size: Annotated[int, Range(1, 65536)] = 8
     process: Count = 0
     guide: Literal["denoised", "ground_truth", "other_image"] = "denoised"

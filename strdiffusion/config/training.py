@@ -77,6 +77,8 @@ class TrainingConfig:
 
     batch_size: of all processes together; each computes its share in `accumulate` parts, one after the other.
     max_skipped: so many iterations in a row without a finite loss and gradient end the run.
+    checkpoint: compute the insides of residual blocks again for the gradient: less memory for more time.
+    compile: let torch.compile work on the network; needs a compiler, and minutes at the start.
     """
 
     iterations: Positive = 700_000
@@ -91,6 +93,8 @@ class TrainingConfig:
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = None
     max_skipped: Positive = 20
     ema_decay: Momentum = 0.995
+    checkpoint: bool = False
+    compile: bool = False
     max_minutes: Annotated[float, Range(0, open_low=True)] | None = None
     log_every: Positive = 100
     save_every: Positive = 5000

@@ -19,6 +19,7 @@ from strdiffusion.data.masks import stable_hash
 from strdiffusion.errors import UserError, one_line
 from strdiffusion.evaluation.guides import OracleGuided
 from strdiffusion.evaluation.metrics import psnr, ssim
+from strdiffusion.evaluation.overlap import Writer, ahead
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
@@ -79,15 +80,20 @@ def inpaint_share(
     file = folder / (RESULTS if distributed.count() == 1 else PART.format(distributed.rank()))
     rows: list[ResultRow] = []
     problems: list[str] = []
+
+    def record(new: list[ResultRow]) -> None:
+        rows.extend(new)
+        write_rows(rows if distributed.count() > 1 else earlier + rows, file)
+
     bar_options = {"total": len(left), "unit": "image", "desc": "inpainting", "bar_format": BAR_FORMAT, "mininterval": 0.5}
-    with tqdm(**bar_options, disable=not distributed.is_main()) as bar, logging_redirect_tqdm():
-        waiting = batches(dataset, left, config, problems)
+    with tqdm(**bar_options, disable=not distributed.is_main()) as bar, logging_redirect_tqdm(), Writer() as write:
+        waiting = ahead(batches(dataset, left, config, problems))
         first = next(waiting, None)
         if not earlier and any(distributed.gather(first is not None)):
             distributed.on_main(lambda: begin(config, folder))
         for items in itertools.chain([first] if first else [], waiting):
-            rows.extend(inpaint_batch(method, config, items, folder, bar))
-            write_rows(rows if distributed.count() > 1 else earlier + rows, file)
+            sample, seconds = inpaint_batch(method, config, items, folder, bar, write)
+            write(write_batch, config, items, sample, seconds, folder, record)
         bar.update(len(problems))
     return rows, problems
 
@@ -178,8 +184,10 @@ def image_seed(config: TestConfig, item: TestItem) -> int:
     return stable_hash(f"{config.seed}:{item.name}") % 2**62
 
 
-def inpaint_batch(method: Method, config: TestConfig, items: list[TestItem], folder: Path, bar: tqdm) -> list[ResultRow]:
-    """Inpaint a few images of one shape, write their pictures and traces, and return their rows."""
+def inpaint_batch(
+    method: Method, config: TestConfig, items: list[TestItem], folder: Path, bar: tqdm, write: Writer
+) -> tuple[Sample, float]:
+    """Inpaint a few images of one shape; returns them on the CPU, and the seconds an image."""
     batch = collate(items)
     seeds = [image_seed(config, item) for item in items]
     done = bar.n
@@ -189,23 +197,30 @@ def inpaint_batch(method: Method, config: TestConfig, items: list[TestItem], fol
         bar.n = max(bar.n, done + len(items) * progress.share)
         bar.update(0)
         if config.process and (progress.n % config.process == 0 or progress.n == 1):
-            write_process(items, progress, folder)
+            write(write_process, items, progress, folder)
 
     started = time.perf_counter()
     sample = method(batch, seeds, show)
-    texture = sample.texture.cpu()
-    seconds = (time.perf_counter() - started) / len(items)
     structure = None if sample.structure is None else sample.structure.cpu()
-
-    rows = []
-    for i, item in enumerate(items):
-        result = as_8_bit(texture[i])
-        write_pictures(item, result, None if structure is None else as_8_bit(structure[i]), folder, config.data.ground_truth)
-        write_trace(item, sample.traces[i], folder)
-        rows.append(result_row(item, result, sample.traces[i], seconds, config.data.ground_truth))
+    sample = Sample(sample.texture.cpu(), structure, sample.traces)
+    seconds = (time.perf_counter() - started) / len(items)
     bar.n = done + len(items)
     bar.update(0)
-    return rows
+    return sample, seconds
+
+
+def write_batch(
+    config: TestConfig, items: list[TestItem], sample: Sample, seconds: float, folder: Path, record: Callable[[list[ResultRow]], None]
+) -> None:
+    """Write pictures and traces of a few images; then, so that every row has its pictures, record their rows."""
+    new = []
+    for i, item in enumerate(items):
+        result = as_8_bit(sample.texture[i])
+        structure = None if sample.structure is None else as_8_bit(sample.structure[i])
+        write_pictures(item, result, structure, folder, config.data.ground_truth)
+        write_trace(item, sample.traces[i], folder)
+        new.append(result_row(item, result, sample.traces[i], seconds, config.data.ground_truth))
+    record(new)
 
 
 def result_row(item: TestItem, result: np.ndarray, trace: ImageTrace, seconds: float, ground_truth: bool) -> ResultRow:

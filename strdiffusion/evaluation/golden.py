@@ -22,6 +22,7 @@ from strdiffusion.data.structure import edge_map, gray_map
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.networks.inference import for_inference
 from strdiffusion.objectives import discriminator_loss, structure_guide, structure_loss, texture_loss
 from strdiffusion.samplers import Models, sample_released
 from strdiffusion.sde import MeanRevertingSDE
@@ -113,9 +114,9 @@ class Stored:
 
 
 class Golden:
-    """A folder of golden numbers: its sizes and seed, and the networks they were computed with."""
+    """A folder of golden numbers: its sizes and seed, and the networks they were computed with, if `fast` as they are used at test."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, fast: bool = False):
         self.folder = folder
         try:
             self.meta = json.loads((folder / "meta.json").read_text())
@@ -129,18 +130,21 @@ class Golden:
             raise UserError(f"{folder} has no meta.json: give a folder of golden numbers such as tests/golden") from None
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / 'meta.json'} is not the description of golden numbers: {error!r}") from None
-        self.texture = golden_weights(UNet(3, nf, depth, "linear", guided=True), self.seed)
-        self.structure = golden_weights(UNet(1, nf, depth, "linear"), self.seed)
-        self.discriminator = golden_weights(CorrelationDiscriminator(ngf), self.seed)
+        networks = UNet(3, nf, depth, "linear", guided=True), UNet(1, nf, depth, "linear"), CorrelationDiscriminator(ngf)
+        prepared = [golden_weights(network, self.seed) for network in networks]
+        self.texture, self.structure, self.discriminator = map(for_inference, prepared) if fast else prepared
 
     def models(self, sde: MeanRevertingSDE) -> Models:
         return Models(Denoiser(self.texture, sde), Denoiser(self.structure, sde), self.discriminator)
 
 
 @torch.no_grad()
-def check_folder(folder: Path) -> Iterator[Comparison]:
-    """Recompute every item of the folder, file by file; raises UserError where the folder is not of this form."""
-    golden = Golden(folder)
+def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
+    """Recompute every item of the folder, file by file, with the networks as they are trained or (`fast`) used at test.
+
+    Raises UserError where the folder is not of this form.
+    """
+    golden = Golden(folder, fast)
     parts = {
         "sde.npz": sde_items,
         "networks.npz": network_items,

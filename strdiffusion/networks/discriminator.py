@@ -1,5 +1,6 @@
 """The time-dependent discriminator that scores how well structure and texture agree (spec sec. 5)."""
 
+import contextlib
 import math
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strdiffusion.networks.embedding import SinusoidalEmbedding, batch_of_times
+from strdiffusion.networks.recompute import RecomputedBlock
 
 EMBEDDING_WIDTH = 256
 IMAGE_CHANNELS = 3 + 1
@@ -31,11 +33,11 @@ def initialise(layer: nn.Conv2d | nn.Linear, scale: float = 1.0):
 def halve(h: Tensor) -> Tensor:
     """Low-pass filter (1,3,3,1) in both directions and keep every second pixel; (B,C,H,W) becomes (B,C,H/2,W/2)."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=h.dtype, device=h.device)
-    kernel = (torch.outer(taps, taps) / 64).expand(h.shape[1], 1, 4, 4)
+    kernel = (torch.outer(taps, taps) / 64).repeat(h.shape[1], 1, 1, 1)
     return F.conv2d(h, kernel, stride=2, padding=1, groups=h.shape[1])
 
 
-class DownBlock(nn.Module):
+class DownBlock(RecomputedBlock):
     """Residual block modulated by the time; (B,c_in,H,W) becomes (B,c_out,H/2,W/2), or keeps its size."""
 
     def __init__(self, c_in: int, c_out: int, downsample: bool):
@@ -102,7 +104,8 @@ class CorrelationDiscriminator(nn.Module):
             h = block(h, time)
         h = torch.cat([h, minibatch_deviation(h, group)], dim=1)  # (B,8n+1,H/8,W/8)
         h = lrelu(self.final_conv(h))  # (B,8n,H/8,W/8)
-        with torch.autocast(h.device.type, enabled=False):  # a sum over pixels overflows half precision
+        # a sum over pixels overflows half precision; a meta tensor has no autocast
+        with contextlib.nullcontext() if h.is_meta else torch.autocast(h.device.type, enabled=False):
             wide = h.to(self.final_linear.weight.dtype)
             return self.final_linear(wide.sum(dim=(2, 3))).squeeze(1)  # (B,)
 
@@ -119,6 +122,8 @@ def minibatch_deviation(h: Tensor, group: int) -> Tensor:
     """
     B, C, H, W = h.shape
     G = group_size(B, group)
+    if G == 1:
+        return h.new_full((B, 1, H, W), 1e-8**0.5)  # the variance of one image is zero
     wide = h.to(torch.promote_types(h.dtype, torch.float32))  # 1e-8 is zero in half precision
     var = wide.reshape(G, B // G, C, H, W).var(dim=0, unbiased=False)  # (B/G,C,H,W)
     deviation = (var + 1e-8).sqrt().mean(dim=(1, 2, 3)).to(h.dtype)  # (B/G,)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from strdiffusion.networks.attention import LinearAttention
 from strdiffusion.networks.embedding import SinusoidalEmbedding, batch_of_times
+from strdiffusion.networks.recompute import RecomputedBlock
 from strdiffusion.networks.spade import SpadeBlock
 
 Attention = Literal["none", "linear"]
@@ -17,7 +18,7 @@ def conv3x3(c_in: int, c_out: int, bias: bool) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(RecomputedBlock):
     """Two 3x3 convolutions, the first modulated by the time, plus the input; (B,c_in,H,W) becomes (B,c_out,H,W)."""
 
     def __init__(self, c_in: int, c_out: int, time_width: int):
@@ -66,16 +67,14 @@ class DecoderLevel(nn.Module):
         self.block1 = ResidualBlock(3 * d, 2 * d, time_width)
         self.block2 = ResidualBlock(3 * d, 2 * d, time_width)
         self.attention = attention_block(attention, 2 * d)
-        self.outermost = outermost
+        self.enlarge = nn.Identity() if outermost else nn.Upsample(scale_factor=2, mode="nearest")
         self.up = conv3x3(2 * d, d, bias=not outermost)
 
     def forward(self, h: Tensor, skip1: Tensor, skip2: Tensor, time: Tensor) -> Tensor:
         h = self.block1(torch.cat([h, skip2], dim=1), time)  # (B,2d,H,W)
         h = self.block2(torch.cat([h, skip1], dim=1), time)  # (B,2d,H,W)
         h = self.attention(h)
-        if not self.outermost:
-            h = F.interpolate(h, scale_factor=2, mode="nearest")  # (B,2d,2H,2W)
-        return self.up(h)  # (B,d,...)
+        return self.up(self.enlarge(h))  # (B,d,2H,2W), at the outermost level (B,d,H,W)
 
 
 class UNet(nn.Module):

@@ -64,7 +64,8 @@ class StrDiffusion:
     works on batches of one size, and which tests and figures use.
     """
 
-    def __init__(self, model: Model, device: Device = "auto", precision: Precision = "fp32"):
+    def __init__(self, model: Model, device: Device = "auto", precision: Precision = "fp32", compile: bool = False):
+        self.compile = compile
         self.networks, self.config = model
         self.sde = MeanRevertingSDE(**vars(self.config.sde))
         self.precision: Precision = precision
@@ -91,7 +92,7 @@ class StrDiffusion:
     @classmethod
     def from_config(cls, config: TestConfig) -> "StrDiffusion":
         """The networks and settings of a test configuration; UserError where they do not fit each other."""
-        return cls(load_for_test(config), config.device, config.precision)
+        return cls(load_for_test(config), config.device, config.precision, config.compile)
 
     def save(self, folder: str | Path, dtype: StorageType = "float32") -> Path:
         """Write a model folder: model.yml and a safetensors file for each network. Half precision halves its size."""
@@ -102,7 +103,8 @@ class StrDiffusion:
         evaluate: Callable[[Kind, torch.nn.Module], Callable] | None = None,
     ) -> Inpainter:  # fmt: skip
         """The core: these networks with a sampler, called with batches of one size."""
-        return Inpainter(self.networks, self.sde, sampler or self.config.sampler, self.device, precision or self.precision, evaluate)
+        chosen = sampler or self.config.sampler
+        return Inpainter(self.networks, self.sde, chosen, self.device, precision or self.precision, evaluate, self.compile)
 
     def sampler_config(
         self, sampler: str | SamplerConfig | None = None, steps: int | None = None, resampling: str | None = None

@@ -25,6 +25,7 @@ from strdiffusion.training.journal import Journal, duration
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.run import resumes_here
 from strdiffusion.training.shares import Shares
+from strdiffusion.training.speed import prepare_network
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import TASKS, Task
 
@@ -45,7 +46,7 @@ def dry_run(kind: str, config: TrainConfig) -> None:
     shares, dataset, validation = Shares(config.training), training_dataset(config), validation_batches(config)
     parts, loading = load_parts(config, dataset, shares)
     task: Task = TASKS[kind](config, sde)
-    task.network.to(device, memory_format=torch.channels_last)
+    prepare_network(task.network, config.training, config.precision, device)
     with tempfile.TemporaryDirectory() as nowhere:
         state = TrainingState(CheckpointFolder(Path(nowhere), 1), task, sde, config, device)
         journal = Journal(Path(nowhere), kind, config, 0, None, enabled=False)

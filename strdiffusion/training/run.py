@@ -21,6 +21,7 @@ from strdiffusion.training.interrupt import StopRequest, ignore_signals
 from strdiffusion.training.journal import Journal, log_file, log_start
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.shares import Shares
+from strdiffusion.training.speed import prepare_network
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import TASKS, Task
 
@@ -43,7 +44,7 @@ def train(kind: str, config: TrainConfig) -> Path:
         distributed.on_main(lambda: stack.enter_context(only_run(folder)) and None)
         stack.enter_context(log_file(folder, distributed.is_main()))
         stop = stack.enter_context(StopRequest())
-        task.network.to(device, memory_format=torch.channels_last)
+        prepare_network(task.network, config.training, config.precision, device)
         files = CheckpointFolder(folder, config.training.keep)
         state = TrainingState(files, task, sde, config, device)
         log_start(kind, config, task.network, len(dataset), sum(map(len, validation)), device)

@@ -48,7 +48,7 @@ class TrainingState:
         self.files, self.task, self.sde, self.config = files, task, sde, config
         self.progress = Progress()
         self.ema = EMA(task.network, options.ema_decay)
-        self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas)
+        self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(step, options))
 

@@ -1,0 +1,338 @@
+"""Networks as they are evaluated when nothing is trained: the same functions of the same weights, in fewer and faster operations.
+
+The network keeps its own `forward`; its blocks are replaced. What changes: spectral norm is folded into its weights; all weights are
+cast and laid out once, channels last (on a CPU in oneDNN's blocked order); the modulations of all residual blocks by the time are one
+matrix product, of one row where the batch shares its t; SPADE's two modulation convolutions are one, and its normalisation is a layer
+norm; a convolution of an image enlarged by 2 is one of the small image; linear attention never builds its q k v product; element-wise
+operations are done in place.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from strdiffusion.compiling import compiled
+from strdiffusion.denoiser import AUTOCAST_DTYPES, Precision
+from strdiffusion.device import require_precision
+from strdiffusion.networks.attention import HEAD_WIDTH, HEADS, LinearAttention
+from strdiffusion.networks.discriminator import CorrelationDiscriminator, DownBlock, halve, lrelu
+from strdiffusion.networks.spade import EPS, SpadeBlock, SpadeNorm
+from strdiffusion.networks.unet import ResidualBlock, UNet
+
+FORMS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # of each network the form made last, and what it was made of
+
+
+def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bool = False) -> nn.Module:
+    """The inference form of a U-Net or discriminator on the device of its weights; it is called as the network is.
+
+    Args:
+        precision: of weights and features. Images that go in and come out keep their dtype, and the embedding of t stays float32.
+        compile: let torch.compile fuse what is left; the first call of every image size then takes minutes.
+
+    A network of another class is returned as it is. Asked for again, the form is made anew only if a weight has changed; forms made before then mix old and new weights.
+    Raises UserError where the device cannot do it.
+    """
+    if not isinstance(network, UNet | CorrelationDiscriminator):
+        return network
+    tensors = (*network.parameters(), *network.buffers())
+    device = tensors[0].device
+    require_precision(precision, device)
+    made_of = (precision, compile, *((t.data_ptr(), None if t.is_inference() else t._version, t.device) for t in tensors))
+    if network not in FORMS or FORMS[network][0] != made_of:
+        form = InferenceForm(network, AUTOCAST_DTYPES.get(precision, torch.float32), pack=device.type == "cpu" and not compile)
+        if compile:
+            form.body = compiled(form.body, device)
+        FORMS[network] = made_of, form
+    return FORMS[network][1]
+
+
+class InferenceForm(nn.Module):
+    """See `for_inference`.
+
+    pack: lay weights out in oneDNN's order, which only a CPU knows and torch.compile cannot look into.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: nn.Module, dtype: torch.dtype, pack: bool):
+        super().__init__()
+        tensors = (*network.parameters(), *network.buffers())
+        body = copy.deepcopy(network, {id(t): t for t in tensors}).eval()  # shares all tensors
+        make = Convert(dtype, pack)
+        self.body = make.discriminator(body) if isinstance(body, CorrelationDiscriminator) else make.unet(body)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, other: Tensor, t: int | Tensor, *rest, **options) -> Tensor:
+        """As the network: (x, mu, t[, structure]) or (texture, structure, t[, group])."""
+        if not isinstance(t, Tensor):
+            t = torch.full((1,), t, dtype=image.dtype, device=image.device)
+        return self.body(image, other, t, *rest, **options).to(image.dtype)
+
+
+class Conv(nn.Module):
+    """A convolution as its device computes it fastest; input and output are channels last, in the dtype of the weights."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int, make: "Convert"):
+        super().__init__()
+        self.stride, self.padding = stride, padding
+        weight = weight.detach().to(make.dtype, memory_format=torch.channels_last)
+        self.register_buffer("bias", None if bias is None else bias.detach().to(make.dtype), persistent=False)
+        self.packed = make.pack and can_pack(make.dtype)
+        self.register_buffer("weight", pack(weight, stride, padding) if self.packed else weight, persistent=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        conv = packed_conv if self.packed else F.conv2d
+        return conv(h, self.weight, self.bias, self.stride, self.padding)
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there, with fast kernels for the dtype."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight"):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def pack(weight: Tensor, stride: int, padding: int) -> Tensor:
+    return torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), [padding] * 2, [stride] * 2, [1, 1], 1)
+
+
+def packed_conv(h: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """The operation that torch.compile uses for packed weights; torch.mkldnn_convolution would return another memory format."""
+    return torch.ops.mkldnn._convolution_pointwise(h, weight, bias, [padding] * 2, [stride] * 2, [1, 1], 1, "none", [], "")
+
+
+class Convert:
+    """Replaces the blocks of a network, whose tensors stay as they are."""
+
+    def __init__(self, dtype: torch.dtype, pack: bool):
+        self.dtype, self.pack = dtype, pack
+
+    def unet(self, net: UNet) -> UNet:
+        blocks = [m for m in net.modules() if isinstance(m, ResidualBlock)]
+        modulations = AllModulations(net.time, blocks, self.dtype)
+        columns = dict(zip(blocks, modulations.columns, strict=True))
+        net.stem = Stem(net.stem, self)
+        replace(net, ResidualBlock, lambda block: FastResidualBlock(block, columns[block], self))
+        net.time = modulations
+        replace(net, LinearAttention, lambda block: FastLinearAttention(block, self))
+        replace(net, SpadeBlock, lambda block: FastSpadeBlock(block, self))
+        for level in net.decoder:
+            if isinstance(level.enlarge, nn.Upsample):
+                level.up, level.enlarge = EnlargingConv(level.up, self), nn.Identity()
+        return self.convolutions(net)
+
+    def discriminator(self, net: CorrelationDiscriminator) -> CorrelationDiscriminator:
+        net.stem = Stem(net.stem, self)
+        net.embedding = OnceForAll(net.embedding)
+        replace(net, DownBlock, lambda block: FastDownBlock(block, self))
+        net.final_conv = nn.Sequential(self.conv(net.final_conv), ToFloat32())
+        return self.convolutions(net)
+
+    def convolutions(self, net: nn.Module) -> nn.Module:
+        replace(net, nn.Conv2d, self.conv)
+        return net
+
+    def conv(self, layer: nn.Conv2d) -> Conv:
+        return Conv(layer.weight, layer.bias, layer.stride[0], layer.padding[0], self)
+
+
+def replace(parent: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]) -> None:
+    """Replace all modules of a kind below `parent`."""
+    for name, child in list(parent.named_children()):
+        if isinstance(child, kind):
+            setattr(parent, name, make(child))
+        elif not is_parametrized(child):
+            replace(child, kind, make)
+
+
+class Stem(nn.Module):
+    """The first convolution, before which images get the dtype and memory format of features."""
+
+    def __init__(self, layer: nn.Conv2d, make: Convert):
+        super().__init__()
+        self.conv, self.dtype = make.conv(layer), make.dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images.to(self.dtype, memory_format=torch.channels_last))
+
+
+class OnceForAll(nn.Module):
+    """Embeds a batch of times; one row (1,width) where all images share t: batch_of_times expands a number without a copy."""
+
+    def __init__(self, embedding: nn.Module):
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, times: Tensor) -> Tensor:
+        return self.embedding(times[:1] if times.stride(0) == 0 else times)
+
+
+class AllModulations(nn.Module):
+    """From times to (scale + 1, shift) of all residual blocks, side by side (rows, all channels); `columns` says whose is where."""
+
+    def __init__(self, embedding: nn.Module, blocks: list[ResidualBlock], dtype: torch.dtype):
+        super().__init__()
+        self.embedding, self.dtype = OnceForAll(embedding), dtype
+        layers = [block.modulation for block in blocks]
+        ends = torch.tensor([layer.out_features for layer in layers]).cumsum(0).tolist()
+        self.columns = [slice(end - layer.out_features, end) for layer, end in zip(layers, ends, strict=True)]
+        biases = [half + one for layer in layers for half, one in zip(layer.bias.chunk(2), (1, 0), strict=True)]
+        self.register_buffer("weight", torch.cat([layer.weight for layer in layers]), persistent=False)
+        self.register_buffer("bias", torch.cat(biases), persistent=False)
+
+    def forward(self, times: Tensor) -> Tensor:
+        return F.linear(F.silu(self.embedding(times)), self.weight, self.bias).to(self.dtype)
+
+
+class FastResidualBlock(nn.Module):
+    """A ResidualBlock that is given all modulations in place of the time."""
+
+    def __init__(self, block: ResidualBlock, columns: slice, make: Convert):
+        super().__init__()
+        self.columns = columns
+        self.conv1, self.conv2 = make.conv(block.conv1), make.conv(block.conv2)
+        self.skip = make.conv(block.skip) if isinstance(block.skip, nn.Conv2d) else None
+
+    def forward(self, h: Tensor, modulations: Tensor) -> Tensor:
+        scale, shift = modulations[:, self.columns, None, None].chunk(2, dim=1)  # each (B or 1,c_out,1,1)
+        r = self.conv1(h)  # (B,c_out,H,W)
+        r = F.silu(r.mul_(scale).add_(shift), inplace=True)
+        r = F.silu(self.conv2(r), inplace=True)
+        return r.add_(h if self.skip is None else self.skip(h))
+
+
+class EnlargingConv(nn.Module):
+    """Nearest x2, then a 3x3 convolution, as one 2x2 convolution of the small image; (B,C,H,W) becomes (B,c_out,2H,2W).
+
+    An output pixel of even row sees the input rows y-1, y, y (once, then twice), one of odd row y, y, y+1; likewise in columns.
+    So each of the four kinds of pixels is a 2x2 convolution, whose weights are sums of the 3x3 ones: 4/9 of the operations.
+    """
+
+    def __init__(self, layer: nn.Conv2d, make: Convert):
+        super().__init__()
+        wide = layer.weight.double()
+        kernels = [in_columns for in_rows in halves(wide, 2) for in_columns in halves(in_rows, 3)]  # of (even,even), (even,odd), ...
+        self.conv = Conv(torch.cat(kernels).to(layer.weight), layer.bias.repeat(4), 1, 1, make)
+
+    def forward(self, h: Tensor) -> Tensor:
+        B, _, H, W = h.shape
+        kinds = self.conv(h).permute(0, 2, 3, 1)  # (B,H+1,W+1,4 c_out); the even ones start at 0, the odd ones at 1
+        c = kinds.shape[-1] // 4
+        out = kinds.new_empty(B, 2 * H, 2 * W, c)
+        for row in (0, 1):
+            for column in (0, 1):
+                first = (2 * row + column) * c
+                out[:, row::2, column::2] = kinds[:, row:row + H, column:column + W, first:first + c]
+        return out.permute(0, 3, 1, 2)
+
+
+def halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The two taps along `dim` of the kernels for even and for odd pixels, from the three taps."""
+    a, b, c = weight.split(1, dim)
+    return torch.cat([a, b + c], dim), torch.cat([a + b, c], dim)
+
+
+def norm_over_channels(h: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """(h - mean)/sqrt(var + eps) over channels at each pixel, with the biased variance, times a gain (C,)."""
+    return F.layer_norm(h.permute(0, 2, 3, 1), h.shape[1:2], gain, None, eps).permute(0, 3, 1, 2)
+
+
+class FastSpadeNorm(nn.Module):
+    """A SpadeNorm followed by the leaky ReLU.
+
+    It has the unbiased variance, C/(C-1) times the biased one: x/sqrt(var C/(C-1) + eps) = c x/sqrt(var + c^2 eps) with
+    c = sqrt((C-1)/C), a factor that the modulation takes.
+    """
+
+    def __init__(self, norm: SpadeNorm, make: Convert):
+        super().__init__()
+        C = norm.gamma.out_channels
+        c = ((C - 1) / C) ** 0.5
+        self.eps = c**2 * EPS
+        self.shared = make.conv(norm.shared)
+        weight = torch.cat([c * norm.gamma.weight, norm.beta.weight])
+        bias = torch.cat([c * (1 + norm.gamma.bias), norm.beta.bias])
+        self.modulation = Conv(weight, bias, norm.gamma.stride[0], norm.gamma.padding[0], make)
+
+    def forward(self, h: Tensor, resized: Tensor) -> Tensor:
+        maps = self.modulation(F.relu_(self.shared(resized)))  # (B,2C,H,W)
+        gain, shift = maps.chunk(2, dim=1)
+        return F.leaky_relu_(norm_over_channels(h, None, self.eps).mul_(gain).add_(shift), 0.2)
+
+
+class FastSpadeBlock(nn.Module):
+    """A SpadeBlock with one resized structure for both norms, and spectral norm folded into the weights."""
+
+    def __init__(self, block: SpadeBlock, make: Convert):
+        super().__init__()
+        self.norm1, self.norm2 = FastSpadeNorm(block.norm1, make), FastSpadeNorm(block.norm2, make)
+        self.conv1, self.conv2 = make.conv(block.conv1), make.conv(block.conv2)
+        self.dtype = make.dtype
+
+    def forward(self, h: Tensor, structure: Tensor) -> Tensor:
+        resized = F.interpolate(structure, size=h.shape[-2:], mode="nearest")  # (B,1,H,W)
+        resized = resized.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        r = self.conv1(self.norm1(h, resized))  # (B,C,H,W)
+        return self.conv2(self.norm2(r, resized)).add_(h)
+
+
+class FastLinearAttention(nn.Module):
+    """A LinearAttention that multiplies its small context with the weights of the last convolution before it meets the pixels."""
+
+    def __init__(self, block: LinearAttention, make: Convert):
+        super().__init__()
+        self.qkv = make.conv(block.qkv)
+        self.eps = block.norm.eps
+        constants = {
+            "gain": block.norm.gain.flatten().to(make.dtype),
+            "out_gain": block.out_norm.gain.flatten().to(make.dtype),
+            "out_weight": block.out.weight.float().view(-1, HEADS, HEAD_WIDTH).permute(1, 2, 0),  # (heads,width of v,C)
+            "out_bias": block.out.bias.to(make.dtype),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value.detach(), persistent=False)
+        # float16 has too small a range for sums over the pixels
+        self.sum_dtype = torch.float32 if make.dtype == torch.float16 else make.dtype
+
+    def forward(self, h: Tensor) -> Tensor:
+        B, C, H, W = h.shape
+        N = H * W
+        qkv = self.qkv(norm_over_channels(h, self.gain, self.eps)).permute(0, 2, 3, 1).reshape(B, N, 3, HEADS, HEAD_WIDTH)
+        q, k, v = qkv.unbind(dim=2)  # each (B,pixels,heads,width)
+        q = q.softmax(dim=-1).view(B, N, HEADS * HEAD_WIDTH)
+        k = k.to(self.sum_dtype).softmax(dim=1)
+        context = k.permute(0, 2, 3, 1) @ v.to(self.sum_dtype).permute(0, 2, 1, 3)  # (B,heads,width of k,width of v)
+        out = context.float() * (HEAD_WIDTH**-0.5 / N) @ self.out_weight  # (B,heads,width of k,C)
+        out = torch.baddbmm(self.out_bias, q, out.view(B, HEADS * HEAD_WIDTH, C).to(q.dtype))  # (B,pixels,C)
+        out = out.view(B, H, W, C).permute(0, 3, 1, 2)
+        return norm_over_channels(out, self.out_gain, self.eps).add_(h)
+
+
+class FastDownBlock(nn.Module):
+    """A DownBlock that works in place, and adds the bias of its first convolution together with the time's."""
+
+    def __init__(self, block: DownBlock, make: Convert):
+        super().__init__()
+        self.downsample, self.time, self.dtype = block.downsample, block.time, make.dtype
+        self.conv1 = Conv(block.conv1.weight, None, 1, 1, make)
+        self.conv2, self.skip = make.conv(block.conv2), make.conv(block.skip)
+        self.register_buffer("first_bias", block.conv1.bias.detach().float(), persistent=False)
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        shift = (self.first_bias + self.time(time)).to(self.dtype)  # (B or 1,c_out)
+        r = self.conv1(lrelu(h)).add_(shift[:, :, None, None])  # (B,c_out,H,W)
+        r = F.leaky_relu_(r, 0.2)
+        if self.downsample:
+            r, h = halve(r), halve(h)  # (B,.,H/2,W/2)
+        return self.conv2(r).add_(self.skip(h)).mul_(0.5**0.5)
+
+
+class ToFloat32(nn.Module):
+    """Before sums over many pixels whose differences matter."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.float()

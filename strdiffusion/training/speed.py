@@ -1,0 +1,21 @@
+"""What makes training fast, or small in memory: each an option, and none changes what is computed but by rounding."""
+
+import torch
+from torch import nn
+
+from strdiffusion.compiling import require_compiler
+from strdiffusion.config.training import TrainingConfig
+from strdiffusion.device import require_precision, reuse_memory
+from strdiffusion.networks.recompute import recompute_blocks
+
+
+def prepare_network(network: nn.Module, options: TrainingConfig, precision: str, device: torch.device) -> None:
+    """Move a network to the device, channels last, and set it up as configured. Raises UserError where the device cannot."""
+    require_precision(precision, device)
+    reuse_memory(device)
+    network.to(device, memory_format=torch.channels_last)
+    if options.checkpoint:
+        recompute_blocks(network)
+    if options.compile:
+        require_compiler(device)
+        network.compile()
