@@ -34,7 +34,8 @@ def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bo
         precision: of weights and features. Images that go in and come out keep their dtype, and the embedding of t stays float32.
         compile: let torch.compile fuse what is left; the first call of every image size then takes minutes.
 
-    A network of another class is returned as it is. Asked for again, the form is made anew only if a weight has changed; forms made before then mix old and new weights.
+    A network of another class is returned as it is. Asked for again, the form is made anew only if a weight has changed; forms made
+    before then mix old and new weights.
     Raises UserError where the device cannot do it.
     """
     if not isinstance(network, UNet | CorrelationDiscriminator):
