@@ -28,10 +28,10 @@ class Preset:
 
 QUICK, CAREFUL, PUBLISHED = "quick", "careful", "model"
 PRESETS = {
-    QUICK: Preset("Quick: 10 steps", {"sampler": "mars_sde", "steps": 10, "resampling": "none"}),
-    CAREFUL: Preset("Careful: 20 steps, the structure redone where it disagrees",
+    QUICK: Preset("Quick: 10 steps, no resampling", {"sampler": "mars_sde", "steps": 10, "resampling": "none"}),
+    CAREFUL: Preset("Careful: 20 steps, adaptive resampling",
                     {"sampler": "mars_sde", "steps": 20, "resampling": "released"}),
-    PUBLISHED: Preset("As the model was made"),
+    PUBLISHED: Preset("The model's own"),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 CSS = HERE / "page.css"
 METHODS = get_args(SamplerConfig.__annotations__["method"])
 RESAMPLINGS = get_args(SamplerConfig.__annotations__["resampling"])
+SCROLL = "() => document.querySelector('#result .sd-compare')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' })"
 AT_ONCE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -27,9 +28,10 @@ def build_page(service: Service) -> gr.Blocks:
                 "structure first.</p></div>")  # fmt: skip
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=420):
-                gallery = gr.Gallery([(example.pixels, example.name) for example in service.examples], label="Examples",
-                                     columns=max(len(service.examples), 1), rows=1, height=120, allow_preview=False, interactive=False,
-                                     object_fit="cover", buttons=[], elem_id="examples", visible=bool(service.examples))  # fmt: skip
+                gallery = gr.Gallery([example.pixels for example in service.examples], label="Examples", show_label=False, rows=1,
+                                     columns=max(len(service.examples), 1), height="auto", allow_preview=False, interactive=False,
+                                     object_fit="cover", buttons=[], container=False, elem_id="examples",
+                                     visible=bool(service.examples))  # fmt: skip
                 paint = gr.HTML(
                     None, html_template=(HERE / "paint.html").read_text("utf-8"), js_on_load=(HERE / "paint.js").read_text("utf-8"),
                     apply_default_css=False, elem_id="paint", token=None, picture=None, number=0, megabytes=service.limits.megabytes,
@@ -42,20 +44,21 @@ def build_page(service: Service) -> gr.Blocks:
                     steps = gr.Slider(2, first.T, value=first.model.config.sampler.steps or first.T, step=1, label="Steps")
                     resampling = gr.Dropdown(first.resamplings(RESAMPLINGS), value=first.model.config.sampler.resampling, label="Resampling")
                 with gr.Row():
-                    seed = gr.Number(0, precision=0, label="Seed", min_width=120, elem_id="seed", info="Another seed, another result.")
+                    seed = gr.Number(0, precision=0, label="Seed", min_width=120, elem_id="seed", info="The same seed, the same result")
                     samples = gr.Slider(1, service.limits.samples, value=1, step=1, label="Samples", min_width=140, elem_id="samples",
-                                        info="So many alternatives.")  # fmt: skip
+                                        info="Alternatives")  # fmt: skip
                 cost = gr.HTML(elem_classes="sd-cost", elem_id="cost")
                 with gr.Row():
                     run = gr.Button("Fill the hole", variant="primary", elem_id="run", scale=2)
                     cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
+                status = gr.HTML(elem_id="status")
         chosen = gr.Radio([], label="Sample", visible=False, elem_id="chosen")
-        out = gr.HTML(elem_id="out", apply_default_css=False)
+        result = gr.HTML(elem_id="result", apply_default_css=False)
 
         settings: list[Any] = [model, preset, method, steps, resampling, seed, samples]
         estimate = {"fn": handlers.expected, "inputs": [paint, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
-        opened = [paint, cost, chosen, out]
-        page.load(handlers.arrive, None, [paint, out], **AT_ONCE)
+        opened = [paint, cost, status, chosen, result]
+        page.load(handlers.arrive, None, [paint, status], **AT_ONCE)
         page.unload(handlers.leave)
         gallery.select(handlers.take_example, None, opened, **AT_ONCE)
         paint.upload(handlers.take_upload, None, opened, **AT_ONCE)
@@ -66,12 +69,13 @@ def build_page(service: Service) -> gr.Blocks:
             (control.release if isinstance(control, gr.Slider) else control.input)(**estimate)
 
         buttons = [run, cancel]
-        begin = run.click(handlers.begin, None, [*buttons, chosen, out], **AT_ONCE)
-        work = begin.then(handlers.run, [paint, *settings], [out, chosen], concurrency_limit=1, show_progress="minimal",
+        begin = run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
+        work = begin.then(handlers.run, [paint, *settings], [status, chosen, result], concurrency_limit=1, show_progress="minimal",
                           show_progress_on=cost, api_visibility="private")  # fmt: skip
         work.then(handlers.end, None, buttons, **AT_ONCE)
-        cancel.click(handlers.cancel, None, [out, *buttons], cancels=[work], **AT_ONCE)
-        chosen.input(handlers.show, chosen, out, **AT_ONCE)
+        work.success(None, None, None, js=SCROLL)
+        cancel.click(handlers.cancel, None, [status, *buttons], cancels=[work], **AT_ONCE)
+        chosen.input(handlers.show, chosen, result, **AT_ONCE)
     return page
 
 
@@ -100,7 +104,7 @@ class _Handlers:
         try:
             self.service.open_example(request.session_hash, event.index)
         except Exception as error:
-            return gr.skip(), gr.skip(), gr.skip(), view.message(spelled(error), "error")
+            return gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
         return self.take_upload(request)
 
     def take_upload(self, request: gr.Request):
@@ -108,11 +112,11 @@ class _Handlers:
             photo = self.service.sessions[request.session_hash].photo
             picture = self.service.preview_address(request.session_hash)
         except Exception as error:
-            return gr.skip(), gr.skip(), gr.skip(), view.message(spelled(error), "error")
+            return gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
         said = f"{photo.name}, {photo.size[1]}x{photo.size[0]} pixels. Now paint over what should be replaced."
-        return gr.HTML(picture=picture, number=photo.number, value=None), view.message(said), gr.Radio(visible=False), ""
+        return gr.HTML(picture=picture, number=photo.number, value=None), view.message(said), "", gr.Radio(visible=False), ""
 
-    def expected(self, painted: object, *settings, request: gr.Request) -> str:
+    def expected(self, request: gr.Request, painted: object, *settings) -> str:
         try:
             return view.message(self.service.expected(request.session_hash, painted, Settings(*settings)))
         except Exception as error:
@@ -125,17 +129,17 @@ class _Handlers:
                 gr.Slider(maximum=offer.T, value=own.steps or offer.T), gr.Dropdown(resamplings, value=own.resampling))  # fmt: skip
 
     def begin(self):
-        return gr.Button(interactive=False), gr.Button(interactive=True), gr.Radio(visible=False), view.message("Waiting for its turn.")
+        return view.message("Waiting for its turn."), gr.Button(interactive=False), gr.Button(interactive=True)
 
-    def run(self, painted: object, *settings, request: gr.Request) -> Iterator[tuple]:
+    def run(self, request: gr.Request, painted: object, *settings) -> Iterator[tuple]:
         key, chosen = request.session_hash, Settings(*settings)
         try:
             for progress in self.service.run(key, painted, chosen):
-                yield progress, gr.skip()
+                yield progress, gr.skip(), gr.skip()
             names = [(str(i + 1), i) for i in range(int(chosen.samples))]
-            yield self.service.show(key), gr.Radio(names, value=0, visible=len(names) > 1)
+            yield "", gr.Radio(names, value=0, visible=len(names) > 1), self.service.show(key)
         except Exception as error:
-            yield view.message(spelled(error), "error"), gr.skip()
+            yield view.message(spelled(error), "error"), gr.skip(), gr.skip()
 
     def end(self):
         return gr.Button(interactive=True), gr.Button(interactive=False)
@@ -147,7 +151,7 @@ class _Handlers:
             return view.message(spelled(error), "error"), *self.end()
         return view.message("Cancelled."), *self.end()
 
-    def show(self, sample: int, request: gr.Request) -> str:
+    def show(self, request: gr.Request, sample: int) -> str:
         try:
             return self.service.show(request.session_hash, sample)
         except Exception as error:

@@ -1,12 +1,14 @@
 """What is kept of an inpainting: files of the session."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from strdiffusion.evaluation.figures.style import PNG_DPI, styled
 from strdiffusion.evaluation.figures.trace import summarise, trace_figure
-from strdiffusion.pipeline import Output
+from strdiffusion.pipeline import Output, Picture
 from strdiffusion.samplers import ImageTrace
 from strdiffusion.web.session import Photo, as_png, preview_of
 
@@ -52,12 +54,20 @@ def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings
         structure = trace = None
         if output.structure is not None:
             structure = f"{stem}_structure.png"
-            (folder / structure).write_bytes(as_png(preview_of(output.structure[i])))
+            (folder / structure).write_bytes(as_png(preview_of(cropped(output.structure[i]))))
         if any(part.steps for part in output.trace[i]):
             trace = f"{stem}_trace.png"
             (folder / trace).write_bytes(trace_plot(output.trace[i], photo.name))
         samples.append(Sample(f"{stem}.png", files, structure, trace))
     return Results(folder, photo, tuple(samples), settings, seconds)
+
+
+def cropped(structure: Picture) -> Picture:
+    """A structure without what is black all around: it is known in the windows alone."""
+    rows, columns = (np.flatnonzero(structure.levels.any(axis=(axis, 2))) for axis in (1, 0))
+    if not rows.size:
+        return structure
+    return replace(structure, levels=structure.levels[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
 
 
 @styled

@@ -1,5 +1,6 @@
 """Serving the page, and the files of each session."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -44,6 +45,7 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
 
         from strdiffusion.web.page import CSS, build_page
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
         page = build_page(service)
         page.queue(max_size=limits.queue, api_open=False)
         page.delete_cache = (SWEEP, SWEEP)

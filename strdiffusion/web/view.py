@@ -91,7 +91,7 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         f"{lossy if len(sample.files) > 1 else ''}.</span></p>",
         f'<p class="sd-note">{escape(results.settings)}; it took {spell_time(results.seconds)}.</p>',
     ]
-    figures = [("Structure", sample.structure, "sd-structure"), ("What the resampling did", sample.trace, "sd-trace")]
+    figures = [("Structure, around the hole", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
     parts.append('<div class="sd-more">' + "".join(
         f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{address(token, name)}"></figure>'
         for label, name, kind in figures if name is not None
