@@ -24,8 +24,8 @@ def pixels(channels=3, dtype=np.uint8, shape=(6, 10), seed=0):
 def exif(orientation=None):
     data = Image.Exif()
     data[ExifTags.Base.Make], data[ExifTags.Base.DateTime] = "Maker", "2024:01:02 03:04:05"
-    data.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] = "a lens"
-    data.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    data[ExifTags.IFD.Exif] = {int(ExifTags.Base.LensModel): "a lens"}
+    data[ExifTags.IFD.GPSInfo] = {int(ExifTags.GPS.GPSLatitudeRef): "N"}
     if orientation:
         data[ExifTags.Base.Orientation] = orientation
     return data

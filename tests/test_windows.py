@@ -25,7 +25,7 @@ def check(hole, layout, options=Options(), size=SIZE):
         box = window.box
         assert box.top >= 0 and box.left >= 0 and box.top + box.height <= hole.shape[0] and box.left + box.width <= hole.shape[1]
         owners[box.slices] += layout.own(window) & hole[box.slices]
-        known = np.ones(window.canvas, np.float32)
+        known = np.ones(window.canvas, bool)
         rows, columns = (np.minimum((np.nonzero(layout.own(window) & hole[box.slices])[i] * window.canvas[i]) // side, window.canvas[i] - 1)
                          for i, side in enumerate((box.height, box.width)))  # fmt: skip
         known[rows, columns] = 0
@@ -117,7 +117,7 @@ def local_network(x, mu, t, structure=None):
 
 
 def overlapping():
-    known = np.ones((50, 90), np.float32)
+    known = np.ones((50, 90), bool)
     known[5:45, 5:85] = 0
     return tiles_of(known, 32)
 

@@ -17,55 +17,68 @@ from strdiffusion.pipeline.windows import Box, Layout, Window, tiles_of
 WHOLLY = 0.999  # a shrunk pixel is known where all it covers is
 
 
+def as_image(texture: Tensor) -> np.ndarray:
+    """A texture (3, h, w) as float32 (h, w, 3) in [0, 1]."""
+    return texture.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
 @dataclass(frozen=True)
 class Canvas:
-    """What the networks are given for a window. image (h, w, 3), zero in the hole; known (h, w), 1 = known; tiles over the hole.
+    """A window at the size at which the networks see it: its known pixels, bool (h, w), and the tiles over the hole.
 
     coarse: where there are several tiles, the same window shrunk to one, which is inpainted first. A tile in the middle of a large
     hole sees nothing that is known; so it begins with what was made of the whole.
     """
 
     window: Window
-    image: np.ndarray
     known: np.ndarray
     tiles: tuple[Box, ...]
     coarse: "Canvas | None" = None
 
-    def estimate(self, coarse: np.ndarray) -> np.ndarray:
-        """What the coarse canvas' result (h', w', 3) says of this one's clean texture, (h, w, 3)."""
-        texture = resize_image(coarse, *self.known.shape)
-        return np.where(self.known[..., None] > 0.5, self.image, texture)
+    def image(self, inputs: Inputs) -> np.ndarray:
+        """The picture's window at this size, float32 (h, w, 3), zero in the hole; what is in the hole has no influence."""
+        seen = inputs.seen[self.window.box.slices]
+        image = inputs.picture.rgb(*self.window.box.slices)
+        if enlarged(self.window):
+            image = filled_from(image, seen)  # interpolation would spread the hole's content
+        else:
+            image[~seen] = 0
+        return resize_image(image, *self.window.canvas) * self.known[..., None]
 
-    def tensors(self, structure: StructureConfig) -> dict[str, Tensor]:
+    def tensors(self, image: np.ndarray, structure: StructureConfig) -> dict[str, Tensor]:
         """The fields of a batch. Edges are those of the known pixels, whatever the training's were: there are no others."""
-        x0, mean = structure_maps(self.image, self.known, structure.pair, "known", structure.edge_sigma, ground_truth=False)
-        return sample_tensors(self.image, self.known, x0, mean)
+        known = self.known.astype(np.float32)
+        x0, mean = structure_maps(image, known, structure.pair, "known", structure.edge_sigma, ground_truth=False)
+        return sample_tensors(image, known, x0, mean)
+
+    def estimate(self, image: np.ndarray, coarse: np.ndarray, structure: StructureConfig) -> dict[str, Tensor]:
+        """The clean texture and structure that the coarse canvas' result (h', w', 3) says this one has, as fields of a batch."""
+        texture = np.where(self.known[..., None], image, resize_image(coarse, *self.known.shape))
+        everywhere = np.ones(self.known.shape, np.float32)
+        return sample_tensors(texture, everywhere, *structure_maps(texture, everywhere, structure.pair, "known", structure.edge_sigma))
 
 
 def make_canvas(inputs: Inputs, window: Window, size: int) -> Canvas | None:
-    """Bring a window to its canvas; what is in the hole has no influence. None where no pixel of the window is known."""
+    """The canvas of a window; None where no pixel of the window is known."""
     seen = inputs.seen[window.box.slices]
     if not seen.any():
         return None
-    image = inputs.picture.rgb(*window.box.slices)
-    known = seen.astype(np.float32)
-    if window.canvas == seen.shape:
-        image[~seen] = 0
-    elif window.canvas[0] > seen.shape[0] or window.canvas[1] > seen.shape[1]:
-        image = resize_image(filled_from(image, seen), *window.canvas)  # interpolation would spread the hole's content
-        known = resize_mask(known, *window.canvas)
+    if enlarged(window):
+        known = resize_mask(seen, *window.canvas) > 0.5
     else:
-        image[~seen] = 0
-        image = resize_image(image, *window.canvas)
-        known = (resize_image(known, *window.canvas) > WHOLLY).astype(np.float32)
-    image *= known[..., None]
+        known = resize_image(seen.astype(np.float32), *window.canvas) > WHOLLY
     tiles = tiles_of(known, size)
     coarse = None
     if len(tiles) > 1:
         factor = max(window.canvas) / size
         smaller = tuple(max(round(side / factor), SMALLEST_SIDE) for side in window.canvas)
         coarse = make_canvas(inputs, replace(window, canvas=smaller), max(size, *smaller))
-    return Canvas(window, image, known, tiles, coarse)
+    return Canvas(window, known, tiles, coarse)
+
+
+def enlarged(window: Window) -> bool:
+    """Whether a window is brought to a larger canvas."""
+    return window.canvas[0] > window.box.height or window.canvas[1] > window.box.width
 
 
 def put_back(levels: np.ndarray, result: np.ndarray, inputs: Inputs, layout: Layout, window: Window) -> None:

@@ -1,15 +1,13 @@
 """StrDiffusion: any picture, a mask, and what the hole becomes."""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import StorageType
@@ -20,29 +18,23 @@ from strdiffusion.config.parser import convert
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.data.images import resize_image
 from strdiffusion.data.masks import Polarity, stable_hash
-from strdiffusion.data.structure import structure_maps
-from strdiffusion.data.tensors import sample_tensors
 from strdiffusion.denoiser import Precision
 from strdiffusion.device import choose_device
 from strdiffusion.errors import UserError
 from strdiffusion.inpainting import Inpainter
 from strdiffusion.networks import KINDS, Kind
-from strdiffusion.pipeline.canvas import Canvas, make_canvas, put_back
+from strdiffusion.pipeline.canvas import Canvas, as_image, make_canvas, put_back
 from strdiffusion.pipeline.counting import Evaluations, count_evaluations
 from strdiffusion.pipeline.inputs import Inputs, read_inputs
 from strdiffusion.pipeline.loading import Model, load_for_test, load_model, save_folder
 from strdiffusion.pipeline.picture import Picture, Source
 from strdiffusion.pipeline.tiles import Tiles
 from strdiffusion.pipeline.windows import Layout, Options, Window, lay_out
-from strdiffusion.samplers import Begin, ImageTrace, Progress, Sample, TimeGrid
+from strdiffusion.pipeline.work import Step, Work, begin_time
+from strdiffusion.samplers import Begin, ImageTrace, Sample
 from strdiffusion.sde import MeanRevertingSDE
 
 BATCH_SIZE = 8
-KEPT = 0.4  # exp(-theta_bar) of the time at which sampling on tiles begins
-
-
-class Cancelled(Exception):
-    """The caller ended the sampling: its callback returned False, or its `cancel` returned True."""
 
 
 @dataclass(frozen=True)
@@ -52,34 +44,6 @@ class Plan:
     windows: list[Window]
     tiles: list[int]  # of each window
     evaluations: dict[Kind, Evaluations]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a callback is given after every step of the sampling, of the first picture of the batch that is worked on.
-
-    done: the share of the whole call that is done, in [0, 1]. number: which window of `windows` it is, from 0. sample: which sample.
-    """
-
-    t: int
-    T: int
-    done: float
-    window: Window
-    number: int
-    windows: int
-    sample: int
-    state: tuple[Tensor, Tensor | None]
-    canvas: Canvas
-
-    @property
-    def texture(self) -> np.ndarray:
-        """The noisy texture of the window's canvas with the known pixels in place, float32 (h, w, 3) in [0, 1]."""
-        return np.where(self.canvas.known[..., None] > 0.5, self.canvas.image, as_image(self.state[0]))
-
-    @property
-    def structure(self) -> np.ndarray | None:
-        """The noisy structure of the window's canvas, float32 (h, w) in [0, 1]; None without guidance."""
-        return None if self.state[1] is None else self.state[1][0].float().clamp(0, 1).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -232,11 +196,11 @@ class StrDiffusion:
         structures = [Picture(np.zeros((*inputs.picture.size, 1), np.uint8), name="structure") for _ in range(num_samples)]
         traces: list[dict[int, ImageTrace]] = [{} for _ in range(num_samples)]
         grid = chosen.grid(self.config.sde)
-        work = _Work(canvases, num_samples, begin_time(grid, self.sde), grid, progress, callback, cancel)
+        work = Work(canvases, num_samples, begin_time(grid, self.sde), grid, progress, callback, cancel)
         with work.bar:
             for jobs in work.batches(batch_size):
                 seeds = [f"{seed}:{sample}:{i}" for i, sample in jobs]
-                result = self._sample([canvases[i] for i, _ in jobs], seeds, jobs, work, batch_size,
+                result = self._sample(inputs, [canvases[i] for i, _ in jobs], seeds, jobs, work, batch_size,
                                       lambda tiles: self.inpainter(chosen, precision, tiles))  # fmt: skip
                 for k, (i, sample) in enumerate(jobs):
                     window = canvases[i].window
@@ -247,114 +211,34 @@ class StrDiffusion:
         return Output(images, structures if chosen.guidance else None, [[trace[i] for i in sorted(trace)] for trace in traces])
 
     def _sample(
-        self, canvases: list[Canvas], seeds: list[str], jobs: list[tuple[int, int]], work: "_Work", batch_size: int,
+        self, inputs: Inputs, canvases: list[Canvas], seeds: list[str], jobs: list[tuple[int, int]], work: Work, batch_size: int,
         inpainter: Callable[[Tiles], Inpainter],
     ) -> Sample:  # fmt: skip
         """Inpaint canvases of one size and with the same tiles; those of several tiles as a whole first, and from there in detail."""
+        images = [canvas.image(inputs) for canvas in canvases]
         begin, earlier = None, [ImageTrace() for _ in canvases]
         if canvases[0].coarse is not None:
             coarser, others = [canvas.coarse for canvas in canvases], [f"{seed}:coarse" for seed in seeds]
-            coarse = self._sample(coarser, others, jobs, work, batch_size, inpainter)
-            begin, earlier = self._begin(canvases, coarse.texture, work.begin), coarse.traces
+            coarse = self._sample(inputs, coarser, others, jobs, work, batch_size, inpainter)
+            estimates = [canvas.estimate(image, as_image(texture), self.config.structure)
+                         for canvas, image, texture in zip(canvases, images, coarse.texture)]  # fmt: skip
+            fields = (torch.stack([estimate[name] for estimate in estimates]).to(self.device) for name in ("texture", "structure"))
+            begin, earlier = Begin(work.begin, *fields), coarse.traces
         work.check_cancel()
         tiles = Tiles(canvases[0].tiles, 1 if self.device.type == "cpu" else batch_size, work.check_cancel)
-        tensors = [canvas.tensors(self.config.structure) for canvas in canvases]
+        tensors = [canvas.tensors(image, self.config.structure) for canvas, image in zip(canvases, images)]
         batch = Batch(**{name: torch.stack([t[name] for t in tensors]) for name in tensors[0]})
         numbers = [stable_hash(seed) % 2**62 for seed in seeds]
-        sample = inpainter(tiles)(batch, numbers, work.after_step(jobs, canvases[0], begin is not None), begin)
+        sample = inpainter(tiles)(batch, numbers, work.after_step(jobs, canvases[0], images[0], begin is not None), begin)
         work.finish(len(jobs) * len(canvases[0].tiles) * work.share(begin is not None))
         traces = [ImageTrace(before.steps + after.steps) for before, after in zip(earlier, sample.traces, strict=True)]
         return Sample(sample.texture, sample.structure, traces)
-
-    def _begin(self, canvases: list[Canvas], coarse: Tensor, t: int) -> Begin:
-        """Where sampling on tiles begins: at t, with what the whole became at the size of one tile."""
-        structure = self.config.structure
-        fields = []
-        for canvas, texture in zip(canvases, coarse, strict=True):
-            image = canvas.estimate(as_image(texture))
-            everywhere = np.ones_like(canvas.known)
-            maps = structure_maps(image, everywhere, structure.pair, "known", structure.edge_sigma)
-            fields.append(sample_tensors(image, everywhere, *maps))
-        texture, x0 = (torch.stack([field[name] for field in fields]).to(self.device) for name in ("texture", "structure"))
-        return Begin(t, texture, x0)
 
     def _canvases(self, inputs: Inputs, layout: Layout) -> list[Canvas]:
         canvases = [make_canvas(inputs, window, self.config.size) for window in layout.windows]
         if None in canvases:
             raise UserError(f"{inputs.picture.name} has a hole with no known pixel around it: give a larger context")
         return canvases
-
-
-class _Work:
-    """The windows and samples of a call, in batches, and how much of them is done, in steps of single tiles."""
-
-    def __init__(
-        self, canvases: list[Canvas], num_samples: int, begin: int, grid: TimeGrid, progress: bool, callback: Callable | None,
-        cancel: Callable | None,
-    ):  # fmt: skip
-        self.canvases, self.begin, self.callback, self.cancel = canvases, begin, callback, cancel
-        self.later = grid.at_or_before(begin) / grid.N
-        self.jobs = [(i, sample) for i in range(len(canvases)) for sample in range(num_samples)]
-        self.total = sum(1 if canvas.coarse is None else 1 + len(canvas.tiles) * self.later for canvas in canvases) * num_samples or 1
-        self.finished = 0.0
-        shape = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
-        self.bar = tqdm(total=100, disable=not progress, desc="inpainting", bar_format=shape)
-
-    def batches(self, batch_size: int) -> Iterator[list[tuple[int, int]]]:
-        """Jobs (window, sample) of one canvas size and the same tiles, at most `batch_size` together."""
-        groups = defaultdict(list)
-        for i, sample in self.jobs:
-            canvas = self.canvases[i]
-            groups[canvas.known.shape, canvas.tiles, canvas.coarse and canvas.coarse.known.shape].append((i, sample))
-        for group in groups.values():
-            for start in range(0, len(group), batch_size):
-                yield group[start:start + batch_size]
-
-    def share(self, later: bool) -> float:
-        """Which share of the steps from T to 0 is taken, all or those from `begin` on."""
-        return self.later if later else 1.0
-
-    def check_cancel(self) -> None:
-        if self.cancel is not None and self.cancel():
-            raise Cancelled
-
-    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, later: bool) -> Callable[[Progress], None]:
-        """The sampler's callback while a batch of jobs is worked on, of which `canvas` is the first."""
-        number, sample = jobs[0]
-        reached = 0.0  # resampling may go back
-        weight = len(jobs) * len(canvas.tiles) * self.share(later)
-
-        def tell(progress: Progress) -> None:
-            nonlocal reached
-            reached = max(reached, progress.share)
-            done = min((self.finished + weight * reached) / self.total, 1.0)
-            self._show(done)
-            if self.callback is None:
-                return
-            state = progress.texture[0], None if progress.structure is None else progress.structure[0]
-            step = Step(progress.t, progress.T, done, canvas.window, number, len(self.canvases), sample, state, canvas)
-            if self.callback(step) is False:
-                raise Cancelled
-
-        return tell
-
-    def finish(self, weight: float) -> None:
-        self.finished += weight
-        self._show(min(self.finished / self.total, 1.0))
-
-    def _show(self, done: float) -> None:
-        self.bar.n = 100 * done
-        self.bar.update(0)
-
-
-def begin_time(grid: TimeGrid, sde: MeanRevertingSDE) -> int:
-    """When sampling on tiles begins, given what was made of the whole: as late as that is KEPT of it, but in the early stage."""
-    return next((t for n, t in enumerate(grid.times) if n >= grid.early_end and sde.decay[t] <= KEPT), grid.times[-1])
-
-
-def as_image(texture: Tensor) -> np.ndarray:
-    """A texture (3, h, w) as float32 (h, w, 3) in [0, 1]."""
-    return texture.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
 
 
 def _put_structure(levels: np.ndarray, structure: Tensor, window: Window) -> None:

@@ -36,7 +36,6 @@ ROTATIONS = {  # EXIF orientation: how the stored pixels become upright
 STRUCTURAL = {*range(254, 260), 262, 263, 266, 273, *range(277, 282), 284, *range(290, 294), 317, *range(320, 326), 330, 338, 339, 340, 341,
               347, *range(512, 522), *range(529, 533), 34377, 34675}  # fmt: skip
 SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-ROWS_PER_STRIP = 64
 
 Source = Union[str, os.PathLike, Image.Image, np.ndarray, torch.Tensor, "Picture"]
 
@@ -184,15 +183,13 @@ class Picture:
         return encoded[:header] + chunks + encoded[header:]
 
     def _tiff(self) -> bytes:
-        """A TIFF file, deflated in strips, its directory of tags by Pillow; which itself writes no colour of 16 bits, and loses EXIF."""
+        """A TIFF file, deflated, its directory of tags by Pillow; which itself writes no colour of 16 bits, and loses EXIF."""
         levels = self.levels if self.scale == 65535 else self.eight_bits().levels
         H, W, C = levels.shape
-        strips = [zlib.compress(np.ascontiguousarray(levels[i:i + ROWS_PER_STRIP], levels.dtype.newbyteorder("<")).tobytes())
-                  for i in range(0, H, ROWS_PER_STRIP)]  # fmt: skip
-        ends = np.cumsum([len(strip) for strip in strips]).tolist()
-        directory = TiffImagePlugin.ImageFileDirectory_v2()  # it counts places from its own end
-        tags = {256: W, 257: H, 258: (8 * levels.itemsize,) * C, 259: 8, 262: 2 if C >= 3 else 1, 273: (0, *ends[:-1]), 277: C,
-                278: ROWS_PER_STRIP, 279: tuple(len(strip) for strip in strips), 284: 1, 339: (1,) * C}  # fmt: skip
+        strip = zlib.compress(np.ascontiguousarray(levels, levels.dtype.newbyteorder("<")))
+        directory = TiffImagePlugin.ImageFileDirectory_v2()  # it counts the place of the strip, 0, from its own end
+        tags = {256: W, 257: H, 258: (8 * levels.itemsize,) * C, 259: 8, 262: 2 if C >= 3 else 1, 273: 0, 277: C, 278: H,
+                279: len(strip), 284: 1, 339: (1,) * C}  # fmt: skip
         if C in (2, 4):
             tags[338] = 2  # the last channel is alpha, not multiplied
         if self.metadata.dpi:
@@ -207,7 +204,7 @@ class Picture:
             directory[tag] = value
         out = io.BytesIO()
         directory.save(out)
-        return out.getvalue() + b"".join(strips)
+        return out.getvalue() + strip
 
 
 def require_format(path: str | os.PathLike, picture: Picture | None = None) -> str:

@@ -90,8 +90,8 @@ def lay_out(hole: np.ndarray, size: int, options: Options) -> Layout:
 
 
 def tiles_of(known: np.ndarray, size: int) -> tuple[Box, ...]:
-    """The tiles, at most size x size, that cover the hole of a canvas known (h, w) with overlap; all of them are equally large."""
-    hole = known < 0.5
+    """The tiles, at most size x size, that cover the hole of a canvas known, bool (h, w), with overlap; all are equally large."""
+    hole = ~known
     (tops, height), (lefts, width) = (_along(np.nonzero(hole.any(axis=1 - axis))[0], known.shape[axis], size) for axis in (0, 1))
     boxes = (Box(top, left, height, width) for top in tops for left in lefts)
     return tuple(box for box in boxes if hole[box.slices].any())
@@ -109,21 +109,26 @@ def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, n
 def _gather(extents: np.ndarray, size: int, options: Options) -> list[list[int]]:
     """Which holes share a window: neighbours that, with their context, fit into one of the training size."""
     room = size / (1 + options.context)
-    left = list(range(len(extents)))
+    free = np.ones(len(extents), bool)
     gathered = []
-    while left:
-        first, *rest = left
-        members, bounds = [first], extents[first].copy()
-        if max(bounds[2:] - bounds[:2]) <= room and rest:
-            for i in rest:
-                union = np.concatenate([np.minimum(bounds[:2], extents[i, :2]), np.maximum(bounds[2:], extents[i, 2:])])
-                if max(union[2:] - union[:2]) <= room:
-                    members.append(i)
-                    bounds = union
+    for first in range(len(extents)):
+        if not free[first]:
+            continue
+        members, bounds = [first], extents[first]
+        free[first] = False
+        for i in np.nonzero(free & _fit_together(bounds, extents, room))[0]:
+            if _fit_together(bounds, extents[i], room):
+                members.append(int(i))
+                bounds = np.concatenate([np.minimum(bounds[:2], extents[i, :2]), np.maximum(bounds[2:], extents[i, 2:])])
+                free[i] = False
         gathered.append(members)
-        taken = set(members)
-        left = [i for i in left if i not in taken]
     return gathered
+
+
+def _fit_together(bounds: np.ndarray, extents: np.ndarray, room: float) -> np.ndarray:
+    """Whether the rectangle around `bounds` and each of `extents` (..., 4) is at most `room` high and wide."""
+    sides = np.maximum(bounds[2:], extents[..., 2:]) - np.minimum(bounds[:2], extents[..., :2])
+    return (sides <= room).all(axis=-1)
 
 
 def _window(bounds: Box, shape: tuple[int, int], size: int, options: Options) -> tuple[Box, tuple[int, int]]:
