@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 DEFAULT_MODEL = "weights/benchmark"
 STREETS = (2, 9, 14, 17, 20, 22)  # of the facades' test images, for the gallery
 EXAMPLE_SIZE = 256
+LIMITS = {
+    "megabytes": "the largest file that is taken",
+    "megapixels": "the largest picture that is taken",
+    "samples": "the most samples at a time",
+    "queue": "how many may wait for their turn",
+    "sessions": "how many pages may be open",
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
@@ -42,18 +49,16 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, help="the port (the first free one from 7860 on)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    for name, text in (
-        ("megabytes", "the largest file that is taken"), ("megapixels", "the largest picture that is taken"),
-        ("samples", "the most samples at a time"), ("queue", "how many may wait for their turn"), ("sessions", "how many pages may be open"),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=getattr(limits, name), metavar="N", help=f"{text} ({getattr(limits, name)})")
+    for name, text in LIMITS.items():
+        default = getattr(limits, name)
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} ({default})")
     return parser.parse_args(arguments)
 
 
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
-    limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
+    limits = Limits(**{name: getattr(options, name) for name in LIMITS})
     sources = model_sources(options.model)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: make web, or pip install gradio")

@@ -16,20 +16,22 @@ CSS = HERE / "page.css"
 METHODS = get_args(SamplerConfig.__annotations__["method"])
 RESAMPLINGS = get_args(SamplerConfig.__annotations__["resampling"])
 SCROLL = "() => document.querySelector('#result .sd-compare')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' })"
-AT_ONCE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+AT_ONCE = {"queue": False, **QUIET}
 
 
 def build_page(service: Service) -> gr.Blocks:
     """The page as Gradio's Blocks; nothing of it is part of an API."""
     handlers = _Handlers(service)
     first = service.models[service.models.names[0]]
+    own = first.model.config.sampler
     with gr.Blocks(title="StrDiffusion", analytics_enabled=False, fill_width=False) as page:
         gr.HTML('<div class="sd-head"><h1>StrDiffusion</h1><p>Paint over what should go; the hole is filled from its surroundings, '
                 "structure first.</p></div>")  # fmt: skip
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=420):
                 gallery = gr.Gallery([example.pixels for example in service.examples], label="Examples", show_label=False, rows=1,
-                                     columns=max(len(service.examples), 1), height="auto", allow_preview=False, interactive=False,
+                                     columns=max(len(service.examples), 1), height=124, allow_preview=False, interactive=False,
                                      object_fit="cover", buttons=[], container=False, elem_id="examples",
                                      visible=bool(service.examples))  # fmt: skip
                 paint = gr.HTML(
@@ -40,9 +42,9 @@ def build_page(service: Service) -> gr.Blocks:
                 model = gr.Dropdown(service.models.names, value=first.name, label="Model", elem_id="model")
                 preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
                 with gr.Group(visible=False) as custom:
-                    method = gr.Dropdown(list(METHODS), value=first.model.config.sampler.method, label="Method")
-                    steps = gr.Slider(2, first.T, value=first.model.config.sampler.steps or first.T, step=1, label="Steps")
-                    resampling = gr.Dropdown(first.resamplings(RESAMPLINGS), value=first.model.config.sampler.resampling, label="Resampling")
+                    method = gr.Dropdown(list(METHODS), value=own.method, label="Method", elem_id="method")
+                    steps = gr.Slider(2, first.T, value=own.steps or first.T, step=1, label="Steps", elem_id="steps")
+                    resampling = gr.Dropdown(first.resamplings(RESAMPLINGS), value=own.resampling, label="Resampling", elem_id="resampling")
                 with gr.Row():
                     seed = gr.Number(0, precision=0, label="Seed", min_width=120, elem_id="seed", info="The same seed, the same result")
                     samples = gr.Slider(1, service.limits.samples, value=1, step=1, label="Samples", min_width=140, elem_id="samples",
@@ -70,8 +72,7 @@ def build_page(service: Service) -> gr.Blocks:
 
         buttons = [run, cancel]
         begin = run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
-        work = begin.then(handlers.run, [paint, *settings], [status, chosen, result], concurrency_limit=1, show_progress="minimal",
-                          show_progress_on=cost, api_visibility="private")  # fmt: skip
+        work = begin.then(handlers.run, [paint, *settings], [status, chosen, result], concurrency_limit=1, **QUIET)
         work.then(handlers.end, None, buttons, **AT_ONCE)
         work.success(None, None, None, js=SCROLL)
         cancel.click(handlers.cancel, None, [status, *buttons], cancels=[work], **AT_ONCE)

@@ -81,12 +81,12 @@ class Service:
         samples, seed, tag = self._samples(settings), int(settings.seed or 0), f"run{next(self._runs)}"
         said = (f"{settings.model}, {describe(offer.model.sampler_config(**arguments), offer.T)}, "
                 f"seed {seed}{f', {samples} samples' if samples > 1 else ''}")  # fmt: skip
-        began = time.monotonic()
+        picture, began = photo.open(), time.monotonic()
 
         def work(callback, cancel) -> Results:
             nonlocal began
             began = time.monotonic()
-            output = offer.model(photo.open(), painting.hole, hints=painting.hints, seed=seed, num_samples=samples,
+            output = offer.model(picture, painting.hole, hints=painting.hints, seed=seed, num_samples=samples,
                                  callback=callback, cancel=cancel, **arguments)  # fmt: skip
             seconds = time.monotonic() - began
             return session.keep(photo, lambda: write_results(output, photo, session.folder, tag, said, seconds))

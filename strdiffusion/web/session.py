@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from strdiffusion.web.job import Job
     from strdiffusion.web.results import Results
 
-# what may be uploaded, and the suffix that its result is saved with
+# what may be uploaded, and the suffix that its result is saved with; MPO is what Pillow calls some of the JPEGs that it has opened
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".png"}
 PREVIEW_SIDE = 1024  # of what is painted on, in pixels
 PREVIEW = "preview.png"
@@ -40,7 +40,9 @@ class Photo:
     number: int
 
     def open(self) -> Picture:
-        """The picture itself, all of it."""
+        """The picture itself, all of it; UserError where another has taken its place."""
+        if not self.path.exists():
+            raise UserError(f"{self.name} is no longer open.")
         return replace(open_picture(self.path), name=self.name)
 
 
@@ -169,7 +171,7 @@ def require_picture(path: Path, name: str, limits: Limits) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=list(SUFFIXES)) as image:
+            with Image.open(path, formats=[kind for kind in SUFFIXES if kind != "MPO"]) as image:
                 kind, size = image.format, image.size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, Image.DecompressionBombError):

@@ -81,19 +81,18 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
     )  # fmt: skip
     lossy = " (JPEG compresses all of the picture anew; in the PNG every pixel outside of the hole is as it was)"
     full = results.photo.size
-    parts = [
+    compare = (
         f'<div class="sd-compare" style="--at:50%;--ratio:{width}/{height};--shape:{width / height:.4f}">'
         f'<img alt="before" src="{before}"><img class="sd-after" alt="after" src="{address(token, sample.preview)}">'
         '<span class="sd-tag">before</span><span class="sd-tag sd-right">after</span><span class="sd-line"></span>'
         '<input type="range" min="0" max="100" step="0.1" value="50" aria-label="before and after"'
-        " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div>",
-        f'<p class="sd-links">{links} <span>{full[1]}x{full[0]} pixels, with the metadata of the original'
-        f"{lossy if len(sample.files) > 1 else ''}.</span></p>",
-        f'<p class="sd-note">{escape(results.settings)}; it took {spell_time(results.seconds)}.</p>',
-    ]
-    figures = [("Structure, around the hole", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
-    parts.append('<div class="sd-more">' + "".join(
-        f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{address(token, name)}"></figure>'
-        for label, name, kind in figures if name is not None
-    ) + "</div>")  # fmt: skip
-    return "".join(parts)
+        " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div>"
+    )
+    said = (
+        f'<p class="sd-links">{links}</p><p class="sd-note">{full[1]}x{full[0]} pixels, with the metadata of the original'
+        f"{lossy if len(sample.files) > 1 else ''}. {escape(results.settings)}; it took {spell_time(results.seconds)}.</p>"
+    )
+    pictures = [("Structure around the hole", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
+    figures = "".join(f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{address(token, name)}"></figure>'
+                      for label, name, kind in pictures if name is not None)  # fmt: skip
+    return f'<div class="sd-result"><div>{compare}{said}</div><div class="sd-more">{figures}</div></div>'
