@@ -71,6 +71,8 @@ def visit(browser, web_service):
         page.goto(address)
         page.wait_for_function("document.querySelector('#examples img') && document.querySelector('#paint .sd-bar')")
         page.service = service
+        while not service.sessions._open:
+            page.wait_for_timeout(50)
         return page
 
     yield open_page
@@ -79,6 +81,10 @@ def visit(browser, web_service):
     for server in servers:
         server.__exit__(None, None, None)
     assert problems == []
+
+
+def wait_for_text(page, selector, text):
+    page.wait_for_function("([s, text]) => document.querySelector(s).innerText.includes(text)", arg=[selector, text])
 
 
 def upload(page, name, content):
@@ -142,10 +148,10 @@ def test_paint_run_and_compare(visit, tmp_path):
     exif[271] = "Maker"
     upload(page, "my photo.png", encoded(pixels, exif=exif, dpi=(144, 144)))
     wait_until_open(page, 80, 60)
-    assert "my photo.png, 80x60 pixels" in page.inner_text("#status")
+    wait_for_text(page, "#status", "my photo.png, 80x60 pixels")
     stroke = [(20, 20), (50, 40), (62, 22)]
     paint(page, *stroke, pixels=(80, 60))
-    page.wait_for_function("document.querySelector('#cost').innerText.includes('Expected: ')")
+    wait_for_text(page, "#cost", "Expected: ")
     fill(page)
     assert page.locator("#result img").count() == 4  # before, after, structure, trace
     assert page.evaluate("[...document.querySelectorAll('#result img')].every(i => i.complete && i.naturalWidth > 0)")
@@ -186,7 +192,7 @@ def test_example_hint_undo_and_samples(visit, tmp_path):
     hint = distances(40, 56, (20, 20), (26, 20)) - 8 / 200 * 56 / 2
     for picture in pictures:
         assert np.array_equal(picture[away > 1], example[away > 1])  # the first stroke was taken back
-        assert (picture[hint < -0.5] == (10, 200, 30)).all()
+        assert np.abs(picture[hint < -0.5].astype(int) - (10, 200, 30)).max() <= 2  # strokes have soft edges
     assert not np.array_equal(*pictures)
 
 
@@ -209,7 +215,7 @@ def test_cancel_and_run_again(visit, monkeypatch):
         assert page.locator("#run").is_disabled()
         assert page.get_attribute("#status .sd-progress", "aria-valuenow") != "100"
         page.click("#cancel")
-        page.wait_for_function("document.querySelector('#status').innerText.trim() === 'Cancelled.'")
+        wait_for_text(page, "#status", "Cancelled.")
         page.wait_for_selector("#run:not([disabled])")
         (session,) = page.service.sessions._open.values()
         session.job.join()
@@ -223,20 +229,19 @@ def test_cancel_and_run_again(visit, monkeypatch):
 
 def test_bad_uploads_and_no_hole(visit):
     page = visit(megapixels=1, megabytes=1)
-    problem = "document.querySelector('#paint [role=alert]')"
     for name, content, said in [
         ("notes.png", b"these are words", "notes.png is not a picture that can be read here"),
         ("wide.png", encoded(np.zeros((1000, 1001, 3), np.uint8)), "wide.png has 1001x1000 pixels, and at most 1 megapixels"),
         ("large.png", bytes(1_100_000), "large.png has 1.1 MB, and at most 1 MB"),
     ]:
         upload(page, name, content)
-        page.wait_for_function(f"said => {problem}.innerText.includes(said)", arg=said)
+        wait_for_text(page, "#paint [role=alert]", said)
     assert not page.locator("#paint canvas").is_visible()
     page.locator("#examples button").first.click()
     wait_until_open(page, 56, 40)
     assert not page.locator("#paint [role=alert]").is_visible()
     page.click("#run")
-    page.wait_for_function("document.querySelector('#status').innerText.includes('Paint a hole first')")
+    wait_for_text(page, "#status", "Paint a hole first")
     page.wait_for_selector("#run:not([disabled])")
 
 

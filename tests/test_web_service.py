@@ -5,6 +5,7 @@ import io
 import re
 import threading
 import time
+import zlib
 
 import cv2
 import numpy as np
@@ -67,7 +68,8 @@ def files(service):
 
 # ---- pictures and paintings ---------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kind, suffix", [("png", ".png"), ("jpeg", ".jpg"), ("tiff", ".tif"), ("webp", ".webp"), ("bmp", ".bmp"), ("gif", ".png")])
+@pytest.mark.parametrize("kind, suffix", [("png", ".png"), ("jpeg", ".jpg"), ("tiff", ".tif"), ("webp", ".webp"), ("bmp", ".bmp"),
+                                          ("gif", ".png")])  # fmt: skip
 def test_a_picture_is_known_by_its_content(web_service, kind, suffix):
     session = web_service().sessions.open(KEY)
     photo = upload(session, "C:\\pictures\\my photo.doc", encoded(noise(30, 40, 3), kind))
@@ -86,7 +88,7 @@ def test_large_pictures_get_a_preview_and_turned_ones_stand_upright(web_service)
 def png_header(width, height):
     content = bytearray(encoded(noise(8, 8, 3), "png"))
     content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    content[29:33] = __import__("zlib").crc32(content[12:29]).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     return bytes(content)
 
 
@@ -368,13 +370,14 @@ def test_uploads_by_token(client):
     answer = client.post(f"/session/{session.token}/picture", content=content, headers={"X-Name": "%C3%BC%20b.png"})
     assert answer.status_code == 200 and session.photo.name == "ü b.png" and session.photo.path.read_bytes() == content
     preview = client.get(f"/session/{session.token}/preview.png?as=x.png")
-    assert preview.status_code == 200 and preview.headers["cache-control"] == "no-store" and "x.png" in preview.headers["content-disposition"]
+    assert preview.status_code == 200 and preview.headers["cache-control"] == "no-store"
+    assert "x.png" in preview.headers["content-disposition"]
     answer = client.post(f"/session/{session.token}/picture", content=b"text", headers={"X-Name": "b.png"})
     assert answer.status_code == 422 and answer.text.startswith("b.png is not a picture")
     assert len(files(client.service)) == 2
-    for path in ("/session/wrong/preview.png", f"/session/{session.token}/{session.photo.path.name}", f"/session/{session.token}/..%2F..%2Fx",
-                 f"/session/{session.token}/none.png"):  # fmt: skip
-        assert client.get(path).status_code == 404
+    for name in (session.photo.path.name, "..%2F..%2Fx", "none.png"):
+        assert client.get(f"/session/{session.token}/{name}").status_code == 404
+    assert client.get("/session/wrong/preview.png").status_code == 404
     assert client.post("/session/wrong/picture", content=content).status_code == 404
     client.service.sessions.close(KEY)
     assert client.get(f"/session/{session.token}/preview.png").status_code == 404
@@ -405,7 +408,8 @@ def test_models_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sources = model_sources(["one", "second=two"])
     assert {name: path.name for name, path in sources.items()} == {"one": "one", "second": "two"}
-    for wrong, said in [([], "weights/benchmark"), (["x=none"], "no model none"), (["one", "one=two"], "name of its own"), (["=two"], "name")]:
+    wrongs = [([], "weights/benchmark"), (["x=none"], "no model none"), (["one", "one=two"], "name of its own"), (["=two"], "name")]
+    for wrong, said in wrongs:
         with pytest.raises(UserError, match=said):
             model_sources(wrong)
 

@@ -96,7 +96,7 @@ class _Handlers:
             session = self.service.sessions.open(request.session_hash)
         except Exception as error:
             return gr.skip(), view.message(spelled(error), "error")
-        return gr.HTML(token=session.token), ""
+        return gr.HTML(token=session.token), gr.skip()
 
     def leave(self, request: gr.Request) -> None:
         self.service.sessions.close(request.session_hash)

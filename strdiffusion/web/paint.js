@@ -105,11 +105,11 @@ function complain(text) {
 async function upload(chosen) {
   if (!chosen) return;
   complain("");
-  if (!props.token) return complain("The page is still being prepared: try again in a moment.");
   if (chosen.size > props.megabytes * 1e6) {
     return complain(chosen.name + " has " + (chosen.size / 1e6).toFixed(1) + " MB, and at most " + props.megabytes + " MB are taken here.");
   }
   root.dataset.ready = "no";
+  while (!props.token) await new Promise((resume) => setTimeout(resume, 100)); // the session is still being opened
   try {
     const answer = await fetch("session/" + props.token + "/picture", {
       method: "POST", body: chosen, headers: { "X-Name": encodeURIComponent(chosen.name || "picture") },
