@@ -148,7 +148,7 @@ def test_paint_run_and_compare(visit, tmp_path):
     exif[271] = "Maker"
     upload(page, "my photo.png", encoded(pixels, exif=exif, dpi=(144, 144)))
     wait_until_open(page, 80, 60)
-    wait_for_text(page, "#status", "my photo.png, 80x60 pixels")
+    wait_for_text(page, "#cost", "my photo.png, 80x60 pixels")
     stroke = [(20, 20), (50, 40), (62, 22)]
     paint(page, *stroke, pixels=(80, 60))
     wait_for_text(page, "#cost", "Expected: ")
