@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import threading
 import time
 import zlib
 
@@ -18,7 +17,7 @@ from strdiffusion.commands.main import main as command
 from strdiffusion.commands.web import is_loopback, model_sources
 from strdiffusion.pipeline import open_picture
 from strdiffusion.web import view
-from strdiffusion.web.job import Job
+from strdiffusion.web.job import Job, Line
 from strdiffusion.web.limits import Limits
 from strdiffusion.web.models import CUSTOM, QUICK
 from strdiffusion.web.painting import read_painting
@@ -262,36 +261,33 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-def test_a_job_is_cancelled_and_gives_way():
-    lock = threading.Lock()
-    begun = threading.Event()
+def test_jobs_wait_in_line_and_are_cancelled():
+    line, order = Line(3), []
 
-    def work(callback, cancel):
-        begun.set()
-        wait_for(cancel)
-        raise Cancelled
+    def work(name):
+        def run(callback, cancel):
+            order.append(name)
+            if name == "first":
+                wait_for(cancel)
+                raise Cancelled
+            return name
 
-    first = Job(work, lock)
-    begun.wait(10)
-    second = Job(lambda callback, cancel: "done", lock)
-    waiting = Job(lambda callback, cancel: pytest.fail("cancelled before its turn"), lock)
-    waiting.cancel()
-    assert lock.locked()
-    first.cancel()
+        return run
+
+    jobs = [Job(work(name), line) for name in ("first", "second", "third", "fourth")]
+    with pytest.raises(UserError, match="All 3 places to wait are taken"):
+        Job(work("fifth"), line)
+    wait_for(lambda: order)
+    assert [line.ahead(job) for job in jobs] == [0, 1, 2, 3] and order == ["first"]
+    assert next(jobs[3].watch()).ahead == 3  # who looks, and goes, cancels
     with pytest.raises(Cancelled):
-        first.result()
-    assert second.result() == "done"
+        jobs[3].result()  # at once, and not when it is its turn
+    assert line.ahead(jobs[2]) == 2
+    jobs[0].cancel()
     with pytest.raises(Cancelled):
-        waiting.result()
-    assert not lock.locked() and spelled(Cancelled()) == "Cancelled."
-
-
-def test_who_stops_watching_cancels():
-    job = Job(lambda callback, cancel: wait_for(cancel), threading.Lock())
-    watch = job.watch()
-    next(watch)
-    watch.close()
-    assert job.result() is None
+        jobs[0].result()
+    assert [job.result() for job in jobs[1:3]] == ["second", "third"] and order == ["first", "second", "third"]
+    assert Job(work("later"), line).result() == "later" and spelled(Cancelled()) == "Cancelled."
 
 
 def test_cancelling_and_another_picture_end_a_run(web_service):

@@ -1,7 +1,6 @@
 """The models that the page offers, ways to sample with each, and how long these take."""
 
 import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,11 +86,10 @@ class Offer:
 
 
 class Models:
-    """What can be chosen, loaded once; `lock` is held by whoever computes."""
+    """What can be chosen, loaded once."""
 
     def __init__(self, sources: Mapping[str, str | Path], device: Device = "auto", precision: Precision = "fp32", T: int | None = None):
         """Load models from folders (or whatever StrDiffusion.load takes) by the name they are offered under; UserError for what is none."""
-        self.lock = threading.Lock()
         self.offers: dict[str, Offer] = {}
         for name, source in sources.items():
             model = StrDiffusion.load(source, T=T, device=device, precision=precision)

@@ -72,7 +72,7 @@ def build_page(service: Service) -> gr.Blocks:
 
         buttons = [run, cancel]
         begin = run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
-        work = begin.then(handlers.run, [paint, *settings], [status, chosen, result], concurrency_limit=1, **QUIET)
+        work = begin.then(handlers.run, [paint, *settings], [status, chosen, result], concurrency_limit=None, **QUIET)
         work.then(handlers.end, None, buttons, **AT_ONCE)
         work.success(None, None, None, js=SCROLL)
         cancel.click(handlers.cancel, None, [status, *buttons], cancels=[work], **AT_ONCE)
@@ -130,7 +130,7 @@ class _Handlers:
                 gr.Slider(maximum=offer.T, value=own.steps or offer.T), gr.Dropdown(resamplings, value=own.resampling))  # fmt: skip
 
     def begin(self):
-        return view.message("Waiting for its turn."), gr.Button(interactive=False), gr.Button(interactive=True)
+        return view.message("Beginning."), gr.Button(interactive=False), gr.Button(interactive=True)
 
     def run(self, request: gr.Request, painted: object, *settings) -> Iterator[tuple]:
         key, chosen = request.session_hash, Settings(*settings)

@@ -33,6 +33,7 @@ function put(one) {
 
 function show() {
   if (!picture) return;
+  pen.clearRect(0, 0, view.width, view.height); // pictures may be transparent
   pen.drawImage(picture, 0, 0);
   pen.globalAlpha = 0.6;
   pen.drawImage(layers.hole, 0, 0);

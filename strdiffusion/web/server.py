@@ -17,6 +17,7 @@ from strdiffusion.web.session import ENDED, Sessions
 # Gradio asks its makers for news and for fonts, and keeps what was done in the browser, unless it is told not to
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+THREADS = 40
 SWEEP = 600  # seconds after which Gradio forgets files that it made itself
 
 
@@ -47,12 +48,13 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
         page = build_page(service)
-        page.queue(max_size=limits.queue, api_open=False)
+        page.queue(max_size=limits.sessions, api_open=False)  # who computes waits in the service's own line, which is shorter
         page.delete_cache = (SWEEP, SWEEP)
         try:
             _, address, _ = page.launch(
                 server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, quiet=True, share=False,
                 css_paths=CSS, footer_links=[], run_history=False, show_error=False, enable_monitoring=False,
+                max_threads=THREADS + limits.queue,  # those in the line keep one each
                 max_file_size=1,  # pictures come by a route of their own, into the session's folder
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
                 app_kwargs={"routes": routes(sessions), "middleware": [Middleware(LimitBody, limits=limits)]},

@@ -11,7 +11,7 @@ import numpy as np
 from strdiffusion.errors import UserError
 from strdiffusion.pipeline import Cancelled
 from strdiffusion.web import view
-from strdiffusion.web.job import Glimpse, Job
+from strdiffusion.web.job import Job, Line
 from strdiffusion.web.limits import Limits
 from strdiffusion.web.models import Models, describe
 from strdiffusion.web.painting import Painting, read_painting
@@ -47,7 +47,7 @@ class Service:
 
     def __init__(self, sessions: Sessions, models: Models, examples: Sequence[Example], limits: Limits):
         self.sessions, self.models, self.examples, self.limits = sessions, models, examples, limits
-        self._runs = count(1)
+        self._runs, self._line = count(1), Line(limits.queue)
 
     def open_example(self, key: str, number: int) -> Photo:
         """Take an example of the gallery as the picture."""
@@ -91,8 +91,7 @@ class Service:
             seconds = time.monotonic() - began
             return session.keep(photo, lambda: write_results(output, photo, session.folder, tag, said, seconds))
 
-        session.job = job = Job(work, self.models.lock)
-        yield view.progress(Glimpse(), samples, 0)
+        session.job = job = Job(work, self._line)
         for glimpse in job.watch():
             yield view.progress(glimpse, samples, time.monotonic() - began)
         job.result()

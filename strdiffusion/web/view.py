@@ -47,7 +47,9 @@ def spell_duration(least: float, most: float) -> str:
 def progress(glimpse: Glimpse, samples: int, seconds: float) -> str:
     """How far a job is, with the states of texture and structure side by side."""
     percent = round(100 * glimpse.done)
-    said = "waiting for its turn" if glimpse.t is None else f"t = {glimpse.t}"
+    if glimpse.ahead:
+        return message(f"Waiting for its turn: {glimpse.ahead} before this one.")
+    said = "beginning" if glimpse.t is None else f"t = {glimpse.t}"
     if glimpse.windows > 1:
         said += f", window {glimpse.number + 1} of {glimpse.windows}"
     if samples > 1 and glimpse.t is not None:
