@@ -37,7 +37,7 @@ def browser_path():
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.filterwarnings("ignore:::gradio")]
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,7 @@ def test_paint_run_and_compare(visit, tmp_path):
     stroke = [(20, 20), (50, 40), (62, 22)]
     paint(page, *stroke, pixels=(80, 60))
     wait_for_text(page, "#cost", "Expected: ")
+    page.get_by_label("Careful").check()
     fill(page)
     assert page.locator("#result img").count() == 4  # before, after, structure, trace
     assert page.evaluate("[...document.querySelectorAll('#result img')].every(i => i.complete && i.naturalWidth > 0)")
@@ -253,7 +254,9 @@ def test_nothing_is_left_when_the_page_is_closed(visit):
     paint(page, (10, 10), (20, 20), pixels=(40, 30))
     fill(page)
     (folder,) = root.glob("session_*")
-    assert len(list(folder.iterdir())) == 6  # picture, preview; result, its preview, structure, trace
+    assert len(list(folder.iterdir())) == 5  # picture, preview; result, its preview, structure
+    preview = next(folder.glob("preview.png"))
+    assert page.request.get(f"{page.url}gradio_api/file={preview}").status == 403  # by the session's own address alone
     page.close()
     end = time.monotonic() + 15
     while folder.exists() and time.monotonic() < end:

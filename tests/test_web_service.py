@@ -155,12 +155,13 @@ def test_the_same_pixels_as_in_python(web_service, runs):
     boxes = [(10, 20, 12, 9)]
     hints = layer(50, 70, (12, 22, 4, 4), colour=(10, 200, 30, 255))
     value = painted(photo.number, 50, 70, *boxes, hints=hints)
-    steps = list(service.run(KEY, value, FAST))
+    steps = list(service.run(KEY, value, Settings("tiny", CUSTOM, "mars_sde", 4, "released", seed=3)))
     assert "progressbar" in steps[0]
     (sample,) = session.results.samples
     out = open_picture(session.folder / sample.files[0])
     mask = layer(50, 70, *boxes)[..., 3] > 0
-    expected = StrDiffusion.load(runs, device="cpu")(pixels, mask, hints=hints, seed=3, sampler="mars_sde", steps=2, resampling="none")
+    expected = StrDiffusion.load(runs, device="cpu")(pixels, mask, hints=hints, seed=3, sampler="mars_sde", steps=4,
+                                                          resampling="released")  # fmt: skip
     assert np.array_equal(out.levels, expected.images[0].levels)
     assert np.array_equal(out.levels[~mask], pixels[~mask]) and (out.levels[13, 23] == (10, 200, 30)).all()
     assert round(out.metadata.dpi[0]) == 144
@@ -309,7 +310,7 @@ def test_nothing_outlives_its_session(web_service):
     other = service.sessions.open("another page")
     value = painted(service.open_example(KEY, 0).number, 40, 56, (4, 4, 30, 40))
     list(service.run(KEY, value, FAST))
-    assert session.folder.stat().st_mode & 0o077 == 0 and len(files(service)) == 6
+    assert session.folder.stat().st_mode & 0o077 == 0 and len(files(service)) == 5
     run = service.run(KEY, value, Settings("tiny", "model", "", 0, "", samples=8))
     next(run)
     service.sessions.close(KEY)

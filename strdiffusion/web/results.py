@@ -55,7 +55,7 @@ def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings
         if output.structure is not None:
             structure = f"{stem}_structure.png"
             (folder / structure).write_bytes(as_png(preview_of(cropped(output.structure[i]))))
-        if any(part.steps for part in output.trace[i]):
+        if any(step.scores or step.decisions for part in output.trace[i] for step in part.steps):  # else nothing was decided
             trace = f"{stem}_trace.png"
             (folder / trace).write_bytes(trace_plot(output.trace[i], photo.name))
         samples.append(Sample(f"{stem}.png", files, structure, trace))
