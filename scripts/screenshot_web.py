@@ -22,8 +22,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDTH, HEIGHT = 1280, 900
 COLOURS = 256  # of the written PNG
-STROKES = [[(0.57, 0.50), (0.64, 0.43), (0.74, 0.52), (0.76, 0.63), (0.62, 0.64), (0.54, 0.60), (0.57, 0.50), (0.70, 0.58)],
-           [(0.655, 0.60), (0.655, 0.95)]]  # over the tree of EXAMPLE
+STROKES = [[(0.57, 0.50), (0.64, 0.43), (0.75, 0.52), (0.78, 0.66), (0.54, 0.66), (0.54, 0.58), (0.70, 0.58)],
+           [(0.655, 0.60), (0.655, 0.93)]]  # over the tree of EXAMPLE
 EXAMPLE = 4
 
 
@@ -67,7 +67,7 @@ def paint_and_fill(page, sampler: str, seconds: int) -> None:
     page.wait_for_timeout(1000)
     page.locator("#examples button").nth(EXAMPLE).click()
     page.wait_for_selector('.sd-paint[data-ready="yes"]')
-    page.locator("#paint [name=size]").fill("26")
+    page.locator("#paint [name=size]").fill("22")
     box = page.locator("#paint canvas").bounding_box()
     for stroke in STROKES:
         places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]

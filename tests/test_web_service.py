@@ -214,6 +214,18 @@ def test_the_expected_time_is_that_of_the_plan(web_service):
     assert re.search(r"\d+ s to \d+ s|to \d+ min", service.expected(KEY, value, Settings("tiny", "model", "", 0, "")))
 
 
+def test_the_least_of_some_measurements_counts():
+    from strdiffusion.web.models import measure
+
+    class Timed:
+        times = iter([{"texture": 9.0, "structure": 1.0}, {"texture": 2.0, "structure": 5.0}] + 3 * [{"texture": 3.0, "structure": 3.0}])
+
+        def time_evaluations(self):
+            return next(self.times)
+
+    assert measure(Timed()) == {"texture": 2.0, "structure": 1.0}
+
+
 def test_what_does_not_fit_is_said(web_service):
     service = web_service(samples=2)
     with pytest.raises(UserError, match=ENDED):
