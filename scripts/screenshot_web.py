@@ -22,8 +22,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDTH, HEIGHT = 1280, 900
 COLOURS = 256  # of the written PNG
-STROKES = [[(0.57, 0.50), (0.64, 0.43), (0.75, 0.52), (0.78, 0.66), (0.54, 0.66), (0.54, 0.58), (0.70, 0.58)],
-           [(0.655, 0.60), (0.655, 0.93)]]  # over the tree of EXAMPLE
+STROKES = [[(0.56, 0.48), (0.64, 0.42), (0.74, 0.48), (0.78, 0.60), (0.74, 0.69), (0.56, 0.69), (0.52, 0.60), (0.56, 0.48), (0.65, 0.52),
+            (0.66, 0.62)], [(0.655, 0.60), (0.655, 0.94)]]  # over the tree of EXAMPLE
 EXAMPLE = 4
 
 
