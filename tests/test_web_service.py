@@ -310,7 +310,9 @@ def test_cancelling_and_another_picture_end_a_run(web_service):
         value = painted(service.open_example(KEY, 0).number, 40, 56, (4, 4, 30, 40))
         run = service.run(KEY, value, Settings("tiny", "model", "", 0, "", samples=8))
         next(run)
+        job = session.job
         end()
+        assert job.cancelled
         with pytest.raises(Cancelled):
             list(run)
         assert session.results is None and not [name for name in files(service) if name.startswith("run")]

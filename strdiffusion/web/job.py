@@ -88,6 +88,11 @@ class Job(Generic[R]):
         self._cancelled.set()
         self._line.wake()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to end."""
+        return self._cancelled.is_set()
+
     def join(self) -> None:
         self._thread.join()
 
@@ -112,7 +117,7 @@ class Job(Generic[R]):
     def _run(self) -> None:
         try:
             self._line.wait(self, self._cancelled.is_set)
-            if self._cancelled.is_set():
+            if self.cancelled:
                 raise Cancelled
             self._result = self._work(self._after_step, self._cancelled.is_set)
         except BaseException as error:  # for result() to raise, in the thread that asks
