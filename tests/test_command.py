@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SIZE, script, single_error
+from conftest import SIZE, T, script, single_error
 from PIL import Image
 
 from strdiffusion import StrDiffusion
 from strdiffusion.checkpoints import save_released
 from strdiffusion.commands.main import COMMANDS, main
+from strdiffusion.config import TestConfig, load_config
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--sampler", "mars_sde", "--steps", "2", "--resampling", "none", "--device", "cpu")
@@ -188,6 +189,23 @@ def test_scripts_run_the_code_of_the_commands(name, monkeypatch, capsys, tmp_pat
     monkeypatch.setattr("sys.argv", [f"{name}.py", *arguments])
     assert single_error((script(name).main(), *capsys.readouterr())) == by_command
     assert len((ROOT / "scripts" / f"{name}.py").read_text().splitlines()) <= 12
+
+
+def test_a_test_by_model_folder_and_by_files(command, photos, runs, tmp_path):
+    """The same networks, so the same pictures; the folder's files are what decides whether a table's run is up to date."""
+    folder = StrDiffusion.load(runs, device="cpu").save(tmp_path / "model")
+    (tmp_path / "test.yml").write_text(
+        f"output: x\ndevice: cpu\nsde: {{T: {T}}}\nstructure: {{edge_source: known, edge_sigma: 1}}\nsampler: {{steps: 4}}\n"
+        f"data: {{images: {photos}, masks: {{folder: {tmp_path / 'masks'}}}, size: {SIZE}, index: null}}\n"
+    )
+    files = ", ".join(f"{kind}: {runs / kind / 'latest.pt'}" for kind in ("texture", "structure", "discriminator"))
+    for name, checkpoints in (("a", f"folder: {folder}"), ("b", files)):
+        options = (f"checkpoints={{{checkpoints}}}", f"output={tmp_path / name}")
+        assert command("test", "-opt", tmp_path / "test.yml", *options)[0] == 0
+    for picture in "abc":
+        assert np.array_equal(*(pixels(tmp_path / name / "inpainted" / f"{picture}.png") for name in ("a", "b")))
+    named = load_config(TestConfig, tmp_path / "a" / "config.yml").checkpoints.files()
+    assert sorted(named) == sorted(folder.iterdir())
 
 
 def test_masks_by_command(command, tmp_path):
