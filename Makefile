@@ -1,11 +1,14 @@
 # make demo: train three small networks on photographs and inpaint others; run again, it goes on where it was.
 # make test: run the tests.
+# make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WEB_INSTALLED := $(VENV)/.web
+ARGS ?=
 
-.PHONY: demo test install clean-demo
+.PHONY: demo test web install clean-demo
 
 install: $(INSTALLED)
 
@@ -24,7 +27,16 @@ demo: $(INSTALLED)
 	$(BIN)/python scripts/train_discriminator.py -opt configs/demo/discriminator.yml resume=auto
 	$(BIN)/python scripts/test.py -opt configs/demo/test.yml overwrite=true
 
+$(WEB_INSTALLED): $(INSTALLED) requirements-web.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-web.txt
+	touch $@
+
+web: $(WEB_INSTALLED)
+	$(BIN)/python -m strdiffusion web $(ARGS)
+
+# the page's tests need Gradio and Playwright; where these cannot be had they are skipped, and the others run
 test: $(INSTALLED)
+	@$(MAKE) --no-print-directory $(WEB_INSTALLED) || echo "no Gradio or no Playwright: the tests of the page will be skipped"
 	$(BIN)/python -m pytest -q tests
 
 clean-demo:

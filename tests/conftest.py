@@ -119,3 +119,26 @@ def runs(tmp_path_factory):
         write_network(folder / kind / "latest.pt", kind, network)
         (folder / kind / "config.yml").write_text(f"data: {{images: x, size: {SIZE}}}\n")
     return folder
+
+
+@pytest.fixture
+def web_service(runs, tmp_path):
+    """Makes a service of the page, without the page: `web_service(megapixels=1)`; everything it keeps is in its `sessions.root`."""
+    from strdiffusion.web.limits import Limits
+    from strdiffusion.web.models import Models
+    from strdiffusion.web.service import Example, Service
+    from strdiffusion.web.session import Sessions
+
+    services = []
+
+    def make(**limits):
+        root = tmp_path / f"visits_{len(services)}"
+        root.mkdir()
+        limits = Limits(**limits)
+        example = np.random.default_rng(5).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+        services.append(Service(Sessions(root, limits), Models({"tiny": runs}, "cpu"), [Example("noise.png", example)], limits))
+        return services[-1]
+
+    yield make
+    for service in services:
+        service.sessions.close_all()

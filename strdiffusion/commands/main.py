@@ -20,6 +20,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     ("inpaint",): Command("inpaint", "fill the hole of a photograph, or of a folder of them, at any size"),
+    ("web",): Command("web", "a page in the browser to paint holes on"),
     ("train", "structure"): Command("train", "train the structure network", {"network": "structure"}),
     ("train", "texture"): Command("train", "train the texture network", {"network": "texture"}),
     ("train", "discriminator"): Command("train", "train the discriminator", {"network": "discriminator"}),

@@ -1,0 +1,113 @@
+"""A page in the browser: open a photograph, paint a hole, and see it filled.
+
+    strdiffusion web                                                 with the model weights/benchmark
+    strdiffusion web --model streets=runs/psv --model places=weights/places2 --open
+    strdiffusion web --host 0.0.0.0 --port 8000 --megapixels 12      for others, too: there is no password
+
+It listens on this machine alone unless told otherwise. What is uploaded stays in a temporary folder until the page is closed.
+Gradio is needed: make web, or pip install gradio.
+"""
+
+import argparse
+import importlib.util
+import ipaddress
+import logging
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.config.common import Device
+from strdiffusion.denoiser import Precision
+from strdiffusion.errors import UserError
+from strdiffusion.web.limits import Limits
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "weights/benchmark"
+STREETS = (2, 9, 14, 17, 20, 22)  # of the facades' test images, for the gallery
+EXAMPLE_SIZE = 256
+LIMITS = {
+    "megabytes": "the largest file that is taken",
+    "megapixels": "the largest picture that is taken",
+    "samples": "the most samples at a time",
+    "queue": "how many may wait for their turn",
+    "sessions": "how many pages may be open",
+}
+
+
+def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    limits = Limits()
+    parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", default=[], metavar="[NAME=]FOLDER",
+                        help=f"a model to choose from, under this name; may be given several times ({DEFAULT_MODEL})")
+    parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
+    parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--port", type=int, help="the port (the first free one from 7860 on)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    for name, text in LIMITS.items():
+        default = getattr(limits, name)
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} ({default})")
+    return parser.parse_args(arguments)
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    options = parse_arguments(arguments, prog)
+    limits = Limits(**{name: getattr(options, name) for name in LIMITS})
+    sources = model_sources(options.model)
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page needs Gradio, which is not installed: make web, or pip install gradio")
+
+    from strdiffusion.web.models import Models
+    from strdiffusion.web.server import serve, working_folder
+    from strdiffusion.web.service import Service
+    from strdiffusion.web.session import Sessions
+
+    models = Models(sources, options.device, options.precision, options.T)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())  # the default would leave the visitors' files behind
+    with working_folder() as root:
+        service = Service(Sessions(root, limits), models, example_streets(), limits)
+        with serve(service, options.host, options.port, options.open) as address:
+            print(f"{address}  (Ctrl-C ends it)", flush=True)
+            if not is_loopback(options.host):
+                log.warning("%s is reached from other machines, too, and there is no password", options.host)
+            while not stop.wait(1):  # in short waits: Ctrl-C is noticed between them everywhere
+                pass
+
+
+def model_sources(given: Sequence[str]) -> dict[str, Path]:
+    """Where each model is, by its name: NAME=FOLDER, or FOLDER, whose name it then is. UserError for what does not exist."""
+    sources = {}
+    for text in given or [DEFAULT_MODEL]:
+        name, equals, folder = text.partition("=")
+        path = Path(folder if equals else text).expanduser()
+        name = name if equals else path.resolve().name
+        if not name or name in sources:
+            raise UserError(f"--model {text}: every model needs a name of its own: --model NAME=FOLDER")
+        if not path.exists():
+            raise UserError(f"there is no model {path}: give one that exists, --model NAME=FOLDER "
+                            "(a model folder, training runs, or a test configuration such as configs/demo/test.yml)")  # fmt: skip
+        sources[name] = path
+    return sources
+
+
+def example_streets() -> list:
+    """The pictures of the gallery."""
+    from strdiffusion.data.facades import draw_facade
+    from strdiffusion.web.service import Example
+
+    return [Example(f"street {number}.png", draw_facade("test", number, EXAMPLE_SIZE)) for number in STREETS]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

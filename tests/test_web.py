@@ -1,0 +1,281 @@
+"""The page in a real browser without a screen: paint with the mouse, run, wait, compare; cancel; bad uploads; leaving."""
+
+import importlib.util
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from strdiffusion.pipeline import open_picture
+from strdiffusion.web.job import Job
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+TIMEOUT = 20_000  # ms
+BRUSH = 12  # as in paint.html: of 200 parts of the longer side
+ROOT = Path(__file__).parents[1]
+
+
+def missing():
+    """Why the page cannot be tested here, or nothing."""
+    packages = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
+    if packages:
+        return f"{' and '.join(packages)} missing: pip install -r requirements-web.txt"
+    return "" if browser_path() else f"no Chromium: none of {', '.join(BROWSERS)} is installed (for example apt-get install chromium)"
+
+
+def browser_path():
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.filterwarnings("ignore:::gradio")]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, web_service):
+    """Opens the page of a service: `visit(megapixels=1)`. Afterwards nothing was asked of other machines, and no script failed."""
+    from strdiffusion.web.server import serve
+
+    contexts, servers, problems = [], [], []
+
+    def open_page(**limits):
+        service = web_service(**limits)
+        server = serve(service, "127.0.0.1", None)
+        address = server.__enter__()
+        servers.append(server)
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        context.set_default_timeout(TIMEOUT)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or problems.append(request.url))
+        page.goto(address)
+        page.wait_for_function("document.querySelector('#examples img') && document.querySelector('#paint .sd-bar')")
+        page.service = service
+        while not service.sessions._open:
+            page.wait_for_timeout(50)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    for server in servers:
+        server.__exit__(None, None, None)
+    assert problems == []
+
+
+def wait_for_text(page, selector, text):
+    page.wait_for_function("([s, text]) => document.querySelector(s).innerText.includes(text)", arg=[selector, text])
+
+
+def upload(page, name, content):
+    page.set_input_files("#paint input[type=file]", {"name": name, "mimeType": "image/png", "buffer": content})
+
+
+def wait_until_open(page, width, height):
+    page.wait_for_function("([w, h]) => { const c = document.querySelector('#paint canvas'); return c.width === w && c.height === h"
+                           " && document.querySelector('.sd-paint').dataset.ready === 'yes' }", arg=[width, height])  # fmt: skip
+
+
+def paint(page, *points, pixels):
+    """A stroke with the mouse through points (x, y) of the picture, of `pixels` = (width, height)."""
+    page.locator("#paint canvas").scroll_into_view_if_needed()
+    box = page.locator("#paint canvas").bounding_box()
+    places = [(box["x"] + x / pixels[0] * box["width"], box["y"] + y / pixels[1] * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+
+
+def choose_fast(page):
+    page.get_by_label("Quick").check()
+
+
+def fill(page):
+    page.click("#run")
+    page.wait_for_selector("#result .sd-compare")
+    page.wait_for_selector("#run:not([disabled])")
+
+
+def download(page, suffix):
+    with page.expect_download() as info:
+        page.locator("#result a.sd-button", has_text=suffix).click()
+    return info.value
+
+
+def encoded(pixels, kind="png", **options):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def distances(height, width, *points):
+    """Of every pixel's middle from a line through points (x, y), in pixels."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    nearest = np.full((height, width), np.inf)
+    for (ax, ay), (bx, by) in zip(points, points[1:]):
+        length = (bx - ax) ** 2 + (by - ay) ** 2
+        along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length, 0, 1)
+        nearest = np.minimum(nearest, np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)))
+    return nearest
+
+
+def test_paint_run_and_compare(visit, tmp_path):
+    page = visit()
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[271] = "Maker"
+    upload(page, "my photo.png", encoded(pixels, exif=exif, dpi=(144, 144)))
+    wait_until_open(page, 80, 60)
+    wait_for_text(page, "#cost", "my photo.png, 80x60 pixels")
+    stroke = [(20, 20), (50, 40), (62, 22)]
+    paint(page, *stroke, pixels=(80, 60))
+    wait_for_text(page, "#cost", "Expected: ")
+    page.get_by_label("Careful").check()
+    fill(page)
+    assert page.locator("#result img").count() == 4  # before, after, structure, trace
+    assert page.evaluate("[...document.querySelectorAll('#result img')].every(i => i.complete && i.naturalWidth > 0)")
+    got = download(page, "PNG")
+    assert got.suggested_filename == "my photo_inpainted.png"
+    got.save_as(tmp_path / "out.png")
+    out = open_picture(tmp_path / "out.png")
+    away = distances(60, 80, *stroke) - BRUSH / 200 * 80 / 2
+    assert np.array_equal(out.levels[away > 1], pixels[away > 1])  # known pixels as they were
+    assert (out.levels[away < -1] != pixels[away < -1]).any(axis=-1).mean() > 0.95  # the hole is new
+    assert out.metadata.exif[271] == "Maker" and round(out.metadata.dpi[0]) == 144
+    slider = page.locator("#result input[type=range]")
+    slider.fill("20")
+    assert page.evaluate("getComputedStyle(document.querySelector('.sd-after')).clipPath").endswith("20%)")
+
+
+def test_example_hint_undo_and_samples(visit, tmp_path):
+    page = visit()
+    page.locator("#examples button").first.click()
+    wait_until_open(page, 56, 40)
+    paint(page, (5, 5), (50, 5), pixels=(56, 40))
+    page.click("#paint [data-do=undo]")
+    paint(page, (14, 20), (40, 20), pixels=(56, 40))
+    page.click("#paint [data-mode=hint]")
+    page.locator("#paint [name=colour]").fill("#0ac81e")
+    page.locator("#paint [name=size]").fill("8")
+    paint(page, (20, 20), (26, 20), pixels=(56, 40))
+    page.locator("#samples input[type=number]").fill("2")
+    fill(page)
+    pictures = []
+    for sample in ("1", "2"):
+        page.locator("#chosen label", has_text=sample).click()
+        page.wait_for_function("n => [...document.querySelectorAll('#result a')].some(a => a.href.includes('_inpainted_' + n))", arg=sample)
+        download(page, "PNG").save_as(tmp_path / f"{sample}.png")
+        pictures.append(open_picture(tmp_path / f"{sample}.png").levels)
+    example = page.service.examples[0].pixels
+    away = distances(40, 56, (14, 20), (40, 20)) - BRUSH / 200 * 56 / 2
+    hint = distances(40, 56, (20, 20), (26, 20)) - 8 / 200 * 56 / 2
+    for picture in pictures:
+        assert np.array_equal(picture[away > 1], example[away > 1])  # the first stroke was taken back
+        assert np.abs(picture[hint < -0.5].astype(int) - (10, 200, 30)).max() <= 2  # strokes have soft edges
+    assert not np.array_equal(*pictures)
+
+
+def test_cancel_and_run_again(visit, monkeypatch):
+    page = visit()
+    page.locator("#examples button").first.click()
+    wait_until_open(page, 56, 40)
+    paint(page, (14, 20), (40, 20), pixels=(56, 40))
+    after_step = Job._after_step
+
+    def slowly(job, step):
+        time.sleep(0.25)
+        after_step(job, step)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(Job, "_after_step", slowly)
+        page.get_by_label("The model's own").check()
+        page.click("#run")
+        page.wait_for_function("document.querySelectorAll('#status .sd-states img').length === 2")  # texture and structure
+        assert page.locator("#run").is_disabled()
+        assert page.get_attribute("#status .sd-progress", "aria-valuenow") != "100"
+        page.click("#cancel")
+        wait_for_text(page, "#status", "Cancelled.")
+        page.wait_for_selector("#run:not([disabled])")
+        (session,) = page.service.sessions._open.values()
+        session.job.join()
+        assert page.locator("#cancel").is_disabled()
+    page.wait_for_timeout(500)
+    assert session.results is None and page.locator("#result .sd-compare").count() == 0
+    choose_fast(page)
+    fill(page)
+    assert session.results is not None
+
+
+def test_bad_uploads_and_no_hole(visit):
+    page = visit(megapixels=1, megabytes=1)
+    for name, content, said in [
+        ("notes.png", b"these are words", "notes.png is not a picture that can be read here"),
+        ("wide.png", encoded(np.zeros((1000, 1001, 3), np.uint8)), "wide.png has 1001x1000 pixels, and at most 1 megapixels"),
+        ("large.png", bytes(1_100_000), "large.png has 1.1 MB, and at most 1 MB"),
+    ]:
+        upload(page, name, content)
+        wait_for_text(page, "#paint [role=alert]", said)
+    assert not page.locator("#paint canvas").is_visible()
+    page.locator("#examples button").first.click()
+    wait_until_open(page, 56, 40)
+    assert not page.locator("#paint [role=alert]").is_visible()
+    page.click("#run")
+    wait_for_text(page, "#status", "Paint a hole first")
+    page.wait_for_selector("#run:not([disabled])")
+
+
+def test_nothing_is_left_when_the_page_is_closed(visit):
+    page = visit()
+    root = page.service.sessions.root
+    upload(page, "a.png", encoded(np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype=np.uint8)))
+    wait_until_open(page, 40, 30)
+    paint(page, (10, 10), (20, 20), pixels=(40, 30))
+    fill(page)
+    (folder,) = root.glob("session_*")
+    assert len(list(folder.iterdir())) == 5  # picture, preview; result, its preview, structure
+    preview = next(folder.glob("preview.png"))
+    assert page.request.get(f"{page.url}gradio_api/file={preview}").status == 403  # by the session's own address alone
+    page.close()
+    end = time.monotonic() + 15
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not folder.exists()
+    kept = {path.parent.parent.name for path in root.rglob("*") if path.is_file()}
+    assert kept <= {"gradio"}  # the example of the gallery
+
+
+def test_the_command_leaves_nothing_either(runs, tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "strdiffusion", "web", "--model", str(runs), "--device", "cpu"]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = process.stdout.readline()
+        assert address.startswith("http://127.0.0.1:"), process.stderr.read()
+        assert [path.name.startswith("strdiffusion_web_") for path in tmp_path.iterdir()] == [True]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,444 @@
+"""What the page does, without a page: pictures that are taken and refused, paintings, results, sessions that leave nothing, limits."""
+
+import base64
+import io
+import re
+import time
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from conftest import single_error
+from PIL import Image
+
+from strdiffusion import Cancelled, StrDiffusion, UserError
+from strdiffusion.commands.main import main as command
+from strdiffusion.commands.web import is_loopback, model_sources
+from strdiffusion.pipeline import open_picture
+from strdiffusion.web import view
+from strdiffusion.web.job import Job, Line
+from strdiffusion.web.limits import Limits
+from strdiffusion.web.models import CUSTOM, QUICK
+from strdiffusion.web.painting import read_painting
+from strdiffusion.web.service import Settings, spelled
+from strdiffusion.web.session import ENDED, tidy_name
+
+FAST = Settings("tiny", CUSTOM, "mars_sde", 2, "none", seed=3)
+KEY = "page"
+
+
+def layer(height, width, *boxes, colour=(224, 33, 138, 255)):
+    pixels = np.zeros((height, width, 4), np.uint8)
+    for top, left, h, w in boxes:
+        pixels[top:top + h, left:left + w] = colour
+    return pixels
+
+
+def as_url(pixels, kind="png"):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind)
+    return f"data:image/{kind};base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def painted(number, height, width, *boxes, hints=None):
+    return {"number": number, "hole": as_url(layer(height, width, *boxes)), "hints": None if hints is None else as_url(hints)}
+
+
+def upload(session, name, content):
+    path = session.new_file()
+    path.write_bytes(content)
+    return session.open_upload(path, name)
+
+
+def encoded(pixels, kind, **options):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def files(service):
+    return sorted(path.name for path in service.sessions.root.rglob("*") if path.is_file())
+
+
+# ---- pictures and paintings ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kind, suffix", [("png", ".png"), ("jpeg", ".jpg"), ("tiff", ".tif"), ("webp", ".webp"), ("bmp", ".bmp"),
+                                          ("gif", ".png")])  # fmt: skip
+def test_a_picture_is_known_by_its_content(web_service, kind, suffix):
+    session = web_service().sessions.open(KEY)
+    photo = upload(session, "C:\\pictures\\my photo.doc", encoded(noise(30, 40, 3), kind))
+    assert photo.name == "my photo" + suffix and photo.size == photo.preview == (30, 40)
+    assert Image.open(session.folder / "preview.png").size == (40, 30)
+
+
+def test_large_pictures_get_a_preview_and_turned_ones_stand_upright(web_service):
+    session = web_service().sessions.open(KEY)
+    exif = Image.Exif()
+    exif[274] = 6
+    photo = upload(session, "a.jpg", encoded(cv2.resize(noise(4, 5, 3), (2100, 700)), "jpeg", exif=exif))
+    assert photo.size == (2100, 700) and photo.preview == (1024, 341)
+
+
+def png_header(width, height):
+    content = bytearray(encoded(noise(8, 8, 3), "png"))
+    content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+@pytest.mark.parametrize("name, content, said", [
+    ("notes.jpg", b"no picture at all", "notes.jpg is not a picture that can be read here"),
+    ("empty.png", b"", "empty.png is not a picture"),
+    ("page.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "page.svg is not a picture"),
+    ("wide.png", encoded(noise(1, 1, 3).repeat(1001, 0).repeat(1000, 1), "png"), "wide.png has 1000x1001 pixels, and at most 1 megapixels"),
+    ("bomb.png", png_header(60_000, 60_000), "bomb.png has far too many pixels"),
+    ("cut.png", encoded(noise(60, 60, 3), "png")[:500], "cut.png is damaged or not an image"),
+    ("film.gif", encoded(noise(9, 9, 3), "gif", save_all=True, append_images=[Image.new("RGB", (9, 9))]), "film.gif holds 2 frames"),
+])  # fmt: skip
+def test_what_is_no_picture_is_refused_in_one_line_and_not_kept(web_service, name, content, said):
+    service = web_service(megapixels=1)
+    session = service.sessions.open(KEY)
+    with pytest.raises(UserError) as error:
+        upload(session, name, content)
+    assert str(error.value).removeprefix("image ").startswith(said) and str(session.folder) not in str(error.value)
+    assert session.photo is None and files(service) == []
+
+
+def test_names_from_browsers_are_tidied():
+    assert tidy_name("../../etc/passwd") == "passwd"
+    assert tidy_name('<script>"x".png') == "_script__x_.png"
+    assert tidy_name("Ünïcode (1).jpg") == "Ünïcode (1).jpg"
+    assert tidy_name("...") == "picture" and len(tidy_name("x" * 500)) == 80
+
+
+def test_a_painting_is_a_mask_and_hints():
+    hints = layer(20, 30, (6, 6, 2, 2), colour=(10, 200, 30, 255))
+    painting = read_painting(painted(1, 20, 30, (5, 5, 10, 10), hints=hints), (20, 30), (40, 60))
+    expected = np.zeros((40, 60), bool)
+    expected[10:30, 10:30] = True
+    assert np.array_equal(painting.hole, expected) and np.array_equal(painting.hints, hints)
+    soft = layer(20, 30, (5, 5, 10, 10))
+    soft[4, 5:15, 3], soft[15, 5:15, 3] = 127, 128  # the soft edge of a stroke
+    hole = read_painting({"hole": as_url(soft)}, (20, 30), (20, 30)).hole
+    assert not hole[4].any() and hole[15, 5:15].all()
+
+
+@pytest.mark.parametrize("value, said", [
+    (None, "Paint a hole first"),
+    ({"hole": None}, "Paint a hole first"),
+    (painted(1, 20, 30), "Paint a hole first"),
+    (painted(1, 20, 30, (0, 0, 20, 30)), "covers all"),
+    (painted(1, 20, 31, (0, 0, 5, 5)), "does not belong"),
+    ({"hole": "data:image/png;base64,AAAA"}, "does not belong"),
+    ({"hole": "data:image/png;base64,?"}, "does not belong"),
+    ({"hole": "file:///etc/passwd"}, "does not belong"),
+    ({"hole": ["x"]}, "does not belong"),
+    ({"hole": as_url(layer(20, 30, (0, 0, 5, 5)), "webp").replace("webp", "png")}, "does not belong"),
+])  # fmt: skip
+def test_what_is_no_painting_is_refused(value, said):
+    with pytest.raises(UserError, match=said):
+        read_painting(value, (20, 30), (20, 30))
+
+
+# ---- inpainting ---------------------------------------------------------------------------------------
+
+def test_the_same_pixels_as_in_python(web_service, runs):
+    service = web_service()
+    session = service.sessions.open(KEY)
+    pixels = noise(50, 70, 3)
+    photo = upload(session, "a.png", encoded(pixels, "png", dpi=(144, 144)))
+    boxes = [(10, 20, 12, 9)]
+    hints = layer(50, 70, (12, 22, 4, 4), colour=(10, 200, 30, 255))
+    value = painted(photo.number, 50, 70, *boxes, hints=hints)
+    steps = list(service.run(KEY, value, Settings("tiny", CUSTOM, "mars_sde", 4, "released", seed=3)))
+    assert "progressbar" in steps[0]
+    (sample,) = session.results.samples
+    out = open_picture(session.folder / sample.files[0])
+    mask = layer(50, 70, *boxes)[..., 3] > 0
+    expected = StrDiffusion.load(runs, device="cpu")(pixels, mask, hints=hints, seed=3, sampler="mars_sde", steps=4,
+                                                          resampling="released")  # fmt: skip
+    assert np.array_equal(out.levels, expected.images[0].levels)
+    assert np.array_equal(out.levels[~mask], pixels[~mask]) and (out.levels[13, 23] == (10, 200, 30)).all()
+    assert round(out.metadata.dpi[0]) == 144
+    shown = service.show(KEY)
+    for name in (sample.preview, sample.structure, sample.trace, sample.files[0]):
+        assert f"session/{session.token}/{name}" in shown and (session.folder / name).stat().st_size > 100
+
+
+def test_samples_formats_and_earlier_results(web_service):
+    service = web_service()
+    session = service.sessions.open(KEY)
+    exif = Image.Exif()
+    exif[271] = "Maker"
+    pixels = cv2.resize(noise(5, 6, 3), (60, 48), interpolation=cv2.INTER_CUBIC)
+    photo = upload(session, "photo.JPEG", encoded(pixels, "jpeg", quality=90, exif=exif))
+    value = painted(photo.number, 48, 60, (10, 20, 12, 9))
+    list(service.run(KEY, value, Settings("tiny", QUICK, "", 0, "", seed=1, samples=2)))
+    first = {name for name in files(service) if name.startswith("run")}
+    pictures = [open_picture(session.folder / sample.files[1]).levels for sample in session.results.samples]
+    assert not np.array_equal(*pictures)
+    assert [name.rsplit(".")[-1] for name in session.results.samples[0].files] == ["jpg", "png"]
+    assert open_picture(session.folder / session.results.samples[0].files[0]).metadata.exif[271] == "Maker"
+    decoded = np.asarray(Image.open(photo.path))
+    mask = layer(48, 60, (10, 20, 12, 9))[..., 3] > 0
+    assert all(np.array_equal(picture[~mask], decoded[~mask]) for picture in pictures)
+    assert "photo_inpainted_2.jpg" in service.show(KEY, 1)
+    with pytest.raises(UserError, match="no sample 3"):
+        service.show(KEY, 2)
+    list(service.run(KEY, value, FAST))
+    assert not first & set(files(service))
+    service.open_example(KEY, 0)
+    assert session.results is None and not photo.path.exists() and len(files(service)) == 2
+    with pytest.raises(UserError, match="Paint a hole first"):
+        list(service.run(KEY, value, FAST))  # of the picture before
+
+
+def test_the_expected_time_is_that_of_the_plan(web_service):
+    service = web_service()
+    offer = service.models["tiny"]
+    offer.seconds.update(texture=2.0, structure=1.0, discriminator=0.5)
+    service.sessions.open(KEY)
+    photo = service.open_example(KEY, 0)
+    value = painted(photo.number, 40, 56, (10, 20, 6, 6))
+    plain = Settings("tiny", CUSTOM, "posterior", 10, "none")
+    (n,) = [int(n) for n in re.findall(r"(\d+) network", service.expected(KEY, value, plain))]
+    plan = offer.model.plan(photo.open(), layer(40, 56, (10, 20, 6, 6))[..., 3] > 0, sampler="posterior", steps=10, resampling="none")
+    texture, structure = (plan.evaluations[kind].least for kind in ("texture", "structure"))
+    assert n == texture + structure and offer.duration(plan) == (2.0 * texture + structure,) * 2
+    assert f"about {2 * texture + structure} s" in service.expected(KEY, value, plain)
+    assert re.search(r"\d+ s to \d+ s|to \d+ min", service.expected(KEY, value, Settings("tiny", "model", "", 0, "")))
+
+
+def test_the_least_of_some_measurements_counts():
+    from strdiffusion.web.models import measure
+
+    class Timed:
+        times = iter([{"texture": 9.0, "structure": 1.0}, {"texture": 2.0, "structure": 5.0}] + 3 * [{"texture": 3.0, "structure": 3.0}])
+
+        def time_evaluations(self):
+            return next(self.times)
+
+    assert measure(Timed()) == {"texture": 2.0, "structure": 1.0}
+
+
+def test_what_does_not_fit_is_said(web_service):
+    service = web_service(samples=2)
+    with pytest.raises(UserError, match=ENDED):
+        service.expected(KEY, None, FAST)
+    service.sessions.open(KEY)
+    with pytest.raises(UserError, match="Open a picture first"):
+        service.expected(KEY, None, FAST)
+    value = painted(service.open_example(KEY, 0).number, 40, 56, (10, 20, 6, 6))
+    for wrong, said in [
+        (Settings("other", QUICK, "", 0, ""), "no model 'other'"),
+        (Settings("tiny", CUSTOM, "mars_sde", 99, "none"), "steps must be from 2"),
+        (Settings("tiny", QUICK, "", 0, "", samples=3), "Between 1 and 2"),
+        (Settings("tiny", QUICK, "", 0, "", samples=0), "Between 1 and 2"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            list(service.run(KEY, value, wrong))
+
+
+def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
+    from strdiffusion.web.models import Models
+
+    offer = web_service().models["tiny"]
+    assert list(offer.presets()) == ["quick", "careful", "model", "custom"]
+    assert offer.arguments("careful", "", 0, "")["steps"] == offer.T == 10
+    for kind in ("texture", "structure"):
+        (tmp_path / "two" / kind).mkdir(parents=True)
+        (tmp_path / "two" / kind / "latest.pt").write_bytes((runs / kind / "latest.pt").read_bytes())
+    two = Models({"two": tmp_path / "two"}, "cpu")["two"]  # no discriminator
+    assert "careful" not in two.presets() and two.resamplings(("none", "released", "paper", "fixed")) == ["none", "fixed"]
+
+
+def test_nothing_that_a_visitor_wrote_is_html(web_service):
+    service = web_service()
+    session = service.sessions.open(KEY)
+    photo = upload(session, "a&b<i>.png", encoded(noise(30, 30, 3), "png"))
+    list(service.run(KEY, painted(photo.number, 30, 30, (5, 5, 9, 9)), FAST))
+    assert "<i>" not in service.show(KEY) and "<i>" not in view.message("<i>")
+
+
+# ---- cancelling and leaving ---------------------------------------------------------------------------
+
+def wait_for(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_jobs_wait_in_line_and_are_cancelled():
+    line, order = Line(3), []
+
+    def work(name):
+        def run(callback, cancel):
+            order.append(name)
+            if name == "first":
+                wait_for(cancel)
+                raise Cancelled
+            return name
+
+        return run
+
+    jobs = [Job(work(name), line) for name in ("first", "second", "third", "fourth")]
+    with pytest.raises(UserError, match="All 3 places to wait are taken"):
+        Job(work("fifth"), line)
+    wait_for(lambda: order)
+    assert [line.ahead(job) for job in jobs] == [0, 1, 2, 3] and order == ["first"]
+    assert next(jobs[3].watch()).ahead == 3  # who looks, and goes, cancels
+    with pytest.raises(Cancelled):
+        jobs[3].result()  # at once, and not when it is its turn
+    assert line.ahead(jobs[2]) == 2
+    jobs[0].cancel()
+    with pytest.raises(Cancelled):
+        jobs[0].result()
+    assert [job.result() for job in jobs[1:3]] == ["second", "third"] and order == ["first", "second", "third"]
+    assert Job(work("later"), line).result() == "later" and spelled(Cancelled()) == "Cancelled."
+
+
+def test_cancelling_and_another_picture_end_a_run(web_service):
+    service = web_service(samples=8)
+    session = service.sessions.open(KEY)
+    for end in (lambda: service.cancel(KEY), lambda: service.open_example(KEY, 0)):
+        value = painted(service.open_example(KEY, 0).number, 40, 56, (4, 4, 30, 40))
+        run = service.run(KEY, value, Settings("tiny", "model", "", 0, "", samples=8))
+        next(run)
+        job = session.job
+        end()
+        assert job.cancelled
+        with pytest.raises(Cancelled):
+            list(run)
+        assert session.results is None and not [name for name in files(service) if name.startswith("run")]
+
+
+def test_nothing_outlives_its_session(web_service):
+    service = web_service(samples=8)
+    session = service.sessions.open(KEY)
+    other = service.sessions.open("another page")
+    value = painted(service.open_example(KEY, 0).number, 40, 56, (4, 4, 30, 40))
+    list(service.run(KEY, value, FAST))
+    assert session.folder.stat().st_mode & 0o077 == 0 and len(files(service)) == 5
+    run = service.run(KEY, value, Settings("tiny", "model", "", 0, "", samples=8))
+    next(run)
+    service.sessions.close(KEY)
+    with pytest.raises(Cancelled):
+        list(run)
+    assert not session.folder.exists() and files(service) == []
+    with pytest.raises(UserError, match="ended"):
+        session.new_file()
+    with pytest.raises(UserError, match="ended"):
+        service.sessions.with_token(session.token)
+    assert service.sessions.with_token(other.token) is other
+    service.sessions.open("another page")  # reloaded
+    assert not other.folder.exists()
+    service.sessions.close_all()
+    assert list(service.sessions.root.iterdir()) == []
+
+
+def test_as_many_pages_as_may_be(web_service):
+    sessions = web_service(sessions=2).sessions
+    sessions.open("a")
+    sessions.open("b")
+    with pytest.raises(UserError, match="2 pages are open already"):
+        sessions.open("c")
+    sessions.open("b")
+    sessions.close("a")
+    sessions.open("c")
+    with pytest.raises(UserError, match="limit queue must be at least 1"):
+        Limits(queue=0)
+
+
+# ---- the routes ---------------------------------------------------------------------------------------
+
+@pytest.fixture
+def client(web_service):
+    """The session's own routes, without Gradio."""
+    pytest.importorskip("starlette", reason="Starlette is missing, which comes with Gradio: pip install -r requirements-web.txt")
+    pytest.importorskip("httpx", reason="httpx is missing, which comes with Gradio: pip install -r requirements-web.txt")
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.testclient import TestClient
+
+    from strdiffusion.web.server import LimitBody, routes
+
+    service = web_service(megabytes=1)
+    app = Starlette(routes=routes(service.sessions), middleware=[Middleware(LimitBody, limits=service.limits)])
+    with TestClient(app) as client:
+        client.service = service
+        yield client
+
+
+def test_uploads_by_token(client):
+    session = client.service.sessions.open(KEY)
+    content = encoded(noise(30, 40, 3), "png")
+    answer = client.post(f"/session/{session.token}/picture", content=content, headers={"X-Name": "%C3%BC%20b.png"})
+    assert answer.status_code == 200 and session.photo.name == "ü b.png" and session.photo.path.read_bytes() == content
+    preview = client.get(f"/session/{session.token}/preview.png?as=x.png")
+    assert preview.status_code == 200 and preview.headers["cache-control"] == "no-store"
+    assert "x.png" in preview.headers["content-disposition"]
+    answer = client.post(f"/session/{session.token}/picture", content=b"text", headers={"X-Name": "b.png"})
+    assert answer.status_code == 422 and answer.text.startswith("b.png is not a picture")
+    assert len(files(client.service)) == 2
+    for name in (session.photo.path.name, "..%2F..%2Fx", "none.png"):
+        assert client.get(f"/session/{session.token}/{name}").status_code == 404
+    assert client.get("/session/wrong/preview.png").status_code == 404
+    assert client.post("/session/wrong/picture", content=content).status_code == 404
+    client.service.sessions.close(KEY)
+    assert client.get(f"/session/{session.token}/preview.png").status_code == 404
+    assert client.post(f"/session/{session.token}/picture", content=content).text == ENDED
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_too_large_a_request_is_cut_off(client, chunked):
+    session = client.service.sessions.open(KEY)
+    sent = 0
+
+    def chunks():
+        nonlocal sent
+        for _ in range(12):
+            sent += 1
+            yield bytes(100_000)
+
+    answer = client.post(f"/session/{session.token}/picture", content=chunks() if chunked else bytes(1_200_000))
+    assert answer.status_code == 413 and answer.text == "The file is too large: at most 1 MB are taken here."
+    assert files(client.service) == []
+
+
+# ---- the command --------------------------------------------------------------------------------------
+
+def test_models_on_the_command_line(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sources = model_sources(["one", "second=two"])
+    assert {name: path.name for name, path in sources.items()} == {"one": "one", "second": "two"}
+    wrongs = [([], "weights/benchmark"), (["x=none"], "no model none"), (["one", "one=two"], "name of its own"), (["=two"], "name")]
+    for wrong, said in wrongs:
+        with pytest.raises(UserError, match=said):
+            model_sources(wrong)
+
+
+def test_one_line_where_there_is_no_model(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status = command(["web"])
+    assert "there is no model weights/benchmark" in single_error((status, *capsys.readouterr()))
+    status = command(["web", "--queue", "0"])
+    assert "queue must be at least 1" in single_error((status, *capsys.readouterr()))
+
+
+def test_one_line_without_gradio(capsys, runs, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status = command(["web", "--model", str(runs)])
+    assert "needs Gradio" in single_error((status, *capsys.readouterr()))
+
+
+def test_loopback():
+    assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
+    assert not is_loopback("0.0.0.0") and not is_loopback("192.168.1.4") and not is_loopback("example")
