@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
-.PHONY: demo test web install clean-demo
+.PHONY: demo test web install benchmark-train clean-demo
 
 install: $(INSTALLED)
 
@@ -38,6 +38,14 @@ web: $(WEB_INSTALLED)
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory $(WEB_INSTALLED) || echo "no Gradio or no Playwright: the tests of the page will be skipped"
 	$(BIN)/python -m pytest -q tests
+
+# the networks that ship with the repository, from nothing: hours on a CPU, each network can be left and gone on with
+benchmark-train: $(INSTALLED)
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	$(BIN)/python scripts/train_structure.py -opt configs/benchmark/structure.yml resume=auto
+	$(BIN)/python scripts/train_texture.py -opt configs/benchmark/texture.yml resume=auto
+	$(BIN)/python scripts/train_texture.py -opt configs/benchmark/texture.yml objective.guidance=none output=runs/benchmark/irsde resume=auto
+	$(BIN)/python scripts/train_discriminator.py -opt configs/benchmark/discriminator.yml resume=auto
 
 clean-demo:
 	rm -rf demo
