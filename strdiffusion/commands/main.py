@@ -28,6 +28,7 @@ COMMANDS = {
     ("evaluate",): Command("evaluate", "judge a folder of outputs of any method"),
     ("reproduce",): Command("reproduce", "run a table of configs/tables/"),
     ("masks",): Command("masks", "draw masks"),
+    ("check",): Command("check", "say what is wrong with folders of images and masks"),
     ("info",): Command("info", "say what a checkpoint or a model folder is"),
 }
 

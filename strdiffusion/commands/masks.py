@@ -17,7 +17,7 @@ from tqdm import tqdm
 from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.data.images import opencv, write_image
 from strdiffusion.data.mask_families import BUCKETED, FAMILIES, Bucket, bucket_name, numbered_mask, touches_border
-from strdiffusion.data.masks import hole_share
+from strdiffusion.data.masks import CONTACT_SHEET, hole_share
 from strdiffusion.output import claim_output_folder
 
 BUCKETS = ((1, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60))
@@ -153,6 +153,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     seconds = time.perf_counter() - start
     with open(options.output / "masks.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([Row._fields, *table])
-    write_image(options.output / "contact_sheet.png", contact_sheet(pictures))
+    write_image(options.output / CONTACT_SHEET, contact_sheet(pictures))
     print(f"{len(table)} masks of {options.size}x{options.size} in {seconds:.1f} s, {len(table) / seconds:.0f} masks per second, "
-          f"drawn and written: {options.output} (see contact_sheet.png)")
+          f"drawn and written: {options.output} (see {CONTACT_SHEET})")

@@ -8,6 +8,7 @@ pairing       which mask file belongs to which image
 structure     gray and edge maps, the states of the structure process
 datasets      training samples by running number, and the sampler to resume them
 testset       test images with their masks
+checking      what is wrong with a folder of images or masks
 tensors       arrays to tensors
 """
 

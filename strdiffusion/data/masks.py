@@ -23,6 +23,7 @@ Polarity = Literal["white_hole", "white_known"]
 
 LUMA = np.array([0.2125, 0.7154, 0.0721], np.float32)
 SUSPICIOUS_SHARE = 0.6
+CONTACT_SHEET = "contact_sheet.png"  # that scripts/make_masks.py writes beside its masks
 MAX_STROKES = 200
 STROKE_SCALES = (1.0, 0.6, 0.3)
 
@@ -51,6 +52,12 @@ def resize_mask(known: np.ndarray, height: int, width: int) -> np.ndarray:
 def hole_share(known: np.ndarray) -> float:
     """The share of hole pixels in `known` (H, W), in [0, 1]."""
     return np.count_nonzero(known < 0.5) / known.size
+
+
+def count_buckets(shares: Sequence[float]) -> np.ndarray:
+    """How many shares lie in each tenth, (10,): as in all tables a bucket holds its upper bound; the first also holds 0."""
+    uppers = np.array([(i + 1) / 10 for i in range(10)])
+    return np.bincount(np.searchsorted(uppers, shares, side="left"), minlength=10)
 
 
 def sampled_hole_shares(paths: Sequence[Path], polarity: Polarity, count: int = 50) -> list[float]:

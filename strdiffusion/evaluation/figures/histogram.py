@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from strdiffusion.data import find_images, read_mask
-from strdiffusion.data.masks import SUSPICIOUS_SHARE, Polarity, hole_share, other_polarity
+from strdiffusion.data.masks import CONTACT_SHEET, SUSPICIOUS_SHARE, Polarity, count_buckets, hole_share, other_polarity
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.figures.style import BLUE, ONE_COLUMN, new_figure, styled
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-
-CONTACT_SHEET = "contact_sheet.png"  # that scripts/make_masks.py writes beside its masks
 
 
 def hole_shares(folder: Path, polarity: Polarity) -> list[float]:
@@ -40,12 +38,6 @@ def hole_shares(folder: Path, polarity: Polarity) -> list[float]:
         log.warning("the masks look inverted: with --polarity %s the hole covers %.0f %% of the median mask; if that is not meant, "
                     "give --polarity %s", polarity, 100 * np.median(shares), other_polarity(polarity))  # fmt: skip
     return shares
-
-
-def count_buckets(shares: Sequence[float]) -> np.ndarray:
-    """How many shares lie in each tenth, (10,): as in all tables a bucket holds its upper bound; the first also holds 0."""
-    uppers = np.array([(i + 1) / 10 for i in range(10)])
-    return np.bincount(np.searchsorted(uppers, shares, side="left"), minlength=10)
 
 
 @styled
