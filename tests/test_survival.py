@@ -34,6 +34,7 @@ from strdiffusion.training.faults import FaultCounter, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import duration, forget_later_lines
+from strdiffusion.training.loop import Loop
 from strdiffusion.training.tasks import StructureTask
 
 LOSSES = ("step", "kind", "loss", "gradient_norm")
@@ -63,6 +64,40 @@ def test_a_signal_finishes_the_iteration_and_the_resumed_run_is_the_same(configu
     for key in ("network", "ema", "optimizer", "scheduler", "rng", "best", "validated", "step"):
         assert same(checkpoint(config, 6)[key], checkpoint(whole, 6)[key]), key
     assert losses(config) == losses(whole)
+
+
+@pytest.mark.parametrize("due", [4, 6])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_signal_does_not_cost_the_validation_that_is_due(configure, photos, monkeypatch, due, again):  # noqa: F811
+    """SIGTERM in the iteration after which a validation is due (4: the best; 6: the last), and once more in the resumed run's validation."""
+    validation = {"images": str(photos), "every": 4, "samples": 0}
+    options = {"validation": validation, "training": {"iterations": 6, "save_every": 3, "keep": 9}}
+    note = Loop.note_best
+    monkeypatch.setattr(Loop, "note_best", lambda loop, value: note(loop, abs(loop.state.step - due)))  # `due` is the best
+    train("structure", configure(output="whole", **options))
+    config, step = configure(resume="auto", **options), Loop.train_step
+    signals = [lambda loop: loop.state.step == due] + [lambda loop: True] * again
+
+    def interrupt(loop):
+        if signals and signals[0](loop):
+            signals.pop(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    check = Loop.is_due
+    monkeypatch.setattr(Loop, "train_step", lambda loop, parts: (step(loop, parts), interrupt(loop))[0])
+    monkeypatch.setattr(Loop, "is_due", lambda loop, finished: (len(signals) == again and interrupt(loop), check(loop, finished))[1])
+    while True:
+        try:
+            train("structure", config)
+            break
+        except Stopped:
+            continue
+    assert not signals
+    whole = Path(configure(output="whole").output)
+    for name in ("latest.pt", "best.pt"):
+        one, two = read_checkpoint(whole / name), read_checkpoint(Path(config.output) / name)
+        assert all(same(one[key], two[key]) for key in one.keys() - {"config"}), name
+    assert read_checkpoint(whole / "best.pt")["step"] == due and losses(config) == losses(configure(output="whole"))
 
 
 def test_what_was_logged_after_the_checkpoint_is_forgotten(tmp_path):

@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from strdiffusion import distributed
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
-from strdiffusion.errors import Stopped, UserError
+from strdiffusion.errors import Stopped, UserError, one_line
 from strdiffusion.training.faults import DataError, FaultCounter
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal
@@ -44,7 +44,7 @@ class Loop:
     def run(self, loader: DataLoader) -> None:
         """Train. Raises UserError for what the user can mend, and Stopped after a signal; then, too, the state is saved."""
         iterations, state = self.config.training.iterations, self.state
-        if state.step >= iterations:
+        if state.step >= iterations and self.validated():
             log.info("nothing to do: %s is at iteration %d of %d", state.files.latest, state.step, iterations)
             self.journal.close()
             return
@@ -56,13 +56,15 @@ class Loop:
                 warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")  # after a skipped first step
                 self.iterate(loader, bar)
             outcome = "finished"
-        except DataError:
+        except DataError as error:
+            outcome = f"failed: {one_line(str(error))}"
             if state.step:
                 state.save()  # what was learnt until then stays
             raise
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):  # that may come at any moment, so the state is not saved
                 raise
+            outcome = "failed: a data-loading process was killed"
             raise UserError(
                 "a data-loading process was killed, probably for memory: try fewer data.workers, or data.workers=0; "
                 "resume=auto continues from the last checkpoint"
@@ -70,6 +72,9 @@ class Loop:
         except Stopped as stopped:
             outcome = str(stopped)
             log.info("%s at iteration %d, saved in %s: continue with resume=auto", stopped, state.step, state.files.path)
+            raise
+        except UserError as error:
+            outcome = f"failed: {one_line(str(error))}"
             raise
         finally:
             self.faults.summary()
@@ -79,7 +84,8 @@ class Loop:
 
     def iterate(self, loader: DataLoader, bar: tqdm) -> None:
         options, state = self.config.training, self.state
-        self.validate_if_due(finished=False)
+        if self.validate_at_start():
+            return
         batches = fetch(loader, self.shares.parts)
         while True:
             parts, faults = next(batches)
@@ -100,12 +106,28 @@ class Loop:
                 self.save()
             if stuck:
                 raise UserError(self.advice(scalars))
-            if finished:
+            if finished and self.validated():
                 if state.step < options.iterations:
                     log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
                 return
             if number:
                 raise Stopped(number)
+
+    def validate_at_start(self) -> bool:
+        """Make up for a validation that a signal prevented; returns whether nothing else was left to do. Raises Stopped, too."""
+        finished = self.state.step >= self.config.training.iterations
+        if self.validate_if_due(finished) or (finished and self.validated()):
+            self.save()
+        if not self.validated() and self.is_due(finished):  # before an iteration is done, after which it never would be
+            raise Stopped(*distributed.largest([self.stop.number]))
+        return finished
+
+    def validated(self) -> bool:
+        """Whether this iteration's validation is done, or none is configured."""
+        return not self.validation or self.state.progress.validated == self.state.step
+
+    def is_due(self, finished: bool) -> bool:
+        return finished or self.state.progress.step % self.config.validation.every == 0
 
     def out_of_time(self) -> bool:
         limit = self.config.training.max_minutes
@@ -162,8 +184,7 @@ class Loop:
     def validate_if_due(self, finished: bool) -> bool:
         """Validate where it is time and was not done yet; returns whether it was the best so far."""
         options, progress = self.config.validation, self.state.progress
-        due = finished or progress.step % options.every == 0
-        if not self.validation or not due or progress.validated == progress.step:
+        if self.validated() or not self.is_due(finished):
             return False
         network = self.state.ema.network
         result = validate(self.task, network, self.validation, self.config, self.device, lambda: self.stop.number > 0)
