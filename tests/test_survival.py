@@ -28,6 +28,7 @@ from strdiffusion.data import images as images_module
 from strdiffusion.data import read_image
 from strdiffusion.errors import Stopped, UserError, brief, one_line
 from strdiffusion.output import inside
+from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training import dry_run, train
 from strdiffusion.training.data import training_dataset
 from strdiffusion.training.faults import FaultCounter, SkippingDataset
@@ -35,6 +36,7 @@ from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import duration, forget_later_lines
 from strdiffusion.training.loop import Loop
+from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask
 
 LOSSES = ("step", "kind", "loss", "gradient_norm")
@@ -425,6 +427,16 @@ def change(path, key, value):
     torch.save(content, path)
 
 
+def moment(optimizer, name, value):
+    """The optimizer's state with another value for the first parameter."""
+    return optimizer | {"state": optimizer["state"] | {0: optimizer["state"][0] | {name: value}}}
+
+
+def fresh_state(config, folder):
+    sde = MeanRevertingSDE(**vars(config.sde))
+    return TrainingState(CheckpointFolder(folder, 1), StructureTask(config, sde), sde, config, torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -439,7 +451,10 @@ def change(path, key, value):
         ("step", lambda old: torch.tensor(4)),
         ("best", lambda old: "best"),
         ("rng", lambda old: old[:10]),
-        ("scheduler", lambda old: 3),
+        ("optimizer", lambda old: 3),
+        ("optimizer", lambda old: moment(old, "step", torch.tensor(torch.nan))),
+        ("optimizer", lambda old: moment(old, "step", [])),
+        ("optimizer", lambda old: moment(old, "exp_avg_sq", -old["state"][0]["exp_avg_sq"] - 1)),
         ("sde", lambda old: {"T": [[[["deep"]]]] * 10**5}),
     ],
 )
@@ -449,6 +464,33 @@ def test_resuming_from_a_strange_checkpoint(configure, key, value):  # noqa: F81
     change(path, key, value)
     message = refusal("structure", configure(output="new", resume=str(path)))
     assert str(path) in message and len(message) < 1000
+
+
+def test_only_the_state_of_optimizer_and_schedule_is_taken(configure):  # noqa: F811
+    """How the optimizer steps is what the configuration says: a checkpoint cannot let weights grow, or the run fail later."""
+    config = configure(resume="auto", training={"iterations": 2, "milestones": [1]})
+    path = train("structure", config)
+    content = torch.load(path, weights_only=True)
+    for key, value in {"eps": "x", "maximize": True, "weight_decay": torch.nan, "betas": 3, "params": None, "foreach": True}.items():
+        content["optimizer"]["param_groups"][0][key] = value
+    content["scheduler"] |= {"get_lr": 5, "step": 1, "_step_count": "a", "last_epoch": torch.zeros(2), "lr_lambdas": 3}
+    changed = path.with_name("changed.pt")
+    torch.save(content, changed)
+    more = {"iterations": 4, "milestones": [1, 3]}
+    train("structure", configure(output="new", resume=str(changed), training=more))
+    train("structure", configure(resume="auto", training=more))
+    for key in ("network", "optimizer", "scheduler"):
+        assert same(checkpoint(configure(output="new"), 4)[key], checkpoint(config, 4)[key]), key
+
+
+def test_only_a_scale_is_taken_for_the_loss(configure, tmp_path):  # noqa: F811
+    config = configure(precision="fp16")
+    state = fresh_state(config, tmp_path)
+    start = state.scaler.state_dict()
+    for found in (start | {"scale": torch.nan}, start | {"scale": "x"}, start | {"_growth_tracker": -1}, {"scale": 0.0}):
+        pytest.raises((UserError, ValueError), state._load_scale, Path("a.pt"), found)
+    state._load_scale(Path("a.pt"), start | {"scale": 4.0, "growth_factor": "x"})
+    assert state.scaler.state_dict() == start | {"scale": 4.0}
 
 
 def test_a_checkpoint_that_would_grow_is_not_read(tmp_path):
