@@ -31,7 +31,7 @@ from strdiffusion.output import inside
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training import dry_run, train
 from strdiffusion.training.data import training_dataset
-from strdiffusion.training.faults import FaultCounter, SkippingDataset
+from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import duration, forget_later_lines
@@ -71,7 +71,7 @@ def test_a_signal_finishes_the_iteration_and_the_resumed_run_is_the_same(configu
 @pytest.mark.parametrize("due", [4, 6])
 @pytest.mark.parametrize("again", [False, True])
 def test_a_signal_does_not_cost_the_validation_that_is_due(configure, photos, monkeypatch, due, again):  # noqa: F811
-    """SIGTERM in the iteration after which a validation is due (4: the best; 6: the last), and once more in the resumed run's validation."""
+    """SIGTERM in the iteration after which a validation is due (4: the best; 6: the last), and once more in the resumed one's."""
     validation = {"images": str(photos), "every": 4, "samples": 0}
     options = {"validation": validation, "training": {"iterations": 6, "save_every": 3, "keep": 9}}
     note = Loop.note_best
@@ -181,6 +181,32 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(configure, c
     assert "damaged" in str(pytest.raises(UserError, read_checkpoint, newest).value)
     train("structure", config)
     assert "skipped" in caplog.text and same(checkpoint(config, 4)["network"], expected["network"])
+
+
+def test_the_best_is_continued_where_all_others_are_damaged(configure, photos, caplog):  # noqa: F811
+    config = configure(resume="auto", training={"iterations": 4})
+    train("structure", config)
+    folder = Path(config.output)
+    shutil.copy(folder / "step_000000002.pt", folder / "best.pt")
+    expected = checkpoint(config, 4)
+    for path in folder.glob("step_*.pt"):
+        path.write_bytes(b"damaged")
+    train("structure", config)
+    assert "best.pt at iteration 2" in caplog.text and same(checkpoint(config, 4)["network"], expected["network"])
+    for path in (folder / "best.pt", *folder.glob("step_*.pt")):
+        path.write_bytes(b"damaged")
+    assert "remove the folder" in refusal("structure", config)
+
+
+@pytest.mark.parametrize("name", ["latest.pt", "best.pt", "metrics.jsonl", "status.txt", "log.txt", "config.yml", "tensorboard/a"])
+def test_the_files_of_others_are_not_overwritten(configure, name):  # noqa: F811
+    config = configure(resume="auto")
+    theirs = Path(config.output) / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("x: 1")
+    assert "not of a training" in refusal("structure", config)
+    assert "not of a training" in str(pytest.raises(UserError, dry_run, "structure", config).value)
+    assert theirs.read_text() == "x: 1" and len(list(Path(config.output).iterdir())) == 1
 
 
 def test_what_is_written_wrongly_is_noticed(tmp_path, monkeypatch):
@@ -367,8 +393,8 @@ def test_a_bad_mask_is_skipped_too(configure, tmp_path):  # noqa: F811
     (tmp_path / "masks").mkdir()
     for i in range(7):
         cv2.imwrite(str(tmp_path / "masks" / f"{i}.png"), np.eye(20, dtype=np.uint8) * 255)
-    dataset = SkippingDataset(training_dataset(configure(data={"masks": {"folder": str(tmp_path / "masks")}})))
     (tmp_path / "masks" / "3.png").write_bytes(b"")
+    dataset = SkippingDataset(training_dataset(configure(data={"masks": {"folder": str(tmp_path / "masks")}})))
     samples = [dataset[n] for n in range(40)]
     assert all(sample.tensors for sample in samples)
     assert {fault for sample in samples for fault in sample.faults} and all("3.png" in f for sample in samples for f in sample.faults)
@@ -379,6 +405,10 @@ def test_the_share_of_bad_files():
     counter.add(["a", "b", "a"])
     with pytest.raises(UserError, match="3 of 10.*the last: c"):
         counter.add(["c"])
+    counter = FaultCounter(2, 0.2, masks=20)
+    counter.add([MaskFault(name) for name in "abcd"])  # of the masks, not of the images
+    with pytest.raises(UserError, match="5 of 20 training masks.*the last: e"):
+        counter.add([MaskFault("e")])
 
 
 def test_a_killed_loader_process_is_said_in_one_line(configure, monkeypatch):  # noqa: F811

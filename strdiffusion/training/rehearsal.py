@@ -23,7 +23,7 @@ from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, duration
 from strdiffusion.training.loop import Loop
-from strdiffusion.training.run import resumes_here
+from strdiffusion.training.run import check_owner, resumes_here
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.speed import prepare_network
 from strdiffusion.training.state import TrainingState
@@ -86,6 +86,7 @@ def check_folder(config: TrainConfig) -> int:
     folder = Path(config.output).expanduser()
     if folder.is_dir() and any(folder.iterdir()) and not resumes_here(config):
         raise UserError(f"the output folder {folder} already holds files: continue with resume=auto, or set another output=FOLDER")
+    check_owner(folder)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"the output folder {folder} cannot be created in {existing}: choose another with output=FOLDER")
@@ -94,7 +95,7 @@ def check_folder(config: TrainConfig) -> int:
 
 def load_parts(config: TrainConfig, dataset: TrainingDataset, shares: Shares) -> tuple[list[Batch], float]:
     """The parts of the first iteration, and the seconds that loading a batch takes. Raises UserError where too many files are bad."""
-    samples, faults = SkippingDataset(dataset), FaultCounter(len(dataset), config.data.max_bad_share)
+    samples, faults = SkippingDataset(dataset), FaultCounter(len(dataset), config.data.max_bad_share, len(dataset.masks.files))
     started = time.perf_counter()
     loaded = [samples[n] for n in range(min(max(SAMPLES, shares.batch_size), 4 * SAMPLES))]
     seconds = (time.perf_counter() - started) * shares.batch_size / len(loaded)
