@@ -29,8 +29,8 @@ from strdiffusion.data import read_image
 from strdiffusion.errors import Stopped, UserError, brief, one_line
 from strdiffusion.output import inside
 from strdiffusion.sde import MeanRevertingSDE
-from strdiffusion.training import dry_run, train
-from strdiffusion.training.data import training_dataset
+from strdiffusion.training import dry_run, rehearsal, train
+from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
@@ -38,6 +38,7 @@ from strdiffusion.training.journal import duration, forget_later_lines
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask
+from strdiffusion.training.validation import validate
 
 LOSSES = ("step", "kind", "loss", "gradient_norm")
 
@@ -319,6 +320,8 @@ def test_the_run_stops_after_too_many_in_a_row_and_can_be_resumed(configure, mon
     spy(monkeypatch, StructureTask, lambda loss, network, number: loss * torch.nan if number > 2 else loss)
     config = configure(training={"iterations": 9, "max_skipped": 3, "save_every": 100})
     message = refusal("structure", config)
+    for name in ("status.txt", "log.txt"):  # say why
+        assert message in (Path(config.output) / name).read_text()
     assert "3 times in a row" in message and "learning_rate" in message and steps(config) == [5]
     monkeypatch.undo()
     train("structure", configure(resume="auto", training={"iterations": 9, "max_skipped": 3}))
@@ -586,6 +589,27 @@ def test_log_metrics_and_status(configure, photos):  # noqa: F811
     assert status.count("\n") == 1 and "structure: finished, iteration 4 of 4" in status and "images/s" in status
 
 
+def test_the_status_is_of_this_run_from_the_start(configure, monkeypatch):  # noqa: F811
+    train("structure", configure())
+    config, said = configure(resume="auto", training={"iterations": 5}), []
+    status = Path(config.output) / "status.txt"
+    spy(monkeypatch, StructureTask, lambda loss, network, number: (said.append(status.read_text()), loss)[1])
+    train("structure", config)
+    assert "running, iteration 4 of 5" in said[0]
+
+
+def test_the_validation_loss_is_the_mean_over_images(configure, photos):  # noqa: F811
+    class Task:
+        def loss(self, network, batch, t, draw):
+            return batch.mask.mean(), {}
+
+    config = configure(validation={"images": str(photos), "samples": 0})  # five in batches of two
+    batches = validation_batches(config)
+    found = validate(Task(), None, batches, config, torch.device("cpu"), lambda: False).scalars["loss"]
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert found == pytest.approx(torch.cat([batch.mask for batch in batches]).mean().item(), rel=1e-6)
+
+
 def test_durations():
     assert [duration(s) for s in (5, 65, 3700, 200_000)] == ["0 min 5 s", "1 min 5 s", "1 h 1 min", "2 d 7 h"]
 
@@ -611,8 +635,27 @@ def test_a_dry_run_finds_what_is_wrong(configure, photos, monkeypatch):  # noqa:
     Path(configure().output).mkdir()
     (Path(configure().output) / "a").write_text("")
     assert "already holds files" in refused()
+    assert "does not exist" in refused(output="new", data={"max_bad_share": 1.0}, resume="nothere.pt")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 0))
+    assert "no place for files" in refused(output="new")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 0, 10))
     assert "are free" in refused(output="new", data={"max_bad_share": 1.0})
+
+
+def test_a_dry_run_counts_from_where_the_run_continues(configure, capsys, monkeypatch):  # noqa: F811
+    train("structure", configure(training={"iterations": 10}))
+    config = configure(resume="auto", training={"iterations": 12})
+    monkeypatch.setattr(rehearsal, "timed", lambda action, device: 3600.0)
+    load = rehearsal.load_parts
+    monkeypatch.setattr(rehearsal, "load_parts", lambda *arguments: (load(*arguments)[0], 0.0))
+    dry_run("structure", config)
+    said = capsys.readouterr().out
+    assert "continues at iteration 10 of 12" in said and "about 2 hours" in said
+    for path in Path(config.output).glob("step_*.pt"):
+        path.write_bytes(b"damaged")
+    before = sorted(Path(config.output).iterdir())
+    assert "can be read" in str(pytest.raises(UserError, dry_run, "structure", config).value)
+    assert sorted(Path(config.output).iterdir()) == before
 
 
 def test_the_size_of_a_checkpoint_is_estimated_well(configure, capsys):  # noqa: F811

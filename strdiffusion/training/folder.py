@@ -56,21 +56,24 @@ class CheckpointFolder:
             shutil.copyfile(self.file(step), temporary)
         os.replace(temporary, self.path / name)
 
-    def newest_readable(self) -> tuple[Path, dict] | None:
-        """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and renamed.
+    def newest_readable(self, rename: bool = True) -> tuple[Path, dict] | None:
+        """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and, if `rename`, renamed.
 
         best.pt, which may be older than the newest `keep`, comes last. Raises UserError where all of them are damaged.
         """
+        damaged = any(self.path.glob("*.damaged"))
         for path in reversed(self.files()):
             try:
                 return path, read_checkpoint(path)
             except UserError as error:
-                path.rename(path.with_suffix(".pt.damaged"))  # so that it does not count as the newest
-                log.warning("skipped, and renamed to end in .damaged: %s", error)
+                damaged = True
+                if rename:
+                    path.rename(path.with_suffix(".pt.damaged"))  # so that it does not count as the newest
+                log.warning("skipped%s: %s", ", and renamed to end in .damaged" if rename else "", error)
         if (self.path / BEST).exists():
             with contextlib.suppress(UserError):
                 return self.path / BEST, read_checkpoint(self.path / BEST)
-        if any(self.path.glob("*.damaged")):
+        if damaged:
             raise UserError(f"no checkpoint in {self.path} can be read: remove the folder to start anew, or set another output=FOLDER")
         return None
 

@@ -52,6 +52,7 @@ class Loop:
         bar_options = description | {"smoothing": 0.05, "mininterval": 1, "disable": not distributed.is_main()}
         outcome = "failed"
         try:
+            self.journal.status(state.step, "running")  # what it said of an earlier run is over
             with tqdm(**bar_options) as bar, logging_redirect_tqdm(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")  # after a skipped first step
                 self.iterate(loader, bar)
