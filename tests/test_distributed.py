@@ -52,8 +52,8 @@ def arguments(data, script, output, *more):
     ]  # fmt: skip
 
 
-def run(*command, processes=1, restarts=0, wait=True):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+def run(*command, processes=1, restarts=0, launcher=(), wait=True):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}", *launcher]
     line = [sys.executable, *(torchrun if processes > 1 else []), *map(str, command)]
     process = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     if not wait:
@@ -197,19 +197,21 @@ def test_a_killed_process_ends_the_run_and_the_restart_resumes(data):
     assert numbers(data / "whole") == numbers(data / "killed")
 
 
-@pytest.mark.parametrize("everyone", [False, True])
-def test_a_signal_to_torchrun_saves(data, everyone):
-    """SIGTERM to torchrun, which passes it on; or to all processes, as Slurm sends it, so that some get it twice."""
-    process = run(*arguments(data, "train_structure", data / "run", "training.iterations=100000"), processes=2, wait=False)
+@pytest.mark.parametrize(("number", "everyone"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGUSR1, False)])
+def test_a_signal_to_torchrun_saves(data, number, everyone):
+    """A signal to torchrun, which passes it on; or to all processes, as Slurm sends it, so that some get it twice."""
+    launcher = ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]  # as in the README: SIGUSR1 else kills torchrun alone
+    command = arguments(data, "train_structure", data / "run", "training.iterations=100000")
+    process = run(*command, processes=2, launcher=launcher, wait=False)
     deadline = time.monotonic() + 60
     while len(list((data / "run").glob("step_*.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in [process.pid, *(map(int, children) if everyone else [])]:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
     process.communicate(timeout=120)
     log = (data / "run" / "log.txt").read_text()
-    stopped = int(log.split("stopped by SIGTERM at iteration ")[1].split(",")[0])
+    stopped = int(log.split(f"stopped by {number.name} at iteration ")[1].split(",")[0])
     assert process.returncode != 0 and read_checkpoint(data / "run" / "latest.pt")["step"] == stopped
     assert not list((data / "run").glob(".step*"))
 
@@ -229,7 +231,7 @@ def test_images_are_shared_out_and_the_table_is_merged(data, weights):
     for processes in (1, 2):
         process = run(*arguments(data, "test", data / f"{processes}", *options), processes=processes, wait=False)
         errors = process.communicate(timeout=120)[1]
-        assert process.returncode != 0 and "1 of 4 images were left out" in errors and f'  File "{ROOT}' not in errors
+        assert process.returncode != 0 and "1 of 4 images were left out" in errors and f'  File "{ROOT / "scripts"}' not in errors
         table = csv.DictReader((data / f"{processes}" / "results.csv").open())
         rows[processes] = [{k: v for k, v in row.items() if k != "seconds"} for row in table]
     assert len(rows[1]) == 3 and rows[1] == rows[2]

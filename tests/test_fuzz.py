@@ -257,7 +257,9 @@ def load_in_every_way(path, config):
         state.resume(str(path))
         state.task.network(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), 2).square().mean().backward()
         state.optimizer.step()
-        assert isinstance(state.step, int)
+        state.scheduler.step()
+        group = state.optimizer.param_groups[0]
+        assert isinstance(state.step, int) and group["eps"] == 1e-8 and not group["maximize"] and 0 <= group["lr"] <= 1
 
 
 @given(data=st.data())
@@ -282,15 +284,29 @@ things = st.recursive(
 )
 
 
+# attributes that loading into an optimizer or a schedule could overwrite
+attributes = st.sampled_from(["step", "get_lr", "_step_count", "last_epoch", "eps", "lr", "maximize", "betas", "foreach", "exp_avg"])
+
+
+def changed_below(data, tree):
+    """A copy of a dictionary or list in which something, however deep, is another thing, or something was added."""
+    if isinstance(tree, dict) and data.draw(st.booleans()):
+        key = data.draw(attributes)
+        return tree | {key: data.draw(things)}
+    tree = tree.copy()
+    key = data.draw(st.sampled_from(sorted(tree, key=str) if isinstance(tree, dict) else range(len(tree))))
+    deeper = isinstance(tree[key], dict | list) and tree[key] and data.draw(st.booleans())
+    tree[key] = changed_below(data, tree[key]) if deeper else data.draw(things)
+    return tree
+
+
 @given(data=st.data())
 def test_contents_of_checkpoints(saved, data):
     content = dict(saved.content)
     for _ in range(data.draw(st.integers(1, 2))):
         key = data.draw(st.sampled_from(sorted(content)))
-        below = content[key]
-        if isinstance(below, dict) and below and data.draw(st.booleans()):
-            inner = data.draw(st.sampled_from(sorted(below, key=str)))
-            content[key] = below | {inner: data.draw(things)}
+        if isinstance(content[key], dict | list) and content[key] and data.draw(st.booleans()):
+            content[key] = changed_below(data, content[key])
         elif data.draw(st.booleans()):
             content[key] = data.draw(things)
         else:

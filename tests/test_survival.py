@@ -28,13 +28,17 @@ from strdiffusion.data import images as images_module
 from strdiffusion.data import read_image
 from strdiffusion.errors import Stopped, UserError, brief, one_line
 from strdiffusion.output import inside
-from strdiffusion.training import dry_run, train
-from strdiffusion.training.data import training_dataset
-from strdiffusion.training.faults import FaultCounter, SkippingDataset
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.training import dry_run, rehearsal, train
+from strdiffusion.training.data import training_dataset, validation_batches
+from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import duration, forget_later_lines
+from strdiffusion.training.loop import Loop
+from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask
+from strdiffusion.training.validation import validate
 
 LOSSES = ("step", "kind", "loss", "gradient_norm")
 
@@ -63,6 +67,40 @@ def test_a_signal_finishes_the_iteration_and_the_resumed_run_is_the_same(configu
     for key in ("network", "ema", "optimizer", "scheduler", "rng", "best", "validated", "step"):
         assert same(checkpoint(config, 6)[key], checkpoint(whole, 6)[key]), key
     assert losses(config) == losses(whole)
+
+
+@pytest.mark.parametrize("due", [4, 6])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_signal_does_not_cost_the_validation_that_is_due(configure, photos, monkeypatch, due, again):  # noqa: F811
+    """SIGTERM in the iteration after which a validation is due (4: the best; 6: the last), and once more in the resumed one's."""
+    validation = {"images": str(photos), "every": 4, "samples": 0}
+    options = {"validation": validation, "training": {"iterations": 6, "save_every": 3, "keep": 9}}
+    note = Loop.note_best
+    monkeypatch.setattr(Loop, "note_best", lambda loop, value: note(loop, abs(loop.state.step - due)))  # `due` is the best
+    train("structure", configure(output="whole", **options))
+    config, step = configure(resume="auto", **options), Loop.train_step
+    signals = [lambda loop: loop.state.step == due] + [lambda loop: True] * again
+
+    def interrupt(loop):
+        if signals and signals[0](loop):
+            signals.pop(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    check = Loop.is_due
+    monkeypatch.setattr(Loop, "train_step", lambda loop, parts: (step(loop, parts), interrupt(loop))[0])
+    monkeypatch.setattr(Loop, "is_due", lambda loop, finished: (len(signals) == again and interrupt(loop), check(loop, finished))[1])
+    while True:
+        try:
+            train("structure", config)
+            break
+        except Stopped:
+            continue
+    assert not signals
+    whole = Path(configure(output="whole").output)
+    for name in ("latest.pt", "best.pt"):
+        one, two = read_checkpoint(whole / name), read_checkpoint(Path(config.output) / name)
+        assert all(same(one[key], two[key]) for key in one.keys() - {"config"}), name
+    assert read_checkpoint(whole / "best.pt")["step"] == due and losses(config) == losses(configure(output="whole"))
 
 
 def test_what_was_logged_after_the_checkpoint_is_forgotten(tmp_path):
@@ -144,6 +182,32 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(configure, c
     assert "damaged" in str(pytest.raises(UserError, read_checkpoint, newest).value)
     train("structure", config)
     assert "skipped" in caplog.text and same(checkpoint(config, 4)["network"], expected["network"])
+
+
+def test_the_best_is_continued_where_all_others_are_damaged(configure, photos, caplog):  # noqa: F811
+    config = configure(resume="auto", training={"iterations": 4})
+    train("structure", config)
+    folder = Path(config.output)
+    shutil.copy(folder / "step_000000002.pt", folder / "best.pt")
+    expected = checkpoint(config, 4)
+    for path in folder.glob("step_*.pt"):
+        path.write_bytes(b"damaged")
+    train("structure", config)
+    assert "best.pt at iteration 2" in caplog.text and same(checkpoint(config, 4)["network"], expected["network"])
+    for path in (folder / "best.pt", *folder.glob("step_*.pt")):
+        path.write_bytes(b"damaged")
+    assert "remove the folder" in refusal("structure", config)
+
+
+@pytest.mark.parametrize("name", ["latest.pt", "best.pt", "metrics.jsonl", "status.txt", "log.txt", "config.yml", "tensorboard/a"])
+def test_the_files_of_others_are_not_overwritten(configure, name):  # noqa: F811
+    config = configure(resume="auto")
+    theirs = Path(config.output) / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("x: 1")
+    assert "not of a training" in refusal("structure", config)
+    assert "not of a training" in str(pytest.raises(UserError, dry_run, "structure", config).value)
+    assert theirs.read_text() == "x: 1" and len(list(Path(config.output).iterdir())) == 1
 
 
 def test_what_is_written_wrongly_is_noticed(tmp_path, monkeypatch):
@@ -256,6 +320,8 @@ def test_the_run_stops_after_too_many_in_a_row_and_can_be_resumed(configure, mon
     spy(monkeypatch, StructureTask, lambda loss, network, number: loss * torch.nan if number > 2 else loss)
     config = configure(training={"iterations": 9, "max_skipped": 3, "save_every": 100})
     message = refusal("structure", config)
+    for name in ("status.txt", "log.txt"):  # say why
+        assert message in (Path(config.output) / name).read_text()
     assert "3 times in a row" in message and "learning_rate" in message and steps(config) == [5]
     monkeypatch.undo()
     train("structure", configure(resume="auto", training={"iterations": 9, "max_skipped": 3}))
@@ -330,8 +396,8 @@ def test_a_bad_mask_is_skipped_too(configure, tmp_path):  # noqa: F811
     (tmp_path / "masks").mkdir()
     for i in range(7):
         cv2.imwrite(str(tmp_path / "masks" / f"{i}.png"), np.eye(20, dtype=np.uint8) * 255)
-    dataset = SkippingDataset(training_dataset(configure(data={"masks": {"folder": str(tmp_path / "masks")}})))
     (tmp_path / "masks" / "3.png").write_bytes(b"")
+    dataset = SkippingDataset(training_dataset(configure(data={"masks": {"folder": str(tmp_path / "masks")}})))
     samples = [dataset[n] for n in range(40)]
     assert all(sample.tensors for sample in samples)
     assert {fault for sample in samples for fault in sample.faults} and all("3.png" in f for sample in samples for f in sample.faults)
@@ -342,6 +408,10 @@ def test_the_share_of_bad_files():
     counter.add(["a", "b", "a"])
     with pytest.raises(UserError, match="3 of 10.*the last: c"):
         counter.add(["c"])
+    counter = FaultCounter(2, 0.2, masks=20)
+    counter.add([MaskFault(name) for name in "abcd"])  # of the masks, not of the images
+    with pytest.raises(UserError, match="5 of 20 training masks.*the last: e"):
+        counter.add([MaskFault("e")])
 
 
 def test_a_killed_loader_process_is_said_in_one_line(configure, monkeypatch):  # noqa: F811
@@ -390,6 +460,16 @@ def change(path, key, value):
     torch.save(content, path)
 
 
+def moment(optimizer, name, value):
+    """The optimizer's state with another value for the first parameter."""
+    return optimizer | {"state": optimizer["state"] | {0: optimizer["state"][0] | {name: value}}}
+
+
+def fresh_state(config, folder):
+    sde = MeanRevertingSDE(**vars(config.sde))
+    return TrainingState(CheckpointFolder(folder, 1), StructureTask(config, sde), sde, config, torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -404,7 +484,10 @@ def change(path, key, value):
         ("step", lambda old: torch.tensor(4)),
         ("best", lambda old: "best"),
         ("rng", lambda old: old[:10]),
-        ("scheduler", lambda old: 3),
+        ("optimizer", lambda old: 3),
+        ("optimizer", lambda old: moment(old, "step", torch.tensor(torch.nan))),
+        ("optimizer", lambda old: moment(old, "step", [])),
+        ("optimizer", lambda old: moment(old, "exp_avg_sq", -old["state"][0]["exp_avg_sq"] - 1)),
         ("sde", lambda old: {"T": [[[["deep"]]]] * 10**5}),
     ],
 )
@@ -414,6 +497,33 @@ def test_resuming_from_a_strange_checkpoint(configure, key, value):  # noqa: F81
     change(path, key, value)
     message = refusal("structure", configure(output="new", resume=str(path)))
     assert str(path) in message and len(message) < 1000
+
+
+def test_only_the_state_of_optimizer_and_schedule_is_taken(configure):  # noqa: F811
+    """How the optimizer steps is what the configuration says: a checkpoint cannot let weights grow, or the run fail later."""
+    config = configure(resume="auto", training={"iterations": 2, "milestones": [1]})
+    path = train("structure", config)
+    content = torch.load(path, weights_only=True)
+    for key, value in {"eps": "x", "maximize": True, "weight_decay": torch.nan, "betas": 3, "params": None, "foreach": True}.items():
+        content["optimizer"]["param_groups"][0][key] = value
+    content["scheduler"] |= {"get_lr": 5, "step": 1, "_step_count": "a", "last_epoch": torch.zeros(2), "lr_lambdas": 3}
+    changed = path.with_name("changed.pt")
+    torch.save(content, changed)
+    more = {"iterations": 4, "milestones": [1, 3]}
+    train("structure", configure(output="new", resume=str(changed), training=more))
+    train("structure", configure(resume="auto", training=more))
+    for key in ("network", "optimizer", "scheduler"):
+        assert same(checkpoint(configure(output="new"), 4)[key], checkpoint(config, 4)[key]), key
+
+
+def test_only_a_scale_is_taken_for_the_loss(configure, tmp_path):  # noqa: F811
+    config = configure(precision="fp16")
+    state = fresh_state(config, tmp_path)
+    start = state.scaler.state_dict()
+    for found in (start | {"scale": torch.nan}, start | {"scale": "x"}, start | {"_growth_tracker": -1}, {"scale": 0.0}):
+        pytest.raises((UserError, ValueError), state._load_scale, Path("a.pt"), found)
+    state._load_scale(Path("a.pt"), start | {"scale": 4.0, "growth_factor": "x"})
+    assert state.scaler.state_dict() == start | {"scale": 4.0}
 
 
 def test_a_checkpoint_that_would_grow_is_not_read(tmp_path):
@@ -479,6 +589,27 @@ def test_log_metrics_and_status(configure, photos):  # noqa: F811
     assert status.count("\n") == 1 and "structure: finished, iteration 4 of 4" in status and "images/s" in status
 
 
+def test_the_status_is_of_this_run_from_the_start(configure, monkeypatch):  # noqa: F811
+    train("structure", configure())
+    config, said = configure(resume="auto", training={"iterations": 5}), []
+    status = Path(config.output) / "status.txt"
+    spy(monkeypatch, StructureTask, lambda loss, network, number: (said.append(status.read_text()), loss)[1])
+    train("structure", config)
+    assert "running, iteration 4 of 5" in said[0]
+
+
+def test_the_validation_loss_is_the_mean_over_images(configure, photos):  # noqa: F811
+    class Task:
+        def loss(self, network, batch, t, draw):
+            return batch.mask.mean(), {}
+
+    config = configure(validation={"images": str(photos), "samples": 0})  # five in batches of two
+    batches = validation_batches(config)
+    found = validate(Task(), None, batches, config, torch.device("cpu"), lambda: False).scalars["loss"]
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert found == pytest.approx(torch.cat([batch.mask for batch in batches]).mean().item(), rel=1e-6)
+
+
 def test_durations():
     assert [duration(s) for s in (5, 65, 3700, 200_000)] == ["0 min 5 s", "1 min 5 s", "1 h 1 min", "2 d 7 h"]
 
@@ -504,8 +635,27 @@ def test_a_dry_run_finds_what_is_wrong(configure, photos, monkeypatch):  # noqa:
     Path(configure().output).mkdir()
     (Path(configure().output) / "a").write_text("")
     assert "already holds files" in refused()
+    assert "does not exist" in refused(output="new", data={"max_bad_share": 1.0}, resume="nothere.pt")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 0))
+    assert "no place for files" in refused(output="new")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 0, 10))
     assert "are free" in refused(output="new", data={"max_bad_share": 1.0})
+
+
+def test_a_dry_run_counts_from_where_the_run_continues(configure, capsys, monkeypatch):  # noqa: F811
+    train("structure", configure(training={"iterations": 10}))
+    config = configure(resume="auto", training={"iterations": 12})
+    monkeypatch.setattr(rehearsal, "timed", lambda action, device: 3600.0)
+    load = rehearsal.load_parts
+    monkeypatch.setattr(rehearsal, "load_parts", lambda *arguments: (load(*arguments)[0], 0.0))
+    dry_run("structure", config)
+    said = capsys.readouterr().out
+    assert "continues at iteration 10 of 12" in said and "about 2 hours" in said
+    for path in Path(config.output).glob("step_*.pt"):
+        path.write_bytes(b"damaged")
+    before = sorted(Path(config.output).iterdir())
+    assert "can be read" in str(pytest.raises(UserError, dry_run, "structure", config).value)
+    assert sorted(Path(config.output).iterdir()) == before
 
 
 def test_the_size_of_a_checkpoint_is_estimated_well(configure, capsys):  # noqa: F811

@@ -16,10 +16,20 @@ from strdiffusion.data.masks import (
     sampled_hole_shares,
     warn_if_inverted,
 )
+from strdiffusion.errors import UserError
+
+
+class MaskError(UserError):
+    """A mask file cannot be used."""
 
 
 class MaskSource(Protocol):
-    """Anything that draws a mask known (height, width), 1 = known, determined by `rng` alone."""
+    """Anything that draws a mask known (height, width), 1 = known, determined by `rng` alone.
+
+    files: those it draws from, none where it makes them. `draw` raises MaskError where one of them cannot be used.
+    """
+
+    files: list[Path]
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray: ...
 
@@ -37,7 +47,10 @@ class MaskFolder:
         warn_if_inverted(sampled_hole_shares(self.files, polarity), polarity)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        known = read_mask(self.files[rng.integers(len(self.files))], self.polarity)
+        try:
+            known = read_mask(self.files[rng.integers(len(self.files))], self.polarity)
+        except UserError as error:
+            raise MaskError(str(error)) from None
         known = resize_mask(known, height, width)
         flip_rows, flip_columns = rng.integers(0, 2, 2)
         return np.ascontiguousarray(known[::-1 if flip_rows else 1, ::-1 if flip_columns else 1])
@@ -48,6 +61,7 @@ class GeneratedMasks:
 
     def __init__(self, hole_share: tuple[float, float] = (0.1, 0.5)):
         check_hole_share(hole_share)
+        self.files: list[Path] = []
         self.hole_share = hole_share
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:

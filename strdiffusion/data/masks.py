@@ -4,6 +4,7 @@ Inside the program a mask is always `known`, float32 (H, W): 1 = known pixel, 0 
 where the hole is, unless the polarity says otherwise.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -61,9 +62,13 @@ def count_buckets(shares: Sequence[float]) -> np.ndarray:
 
 
 def sampled_hole_shares(paths: Sequence[Path], polarity: Polarity, count: int = 50) -> list[float]:
-    """The hole shares of at most `count` mask files, evenly spaced in `paths`."""
+    """The hole shares of at most `count` mask files, evenly spaced in `paths`; those that cannot be read are left out."""
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
-    return [hole_share(read_mask(paths[i], polarity)) for i in chosen]
+    shares = []
+    for i in chosen:
+        with contextlib.suppress(UserError):  # said where the mask is used
+            shares.append(hole_share(read_mask(paths[i], polarity)))
+    return shares
 
 
 def warn_if_inverted(shares: Sequence[float], polarity: Polarity) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from strdiffusion.data import TrainingDataset
+from strdiffusion.data.mask_sources import MaskError
 from strdiffusion.distributed import gather
 from strdiffusion.errors import UserError, one_line
 
@@ -17,6 +18,10 @@ MAX_ATTEMPTS = 50
 
 class DataError(UserError):
     """The training data cannot be used; raised between two iterations, in all processes, so that the state can be saved."""
+
+
+class MaskFault(str):
+    """What is wrong with a mask; other faults are those of images."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class SkippingDataset(Dataset):
             try:
                 return Sample(self.dataset.load(n, attempt), tuple(faults))
             except UserError as error:
-                faults.append(one_line(str(error)))
+                text = one_line(str(error))
+                faults.append(MaskFault(text) if isinstance(error, MaskError) else text)
         return Sample(None, tuple(faults))
 
 
@@ -55,11 +61,12 @@ def collate_samples(samples: list[Sample]) -> tuple[dict[str, torch.Tensor] | No
 
 
 class FaultCounter:
-    """The files found bad so far, over all processes, of `total`. A share of more than `limit` is too many."""
+    """The files found bad so far, over all processes. A share of more than `limit` of the `images`, or of the `masks`, is too many."""
 
-    def __init__(self, total: int, limit: float):
-        self.total, self.limit = total, limit
+    def __init__(self, images: int, limit: float, masks: int = 0):
+        self.totals, self.limit = {"files": images, "masks": masks}, limit
         self.known: dict[str, None] = {}
+        self.counts = dict.fromkeys(self.totals, 0)
 
     def add(self, faults: list[str]) -> None:
         """Take up what any process has found, and log what is new. To be called by all processes at once.
@@ -68,16 +75,19 @@ class FaultCounter:
         """
         for fault in (fault for found in gather(faults) for fault in found):
             if fault not in self.known:
+                sort = "masks" if isinstance(fault, MaskFault) else "files"
                 self.known[fault] = None
-                log.warning("skipped, file %d of %d that cannot be used: %s", len(self.known), self.total, fault)
-        if len(self.known) > self.limit * self.total:
-            raise DataError(
-                f"{len(self.known)} of {self.total} training files cannot be used, more than data.max_bad_share={self.limit:g} of them; "
-                f"the last: {list(self.known)[-1]}"
-            )
+                self.counts[sort] += 1
+                log.warning("skipped, bad file %d among %d %s: %s", self.counts[sort], self.totals[sort], sort, fault)
+        for sort, number in self.counts.items():
+            if number > self.limit * self.totals[sort]:
+                raise DataError(
+                    f"{number} of {self.totals[sort]} training {sort} cannot be used, more than data.max_bad_share={self.limit:g} of them; "
+                    f"the last: {list(self.known)[-1]}"
+                )
 
     def summary(self) -> None:
         """Log the list once more at the end."""
         if self.known:
             log.warning("%d of %d files could not be used and were replaced by others: %s",
-                        len(self.known), self.total, "; ".join(self.known))  # fmt: skip
+                        len(self.known), sum(self.totals.values()), "; ".join(self.known))  # fmt: skip

@@ -13,7 +13,7 @@ from strdiffusion.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LATEST, BEST = "latest.pt", "best.pt"
+LATEST, BEST, LOCK = "latest.pt", "best.pt", ".lock"
 
 
 class CheckpointFolder:
@@ -56,18 +56,24 @@ class CheckpointFolder:
             shutil.copyfile(self.file(step), temporary)
         os.replace(temporary, self.path / name)
 
-    def newest_readable(self) -> tuple[Path, dict] | None:
-        """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and renamed.
+    def newest_readable(self, rename: bool = True) -> tuple[Path, dict] | None:
+        """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and, if `rename`, renamed.
 
-        Raises UserError where all of them are damaged.
+        best.pt, which may be older than the newest `keep`, comes last. Raises UserError where all of them are damaged.
         """
+        damaged = any(self.path.glob("*.damaged"))
         for path in reversed(self.files()):
             try:
                 return path, read_checkpoint(path)
             except UserError as error:
-                path.rename(path.with_suffix(".pt.damaged"))  # so that it does not count as the newest
-                log.warning("skipped, and renamed to end in .damaged: %s", error)
-        if any(self.path.glob("*.damaged")):
+                damaged = True
+                if rename:
+                    path.rename(path.with_suffix(".pt.damaged"))  # so that it does not count as the newest
+                log.warning("skipped%s: %s", ", and renamed to end in .damaged" if rename else "", error)
+        if (self.path / BEST).exists():
+            with contextlib.suppress(UserError):
+                return self.path / BEST, read_checkpoint(self.path / BEST)
+        if damaged:
             raise UserError(f"no checkpoint in {self.path} can be read: remove the folder to start anew, or set another output=FOLDER")
         return None
 
@@ -86,7 +92,7 @@ def only_run(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with open(folder / ".lock", "a") as file:
+    with open(folder / LOCK, "a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,6 +20,7 @@ from strdiffusion.checkpoints.files import WriteError
 from strdiffusion.config import TrainConfig, to_dict
 from strdiffusion.data.listing import write_atomically
 from strdiffusion.device import device_name
+from strdiffusion.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +174,9 @@ def log_file(folder: Path, enabled: bool) -> Iterator[None]:
     logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
     try:
         yield
+    except UserError as error:  # to the file alone: the command line says it on stderr
+        handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (one_line(str(error)),), None))
+        raise
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)

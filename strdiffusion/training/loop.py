@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from strdiffusion import distributed
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
-from strdiffusion.errors import Stopped, UserError
+from strdiffusion.errors import Stopped, UserError, one_line
 from strdiffusion.training.faults import DataError, FaultCounter
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal
@@ -44,7 +44,7 @@ class Loop:
     def run(self, loader: DataLoader) -> None:
         """Train. Raises UserError for what the user can mend, and Stopped after a signal; then, too, the state is saved."""
         iterations, state = self.config.training.iterations, self.state
-        if state.step >= iterations:
+        if state.step >= iterations and self.validated():
             log.info("nothing to do: %s is at iteration %d of %d", state.files.latest, state.step, iterations)
             self.journal.close()
             return
@@ -52,17 +52,20 @@ class Loop:
         bar_options = description | {"smoothing": 0.05, "mininterval": 1, "disable": not distributed.is_main()}
         outcome = "failed"
         try:
+            self.journal.status(state.step, "running")  # what it said of an earlier run is over
             with tqdm(**bar_options) as bar, logging_redirect_tqdm(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")  # after a skipped first step
                 self.iterate(loader, bar)
             outcome = "finished"
-        except DataError:
+        except DataError as error:
+            outcome = f"failed: {one_line(str(error))}"
             if state.step:
                 state.save()  # what was learnt until then stays
             raise
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):  # that may come at any moment, so the state is not saved
                 raise
+            outcome = "failed: a data-loading process was killed"
             raise UserError(
                 "a data-loading process was killed, probably for memory: try fewer data.workers, or data.workers=0; "
                 "resume=auto continues from the last checkpoint"
@@ -70,6 +73,9 @@ class Loop:
         except Stopped as stopped:
             outcome = str(stopped)
             log.info("%s at iteration %d, saved in %s: continue with resume=auto", stopped, state.step, state.files.path)
+            raise
+        except UserError as error:
+            outcome = f"failed: {one_line(str(error))}"
             raise
         finally:
             self.faults.summary()
@@ -79,7 +85,8 @@ class Loop:
 
     def iterate(self, loader: DataLoader, bar: tqdm) -> None:
         options, state = self.config.training, self.state
-        self.validate_if_due(finished=False)
+        if self.validate_at_start():
+            return
         batches = fetch(loader, self.shares.parts)
         while True:
             parts, faults = next(batches)
@@ -100,12 +107,28 @@ class Loop:
                 self.save()
             if stuck:
                 raise UserError(self.advice(scalars))
-            if finished:
+            if finished and self.validated():
                 if state.step < options.iterations:
                     log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
                 return
             if number:
                 raise Stopped(number)
+
+    def validate_at_start(self) -> bool:
+        """Make up for a validation that a signal prevented; returns whether nothing else was left to do. Raises Stopped, too."""
+        finished = self.state.step >= self.config.training.iterations
+        if self.validate_if_due(finished) or (finished and self.validated()):
+            self.save()
+        if not self.validated() and self.is_due(finished):  # before an iteration is done, after which it never would be
+            raise Stopped(*distributed.largest([self.stop.number]))
+        return finished
+
+    def validated(self) -> bool:
+        """Whether this iteration's validation is done, or none is configured."""
+        return not self.validation or self.state.progress.validated == self.state.step
+
+    def is_due(self, finished: bool) -> bool:
+        return finished or self.state.progress.step % self.config.validation.every == 0
 
     def out_of_time(self) -> bool:
         limit = self.config.training.max_minutes
@@ -162,8 +185,7 @@ class Loop:
     def validate_if_due(self, finished: bool) -> bool:
         """Validate where it is time and was not done yet; returns whether it was the best so far."""
         options, progress = self.config.validation, self.state.progress
-        due = finished or progress.step % options.every == 0
-        if not self.validation or not due or progress.validated == progress.step:
+        if self.validated() or not self.is_due(finished):
             return False
         network = self.state.ema.network
         result = validate(self.task, network, self.validation, self.config, self.device, lambda: self.stop.number > 0)
@@ -215,8 +237,19 @@ def fetch(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], list[st
     batches = iter(loader)
     error = DataError if distributed.count() == 1 else UserError  # one process alone cannot save the state of all
     while True:
-        found = [next(batches) for _ in range(parts)]
+        try:
+            found = [next(batches) for _ in range(parts)]
+        except RuntimeError:  # a loading process was killed
+            abandon(batches)
+            raise
         faults = [fault for _, more in found for fault in more]
         if any(tensors is None for tensors, _ in found):
             raise error(f"no file could be used in place of those that cannot; the last: {faults[-1]}")
         yield [Batch(**tensors) for tensors, _ in found], faults
+
+
+def abandon(batches: Iterator) -> None:
+    """Kill what is left of a loader's processes, and do not wait for them: one that was killed may hold the lock of their queue."""
+    for worker in getattr(batches, "_workers", ()):
+        worker.kill()
+    batches._shutdown = True  # else the iterator, when it is deleted, tells its processes to end, and waits for that lock

@@ -23,7 +23,7 @@ from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, duration
 from strdiffusion.training.loop import Loop
-from strdiffusion.training.run import resumes_here
+from strdiffusion.training.run import check_owner, resumes_here
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.speed import prepare_network
 from strdiffusion.training.state import TrainingState
@@ -49,6 +49,7 @@ def dry_run(kind: str, config: TrainConfig) -> None:
     prepare_network(task.network, config.training, config.precision, device)
     with tempfile.TemporaryDirectory() as nowhere:
         state = TrainingState(CheckpointFolder(Path(nowhere), 1), task, sde, config, device)
+        step = resumed_step(state, config)
         journal = Journal(Path(nowhere), kind, config, 0, None, enabled=False)
         loop = Loop(task, config, state, shares, journal, validation, FaultCounter(1, 1.0), StopRequest(), device)
         batches = [part.to(device) for part in parts]
@@ -59,14 +60,16 @@ def dry_run(kind: str, config: TrainConfig) -> None:
     options = config.training
     waiting = loading / max(config.data.workers, 1)
     each = max(stepping, waiting) if config.data.workers else stepping + loading
-    validations = (options.iterations // config.validation.every + 1) if validation else 0
-    hours = (options.iterations * each + validations * validating) / 3600
+    left = max(options.iterations - step, 0)
+    validations = (left // config.validation.every + 1) if validation and left else 0
+    hours = (left * each + validations * validating) / 3600
     if options.max_minutes is not None:
         hours = min(hours, options.max_minutes / 60)
     checkpoint = sum(t.numel() * t.element_size() for t in tensors_in(state.content()))
     kept = options.keep + bool(validation)
     pictures = validations * config.validation.samples * 3 * config.data.size**2 * 3
-    needed = checkpoint * kept + pictures + LINE_BYTES * 2 * (options.iterations // options.log_every)
+    present = len(CheckpointFolder(Path(config.output).expanduser(), options.keep).files())
+    needed = checkpoint * max(kept - present, 0) + pictures + LINE_BYTES * 2 * (left // options.log_every)
     peak = needed + checkpoint  # one more while it is written
 
     parameters = sum(p.numel() for p in task.network.parameters())
@@ -76,6 +79,8 @@ def dry_run(kind: str, config: TrainConfig) -> None:
     slow = ", for which the network waits: give more data.workers" if waiting > 1.2 * stepping and config.data.workers else ""
     print(f"one iteration: {stepping:.3g} s; its data: {waiting:.3g} s{slow}")
     print(f"disk: {gigabytes(checkpoint)} a checkpoint, {kept} kept, {gigabytes(peak)} at most; {gigabytes(free)} free")
+    if step:
+        print(f"it continues at iteration {step} of {options.iterations}")
     if peak > free:
         raise UserError(f"only {gigabytes(free)} are free for output={config.output}: lower training.keep, or change output")
     print(f"the run would take about {hours:.3g} hours ({duration(hours * 3600)}) and {gigabytes(needed)}; nothing was written")
@@ -86,15 +91,29 @@ def check_folder(config: TrainConfig) -> int:
     folder = Path(config.output).expanduser()
     if folder.is_dir() and any(folder.iterdir()) and not resumes_here(config):
         raise UserError(f"the output folder {folder} already holds files: continue with resume=auto, or set another output=FOLDER")
+    check_owner(folder)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"the output folder {folder} cannot be created in {existing}: choose another with output=FOLDER")
-    return shutil.disk_usage(existing).free
+    usage = shutil.disk_usage(existing)
+    if usage.total == 0:  # as /proc
+        raise UserError(f"the output folder {folder} cannot be created in {existing}, which is no place for files: choose another")
+    return usage.free
+
+
+def resumed_step(state: TrainingState, config: TrainConfig) -> int:
+    """Load what the run would continue from; returns its iteration, 0 where it starts anew. Raises UserError as the run would."""
+    which = config.resume
+    if which == "auto":
+        found = CheckpointFolder(Path(config.output).expanduser(), config.training.keep).newest_readable(rename=False)
+        which = str(found[0]) if found else "none"
+    state.resume(which)
+    return state.step
 
 
 def load_parts(config: TrainConfig, dataset: TrainingDataset, shares: Shares) -> tuple[list[Batch], float]:
     """The parts of the first iteration, and the seconds that loading a batch takes. Raises UserError where too many files are bad."""
-    samples, faults = SkippingDataset(dataset), FaultCounter(len(dataset), config.data.max_bad_share)
+    samples, faults = SkippingDataset(dataset), FaultCounter(len(dataset), config.data.max_bad_share, len(dataset.masks.files))
     started = time.perf_counter()
     loaded = [samples[n] for n in range(min(max(SAMPLES, shares.batch_size), 4 * SAMPLES))]
     seconds = (time.perf_counter() - started) * shares.batch_size / len(loaded)

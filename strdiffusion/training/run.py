@@ -16,7 +16,7 @@ from strdiffusion.output import claim_output_folder
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
-from strdiffusion.training.folder import CheckpointFolder, only_run
+from strdiffusion.training.folder import BEST, LATEST, LOCK, CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest, ignore_signals
 from strdiffusion.training.journal import Journal, log_file, log_start
 from strdiffusion.training.loop import Loop
@@ -24,6 +24,8 @@ from strdiffusion.training.shares import Shares
 from strdiffusion.training.speed import prepare_network
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import TASKS, Task
+
+WRITTEN = (LATEST, BEST, "config.yml", "metrics.jsonl", "status.txt", "log.txt", "tensorboard")
 
 
 def train(kind: str, config: TrainConfig) -> Path:
@@ -53,7 +55,7 @@ def train(kind: str, config: TrainConfig) -> Path:
         shares.warn(kind)
         journal = Journal(folder, kind, config, state.step, state.progress.validated, distributed.is_main())
         loader = training_loader(config, dataset, shares, state.step, device)
-        faults = FaultCounter(len(dataset), config.data.max_bad_share)
+        faults = FaultCounter(len(dataset), config.data.max_bad_share, len(dataset.masks.files))
         Loop(task, config, state, shares, journal, validation, faults, stop, device).run(loader)
         return files.latest
 
@@ -71,11 +73,20 @@ def training_loader(config: TrainConfig, dataset: TrainingDataset, shares: Share
 def open_folder(config: TrainConfig) -> Path:
     """Create the output folder, or take up an existing one where the run continues in it. Raises UserError."""
     folder = claim_output_folder(config.output, resumes_here(config), "continue with resume=auto, or set another output=FOLDER")
-    path = folder / "config.yml"
-    found = read_yaml(path) if path.exists() else {}
-    if found and "training" not in found:  # resume=auto would write over something else
-        raise UserError(f"the output folder {folder} holds results that are not of a training: set another output=FOLDER")
+    check_owner(folder)
     return folder
+
+
+def check_owner(folder: Path) -> None:
+    """Raise UserError where files that a training would write over are not of a training."""
+    path = folder / "config.yml"
+    config = read_yaml(path) if path.exists() else {}
+    if config:
+        foreign = "training" not in config
+    else:  # a run that was killed early has locked the folder
+        foreign = not (folder / LOCK).exists() and any((folder / name).exists() for name in WRITTEN)
+    if foreign:
+        raise UserError(f"the output folder {folder} holds files that are not of a training: set another output=FOLDER")
 
 
 def resumes_here(config: TrainConfig) -> bool:

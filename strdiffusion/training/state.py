@@ -22,7 +22,8 @@ from strdiffusion.training.folder import BEST, CheckpointFolder
 
 log = logging.getLogger(__name__)
 
-NEEDED = ("network", "ema", "ema_updates", "optimizer", "scheduler", "scaler", "rng", "step")
+NEEDED = ("network", "ema", "ema_updates", "optimizer", "scaler", "rng", "step")
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of Adam
 
 
 @dataclass
@@ -121,14 +122,12 @@ class TrainingState:
                 self._check_weights(path, network, content[name])
                 network.load_state_dict(content[name])
             self.ema.updates = whole(content["ema_updates"])
-            self._check_moments(path, content["optimizer"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.scheduler.load_state_dict(content["scheduler"])
+            self._load_moments(path, content["optimizer"]["state"])
             if self.scaler.is_enabled() and content["scaler"]:
-                self.scaler.load_state_dict(content["scaler"])
-            self._set_rate()
+                self._load_scale(path, content["scaler"])
             torch.set_rng_state(content["rng"])
             self.progress = progress_in(content)
+            self._set_rate()
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
             raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({brief(error)})") from None
         log.info("resumed %s at iteration %d", path, self.step)
@@ -142,20 +141,39 @@ class TrainingState:
         if difference or broken:
             raise UserError(f"the checkpoint {path} is damaged: {difference or f'{brief(broken[0])} is not finite'}")
 
-    def _check_moments(self, path: Path, found: dict) -> None:
-        """Raise UserError where the optimizer's averages are not of the network's parameters, or not finite."""
-        for parameter, state in zip(self.task.network.parameters(), found["state"].values(), strict=len(found["state"]) > 0):
-            for name in ("exp_avg", "exp_avg_sq"):
-                if state[name].shape != parameter.shape or not state[name].isfinite().all():
-                    raise UserError(f"the checkpoint {path} is damaged: the optimizer's {name} does not fit, or is not finite")
+    def _load_moments(self, path: Path, found: dict) -> None:
+        """Take the optimizer's averages alone: how it steps is what the configuration says, whatever a checkpoint had.
+
+        Raises UserError where they are not of the network's parameters, not finite, or nothing that squares can average to.
+        """
+        parameters = list(self.task.network.parameters())
+        if found and found.keys() != set(range(len(parameters))):
+            raise UserError(f"the checkpoint {path} is damaged: the optimizer's state does not fit the network")
+        state = {}
+        for i, parameter in enumerate(parameters if found else []):
+            values = [torch.as_tensor(found[i][name], dtype=torch.float32) for name in MOMENTS]
+            first, second, steps = values
+            if first.shape != parameter.shape or second.shape != parameter.shape or steps.numel() != 1:
+                raise UserError(f"the checkpoint {path} is damaged: the optimizer's state does not fit the network")
+            if not all(value.isfinite().all() for value in values) or (second < 0).any() or (steps < 0).any():
+                raise UserError(f"the checkpoint {path} is damaged: the optimizer's state is not finite, or negative")
+            state[i] = dict(zip(MOMENTS, values, strict=True))
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
+    def _load_scale(self, path: Path, found: dict) -> None:
+        """Take the scale of the loss (fp16) and since when it is good. Raises UserError where it is none, ValueError as `whole`."""
+        scale = found["scale"]
+        if not isinstance(scale, float) or not 0 < scale < math.inf:
+            raise UserError(f"the checkpoint {path} is damaged: {brief(scale)} is no scale of the loss")
+        self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": whole(found["_growth_tracker"])})
 
     def _set_rate(self) -> None:
-        """Let learning rate and betas be those of the configuration, whatever a checkpoint had."""
+        """Let the schedule be where the progress is, and the learning rate what the configuration says."""
         options = self.config.training
-        self.scheduler.base_lrs = [options.learning_rate]
+        rate = options.learning_rate * rate_factor(self.step, options)
+        self.scheduler.last_epoch, self.scheduler._step_count, self.scheduler._last_lr = self.step, self.step + 1, [rate]
         for group in self.optimizer.param_groups:
-            group["betas"], group["initial_lr"] = options.betas, options.learning_rate
-            group["lr"] = options.learning_rate * rate_factor(self.scheduler.last_epoch, options)
+            group["lr"] = rate
 
 
 def progress_in(content: dict) -> Progress:

@@ -51,11 +51,11 @@ def validate(
         return None
     by_batch = [{k: v for _, found, _ in gathered for k, v in found.items()}[i] for i in range(len(batches))]
     by_row = sorted((row, sample) for _, _, found in gathered for row, sample in found.items())
-    scalars = mean_of(by_batch) | mean_of([scalars for _, (scalars, _) in by_row])
+    scalars = mean_of(by_batch, [len(batch) for batch in batches]) | mean_of([scalars for _, (scalars, _) in by_row], [1] * len(by_row))
     names = by_row[0][1][1] if by_row else {}
     return Result(scalars, {name: torch.stack([pictures[name] for _, (_, pictures) in by_row]) for name in names})
 
 
-def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each number."""
-    return {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else {})}
+def mean_of(rows: list[dict[str, float]], weights: list[int]) -> dict[str, float]:
+    """The weighted mean of each number."""
+    return {name: sum(w * row[name] for w, row in zip(weights, rows, strict=True)) / sum(weights) for name in (rows[0] if rows else {})}
