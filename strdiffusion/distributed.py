@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -52,6 +52,10 @@ def processes(device: str) -> Iterator[torch.device]:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error):
             raise UserError("another process of this run has ended, so this one ends too: its own message says why") from None
         raise
+    except SystemExit as ended:  # of a process that leaves the message to another: threads of the group must not be waited for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 1)
     dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
 
 
@@ -114,10 +118,15 @@ def on_main(action: Callable[[], R]) -> R:
         outcome[1] = error
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
-        if is_main():
-            raise outcome[1]
-        sys.exit(2)  # the main process says why
+        fail(outcome[1])
     return outcome[0]
+
+
+def fail(error: UserError) -> NoReturn:
+    """Raise an error that all processes have: in the main process, which says it; the others end without a word."""
+    if is_main():
+        raise error
+    sys.exit(2)
 
 
 def gather(value: R) -> list[R]:

@@ -52,9 +52,11 @@ def arguments(data, script, output, *more):
     ]  # fmt: skip
 
 
-def run(*command, processes=1, restarts=0, launcher=(), wait=True):
+def run(*command, processes=1, restarts=0, launcher=(), largest_file=None, wait=True):
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}", *launcher]
     line = [sys.executable, *(torchrun if processes > 1 else []), *map(str, command)]
+    if largest_file is not None:
+        line = ["bash", "-c", 'ulimit -f "$0"; exec "$@"', str(largest_file // 1024), *line]
     process = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     if not wait:
         return process
@@ -221,6 +223,25 @@ def test_a_mistake_is_said_once_and_ends_all(data):
     errors = process.communicate(timeout=120)[1]
     said = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert process.returncode != 0 and said == ["error: the checkpoint absent.pt does not exist: check the path, or train it first"]
+
+
+def test_too_many_bad_files_are_said_once_and_the_state_is_saved(data):
+    for i in range(3):
+        (data / "train" / f"bad{i}.png").write_bytes(b"no image")
+    process = run(*arguments(data, "train_structure", data / "run", "training.iterations=50"), processes=2, wait=False)
+    errors = process.communicate(timeout=120)[1]
+    said = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert process.returncode != 0 and len(said) == 1 and "max_bad_share" in said[0], errors
+    assert (data / "run" / "latest.pt").exists() and "SIGABRT" not in errors and "terminate called" not in errors
+
+
+def test_a_full_disk_is_said_once_and_ends_all(data):
+    """RLIMIT_FSIZE, under which the main process cannot write a checkpoint."""
+    process = run(*arguments(data, "train_structure", data / "run", "training.iterations=50"), processes=2, wait=False, largest_file=50_000)
+    errors = process.communicate(timeout=120)[1]
+    said = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert process.returncode != 0 and len(said) == 1 and "cannot be written" in said[0], errors
+    assert "SIGABRT" not in errors and "Signal 6" not in errors and "terminate called" not in errors, errors
 
 
 def test_images_are_shared_out_and_the_table_is_merged(data, weights):

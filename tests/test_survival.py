@@ -34,7 +34,7 @@ from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
-from strdiffusion.training.journal import duration, forget_later_lines
+from strdiffusion.training.journal import Journal, duration, forget_later_lines
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask
@@ -596,6 +596,31 @@ def test_the_status_is_of_this_run_from_the_start(configure, monkeypatch):  # no
     spy(monkeypatch, StructureTask, lambda loss, network, number: (said.append(status.read_text()), loss)[1])
     train("structure", config)
     assert "running, iteration 4 of 5" in said[0]
+
+
+def test_the_speed_leaves_start_validation_and_saving_out(configure, monkeypatch, tmp_path):  # noqa: F811
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    journal = Journal(tmp_path, "structure", configure(), 0, None, enabled=False)
+    rates = []
+    for step, seconds in [(10, 100), (20, 10), (30, 10), (40, 20)]:
+        now[0] += seconds
+        with journal.pause():
+            now[0] += 1000
+        journal._measure(step)
+        rates.append(journal.rate)
+    assert rates == pytest.approx([0.1, 1, 1, 1 / 1.2])
+
+
+def test_another_configuration_is_said(configure, caplog):  # noqa: F811
+    train("structure", configure())
+    train("structure", configure(resume="auto", training={"iterations": 5}, seed=3))
+    said = "not that of the checkpoint: "
+    line = next(record.getMessage() for record in caplog.records if said in record.getMessage())
+    assert sorted(line.split(said)[1].split(", ")) == ["seed=3 (was 0)", "training.iterations=5 (was 4)"]
+    caplog.clear()
+    train("structure", configure(resume="auto", training={"iterations": 5}, seed=3))
+    assert said not in caplog.text
 
 
 def test_the_validation_loss_is_the_mean_over_images(configure, photos):  # noqa: F811

@@ -24,6 +24,8 @@ from strdiffusion.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
+SMOOTHING = 0.8  # of the iterations a second, from one logged line to the next
+
 
 class Journal:
     """Scalars and pictures of iterations, and where the run stands. Where `enabled` is false nothing is written.
@@ -38,6 +40,7 @@ class Journal:
         self.started = self.last_time = time.monotonic()
         self.last_step = step
         self.rate = math.nan  # iterations a second
+        self.intervals = 0  # measured so far
         self.failed_board = False
         self.path = folder / "metrics.jsonl"
         if enabled:
@@ -76,6 +79,13 @@ class Journal:
         with writing(self.folder):
             write_atomically(self.folder / "status.txt", (", ".join(parts) + "\n").encode())
 
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave what is done in this context, a validation or the writing of a checkpoint, out of the iterations a second."""
+        began = time.monotonic()
+        yield
+        self.last_time += time.monotonic() - began
+
     def flush(self) -> None:
         """Let the lines so far reach the disk, so that no checkpoint is newer than what was logged before it."""
         if self.enabled:
@@ -93,7 +103,11 @@ class Journal:
     def _measure(self, step: int) -> None:
         now = time.monotonic()
         if step > self.last_step:
-            self.rate = (step - self.last_step) / max(now - self.last_time, 1e-9)
+            seconds = max(now - self.last_time, 1e-9) / (step - self.last_step)
+            if self.intervals > 1:  # the first has the start in it, and does not count for long
+                seconds = SMOOTHING / self.rate + (1 - SMOOTHING) * seconds
+            self.rate = 1 / seconds
+            self.intervals += 1
         self.last_step, self.last_time = step, now
 
     def _to_board(self, kind: str, step: int, scalars: dict[str, float], pictures: dict[str, Tensor]) -> None:

@@ -61,7 +61,7 @@ class Loop:
             outcome = f"failed: {one_line(str(error))}"
             if state.step:
                 state.save()  # what was learnt until then stays
-            raise
+            distributed.fail(error)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):  # that may come at any moment, so the state is not saved
                 raise
@@ -106,7 +106,7 @@ class Loop:
             if state.step % options.save_every == 0 or finished or improved or number or stuck:
                 self.save()
             if stuck:
-                raise UserError(self.advice(scalars))
+                distributed.fail(UserError(self.advice(scalars)))
             if finished and self.validated():
                 if state.step < options.iterations:
                     log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
@@ -188,7 +188,8 @@ class Loop:
         if self.validated() or not self.is_due(finished):
             return False
         network = self.state.ema.network
-        result = validate(self.task, network, self.validation, self.config, self.device, lambda: self.stop.number > 0)
+        with self.journal.pause():
+            result = validate(self.task, network, self.validation, self.config, self.device, lambda: self.stop.number > 0)
         if result is None:  # a signal came: the resumed run does it
             return False
         progress.validated = progress.step
@@ -220,7 +221,8 @@ class Loop:
         self.journal.flush()  # first, so that every line up to a checkpoint is there where the checkpoint is
         if self.state.progress.skipped_in_row >= self.config.training.max_skipped:
             self.state.progress.skipped_in_row = 0  # whoever resumes has mended something
-        self.state.save()
+        with self.journal.pause():
+            self.state.save()
 
 
 def shared_model(network: nn.Module, device: torch.device) -> nn.Module:

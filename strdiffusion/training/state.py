@@ -131,6 +131,9 @@ class TrainingState:
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
             raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({brief(error)})") from None
         log.info("resumed %s at iteration %d", path, self.step)
+        changed = [f"{name}={brief(value)} (was {brief(old)})" for name, value, old in changes(to_dict(self.config), content.get("config"))]
+        if changed:
+            log.warning("the configuration is not that of the checkpoint: %s", ", ".join(changed))
 
     def _check_weights(self, path: Path, network: nn.Module, found: dict) -> None:
         """Raise UserError where entries are not the network's, or not finite."""
@@ -193,6 +196,18 @@ def agrees(found: object, wanted: object) -> bool:
     if isinstance(wanted, dict):
         return isinstance(found, dict) and found.keys() == wanted.keys() and all(agrees(found[k], wanted[k]) for k in wanted)
     return isinstance(found, str | int | float | bool | None) and found == wanted
+
+
+def changes(config: dict, before: object, prefix: str = "") -> list[tuple[str, object, object]]:
+    """What a configuration has otherwise than one before it, as (dotted name, value, value before); what says where and whence apart."""
+    found = []
+    for name, value in config.items():
+        old = before.get(name) if isinstance(before, dict) else None
+        if isinstance(value, dict):
+            found += changes(value, old, f"{prefix}{name}.")
+        elif prefix + name not in ("resume", "output") and not (value == old if isinstance(value, list) else agrees(old, value)):
+            found.append((prefix + name, value, old))
+    return found
 
 
 def whole(number: object) -> int:
