@@ -18,6 +18,7 @@ from strdiffusion.errors import UserError
 
 R = TypeVar("R")
 POLL = 0.05  # seconds
+GRACE = 5  # seconds
 PATIENCE = timedelta(minutes=60)  # for a rank that samples validation images, or that lists a large folder
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 
@@ -55,6 +56,7 @@ def processes(device: str) -> Iterator[torch.device]:
     except SystemExit as ended:  # of a process that leaves the message to another: threads of the group must not be waited for
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(GRACE)  # torchrun ends the main process as soon as this one is gone, and it has the message to say
         os._exit(ended.code if isinstance(ended.code, int) else 1)
     dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
 

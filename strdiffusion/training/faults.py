@@ -78,7 +78,7 @@ class FaultCounter:
                 sort = "masks" if isinstance(fault, MaskFault) else "files"
                 self.known[fault] = None
                 self.counts[sort] += 1
-                log.warning("skipped, bad file %d among %d %s: %s", self.counts[sort], self.totals[sort], sort, fault)
+                log.warning("skipped, %s %d of %d that cannot be used: %s", sort[:-1], self.counts[sort], self.totals[sort], fault)
         for sort, number in self.counts.items():
             if number > self.limit * self.totals[sort]:
                 raise DataError(
