@@ -505,7 +505,7 @@ def test_text_file_named_png(command, photos, tmp_path, workers):
     (photos / "text.png").write_text("this is no image")
     status, err = command(f"data.workers={workers}")
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert status == 0 and "bad file 1 among 6 files" in log and str(photos / "text.png") in log
+    assert status == 0 and "file 1 of 6 that cannot be used" in log and str(photos / "text.png") in log
     status, err = command(f"data.workers={workers}", "data.max_bad_share=0.1", f"output={tmp_path / 'strict'}")
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert status == 2 and len(errors) == 1 and "data.max_bad_share" in errors[0]
