@@ -113,6 +113,10 @@ def differences(one: Path, two: Path) -> list[str]:
         a, b = (read_checkpoint(folder / name) for folder in (one, two))
         del a["config"], b["config"]  # the output folder
         found += [f"{name}: {key}" for key in sorted(a.keys() | b.keys()) if not same(a.get(key), b.get(key))]
+    kept = [[path.name for path in sorted(folder.glob("step_*"))] for folder in (one, two)]
+    # a signal saves between two regular checkpoints, so of those kept only their number and the newest are the same
+    if len(kept[0]) != len(kept[1]) or kept[0][-1:] != kept[1][-1:]:
+        found.append("the checkpoints that are kept")
     return found + ([] if logged(one) == logged(two) else ["metrics.jsonl"])
 
 

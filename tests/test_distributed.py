@@ -252,7 +252,9 @@ def test_images_are_shared_out_and_the_table_is_merged(data, weights):
     for processes in (1, 2):
         process = run(*arguments(data, "test", data / f"{processes}", *options), processes=processes, wait=False)
         errors = process.communicate(timeout=120)[1]
-        assert process.returncode != 0 and "1 of 4 images were left out" in errors and f'  File "{ROOT / "scripts"}' not in errors
+        assert process.returncode != 0 and "1 of 4 images were left out" in errors
+        # a traceback of torchrun's own may name an environment below ROOT
+        assert not any(f'  File "{ROOT / ours}' in errors for ours in ("scripts", "strdiffusion"))
         table = csv.DictReader((data / f"{processes}" / "results.csv").open())
         rows[processes] = [{k: v for k, v in row.items() if k != "seconds"} for row in table]
     assert len(rows[1]) == 3 and rows[1] == rows[2]

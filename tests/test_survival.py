@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import ROOT, script
 from test_training import checkpoint, configure, metrics, photos, refusal, same, spy, steps  # noqa: F401
+from torch.utils.data import DataLoader, Dataset
 
 from strdiffusion import distributed
 from strdiffusion.checkpoints import files, read_checkpoint, write_checkpoint
@@ -35,7 +36,7 @@ from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDatase
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, duration, forget_later_lines
-from strdiffusion.training.loop import Loop
+from strdiffusion.training.loop import Loop, abandon
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask
 from strdiffusion.training.validation import validate
@@ -697,3 +698,28 @@ def test_checkpoint_folder_keeps_the_newest(tmp_path):
         folder.write(step, {"step": step}, best=step == 2)
     assert [path.name for path in folder.files()] == ["step_000000003.pt", "step_000000004.pt"]
     assert read_checkpoint(tmp_path / "best.pt") == {"step": 2} and read_checkpoint(tmp_path / "latest.pt") == {"step": 4}
+
+
+class Numbers(Dataset):
+    """The numbers from 0 on."""
+
+    def __len__(self):
+        return 10**6
+
+    def __getitem__(self, n):
+        return n
+
+
+def test_loading_processes_are_not_waited_for_where_one_was_killed():
+    """One that was killed may have held a lock, here it is held by nobody who would ever give it back."""
+    batches = iter(DataLoader(Numbers(), num_workers=2))
+    next(batches)
+    batches._workers_done_event._cond.acquire()
+    abandon(batches)
+    end = threading.Thread(target=batches.__del__, daemon=True)
+    end.start()
+    end.join(timeout=20)
+    assert not end.is_alive()
+    for worker in batches._workers:
+        worker.join(timeout=20)
+        assert not worker.is_alive()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -252,6 +253,9 @@ def fetch(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], list[st
 
 def abandon(batches: Iterator) -> None:
     """Kill what is left of a loader's processes, and do not wait for them: one that was killed may hold the lock of their queue."""
+    if getattr(batches, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(batches))  # else torch takes every process that ends here for another failure
+        batches._worker_pids_set = False
     for worker in getattr(batches, "_workers", ()):
         worker.kill()
     batches._shutdown = True  # else the iterator, when it is deleted, tells its processes to end, and waits for that lock
