@@ -5,6 +5,8 @@
     python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/demo/figures.yml [discrepancy.of=estimate ...]
     python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
     python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
+    python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
+    python scripts/figures.py tradeoff    --out figures/steps results/tables/benchmark_steps [--metrics hole_psnr hole_ssim]
 """
 
 import argparse
@@ -14,6 +16,7 @@ from typing import get_args
 
 from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.config import load_config
+from strdiffusion.config.tables import Metric
 from strdiffusion.data.masks import Polarity
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation import figures
@@ -55,6 +58,14 @@ def histogram(options: argparse.Namespace):
     shares = figures.hole_shares(options.masks, options.polarity)
     title = f"{len(shares)} masks in {options.masks.resolve().name}, {options.polarity.replace('_', ' = ')}"
     return figures.histogram_figure(shares, fit_text(title, TITLE_WIDTH))
+
+
+def curves(options: argparse.Namespace):
+    return figures.curves_figure([figures.read_curves(label, path) for label, path in map(split_label, options.trainings)])
+
+
+def tradeoff(options: argparse.Namespace):
+    return figures.tradeoff_figure(figures.read_points(options.table, options.bucket), options.metrics)
 
 
 def split_label(text: str) -> tuple[str, Path]:
@@ -101,6 +112,13 @@ def parse_arguments() -> argparse.Namespace:
     command = add(histogram, "hole shares of a folder of masks")
     command.add_argument("masks", type=Path, metavar="FOLDER", help="a folder of mask files")
     command.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means (white_hole)")
+    command = add(curves, "losses and validation over the iterations of trainings")
+    command.add_argument("trainings", nargs="+", metavar="LABEL=FOLDER", help="output folders of trainings, or their metrics.jsonl")
+    command = add(tradeoff, "quality over network evaluations and seconds, of the rows of a table")
+    command.add_argument("table", type=Path, metavar="FOLDER", help="what scripts/reproduce.py wrote")
+    command.add_argument("--bucket", help="of several buckets, which")
+    quality = [name for name in get_args(Metric) if name != "seconds" and not name.endswith("_evaluations")]
+    command.add_argument("--metrics", nargs="+", choices=quality, default=["hole_psnr", "hole_ssim"], help="hole_psnr and hole_ssim")
     return parser.parse_args()
 
 

@@ -39,6 +39,7 @@ SAMPLERS = {  # overrides of the test configuration
     "plain": ["sampler.resampling=none"],
     "repaint": ["sampler.resampling=repaint", "sampler.repaint.jump_length=1", "sampler.repaint.resamplings=2"],
     "few steps": ["sampler.method=mars_ode", "sampler.steps=4"],  # 6, 5, 3, 2, 0
+    "true guide": ["sampler.resampling=none", "guide=ground_truth"],
     "IR-SDE": ["sampler.resampling=none", "sampler.guidance=false", "checkpoints.texture={folder}/unguided.pt"],
 }
 
@@ -247,6 +248,13 @@ def test_discrepancy_command(command, methods, tmp_path):
     assert structure.t.tolist() == list(range(T, early_end(T) - 2, -1)) and np.isfinite(structure.hole).all() and structure.images == 3
 
 
+def test_structure_that_guides_against_the_denoised_one(methods):
+    """Both start from the same noise; the true structure's prediction is the truth, so only its state differs from it."""
+    config = load(methods("plain", "true guide"), "discrepancy.network=structure")
+    denoised, true = figures.measure_discrepancy(config)
+    assert np.array_equal(denoised.t, true.t) and np.isclose(denoised.hole[0], true.hole[0]) and true.hole[-1] > denoised.hole[-1] + 3
+
+
 # ---- process ------------------------------------------------------------------------------------------
 
 
@@ -402,6 +410,57 @@ def test_histogram(command, tmp_path):
     assert any("--polarity white_hole" in message for message in messages)
 
 
+# ---- curves and tradeoff ------------------------------------------------------------------------------
+
+
+def write_metrics(path, losses, validation):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    events = [{"step": 10 * i, "kind": "train", "loss": loss, "seconds": i} for i, loss in enumerate(losses)]
+    path.write_text("".join(json.dumps(event) + "\n" for event in events + validation))
+
+
+def test_curves(command, tmp_path):
+    validation = [{"step": s, "kind": "validation", "loss": v, "hole_psnr": 10 + v, "seconds": 1} for s, v in ((20, 2.0), (0, 3.0))]
+    write_metrics(tmp_path / "a" / "metrics.jsonl", [4.0, None, 2.0, *[1.0] * 77], validation)
+    write_metrics(tmp_path / "b.jsonl", [1.0] * 3, [])
+    a, b = (figures.read_curves(name, tmp_path / name) for name in ("a", "b.jsonl"))
+    assert a.loss[0][:3].tolist() == [0, 20, 30] and len(a.loss[1]) == 79
+    assert a.validation["hole_psnr"][0].tolist() == [0, 20] and a.validation["hole_psnr"][1].tolist() == [13, 12]
+    figure = figures.curves_figure([a, b])
+    loss, psnr = figure.axes  # no hole SSIM was logged
+    assert len(loss.lines) == 3 and len(psnr.lines) == 1 and "PSNR" in psnr.get_ylabel() and psnr.lines[0].get_ydata().tolist() == [13, 12]
+    assert loss.lines[0].get_ydata()[[0, 1, 40]] == pytest.approx([(4 + 2) / 2, (4 + 2 + 1) / 3, 1])  # the mean with its neighbours
+    assert command("curves", "--out", tmp_path / "fig", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b.jsonl'}")[0] == 0
+    require_figure(tmp_path / "fig")
+
+
+def write_table(path, lines):
+    rows = [f"{row},ours,{bucket},{metric},{mean},{low},{high},8," for row, bucket, metric, mean, low, high in lines]
+    path.write_text("row,source,bucket,metric,mean,low,high,images,reason\n" + "\n".join(rows) + "\n")
+
+
+def test_tradeoff(command, tmp_path):
+    lines = []
+    labels = {"telea": (0, 15), '"posterior, 5 steps"': (5, 16), '"posterior, 10 steps"': (10, 17), "adaptive": (40, 18)}
+    for label, (evaluations, psnr) in labels.items():
+        for bucket, mean in (("10-20", psnr), ("40-50", psnr - 2)):
+            lines += [(label, bucket, f"{network}_evaluations", evaluations, "", "") for network in ("texture", "structure")]
+            lines += [(label, bucket, "hole_psnr", mean, mean - 1, mean + 1), (label, bucket, "seconds", evaluations / 8, "", "")]
+    write_table(tmp_path / "table.csv", lines)
+    points = figures.read_points(tmp_path, "40-50")
+    assert list(points) == ["posterior", "adaptive"]  # baselines evaluate no network
+    figure = figures.tradeoff_figure(points, ["hole_psnr"])
+    assert len(figure.axes) == 2 and [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
+    evaluations, seconds = figure.axes
+    assert evaluations.lines[0].get_xdata().tolist() == [10, 20] and evaluations.lines[0].get_ydata().tolist() == [14, 15]
+    assert seconds.lines[0].get_xdata().tolist() == [5 / 8, 10 / 8] and seconds.lines[1].get_ydata().tolist() == [16]
+    assert command("tradeoff", "--out", tmp_path / "fig", tmp_path, "--bucket", "10-20", "--metrics", "hole_psnr")[0] == 0
+    require_figure(tmp_path / "fig")
+    mistakes = {"10-20, 40-50": ["--metrics", "hole_psnr"], "no bucket x": ["--bucket", "x"], "hole_ssim": ["--bucket", "10-20"]}
+    for said, arguments in mistakes.items():
+        assert said in refusal(command("tradeoff", "--out", tmp_path / "other", tmp_path, *arguments))
+
+
 # ---- files --------------------------------------------------------------------------------------------
 
 
@@ -445,6 +504,10 @@ MISTAKES = [
     (["trace", "{folder}/results", "--image", "z"], "no trace of the image z"),
     (["histogram", "absent"], "absent does not exist"),
     (["histogram", "{folder}/masks", "--polarity", "black"], "--polarity"),
+    (["curves", "a=absent"], "absent cannot be read"),
+    (["curves", "a={folder}/test.yml"], "not the metrics.jsonl"),
+    (["tradeoff", "absent"], "absent cannot be read"),
+    (["tradeoff", "{folder}/test.yml"], "not a table.csv"),
     (["pie"], "pie"),
 ]
 

@@ -22,6 +22,7 @@ from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.evaluation.overlap import Writer, ahead
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
+from strdiffusion.inpainting import Inpainter
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 from strdiffusion.output import claim_output_folder
 from strdiffusion.pipeline import StrDiffusion
@@ -125,7 +126,7 @@ def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path)
         raise SomeLeftOut(f"{len(problems)} of {total} images were left out, the first because: {problems[0]}")
 
 
-def network_method(config: TestConfig) -> Method:
+def network_method(config: TestConfig) -> Inpainter | OracleGuided:
     """The networks of a test configuration, guided as it says."""
     inpainter = StrDiffusion.from_config(config).inpainter()
     return inpainter if config.guide == "denoised" else OracleGuided(inpainter)

@@ -18,6 +18,7 @@ class OracleGuided:
 
     def __init__(self, inpainter: Inpainter):
         self.inpainter = inpainter
+        self.sde, self.device, self.models = inpainter.sde, inpainter.device, inpainter.models
 
     def __call__(self, batch: Batch, seeds: Sequence[int], callback: Callback | None = None) -> Sample:
         batch = batch.to(self.inpainter.device)

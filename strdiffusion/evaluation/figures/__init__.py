@@ -9,10 +9,13 @@ process     the denoising process as a strip of pictures
 discrepancy PSNR of known and hole region over t, and the gap between them
 trace       scores, decisions and evaluations of adaptive resampling over t
 histogram   hole shares of a folder of masks
+curves      losses and validation over the iterations of trainings
+tradeoff    quality over evaluations and seconds, of a table's rows
 
 Each kind first collects its data, as a dataclass or arrays, then a function `*_figure` draws it and returns a matplotlib Figure.
 """
 
+from strdiffusion.evaluation.figures.curves import Curves, curves_figure, read_curves
 from strdiffusion.evaluation.figures.discrepancy import Discrepancy, discrepancy_figure, measure_discrepancy
 from strdiffusion.evaluation.figures.grid import Column, grid_figure, open_column
 from strdiffusion.evaluation.figures.histogram import histogram_figure, hole_shares
@@ -20,9 +23,10 @@ from strdiffusion.evaluation.figures.methods import FiguresConfig
 from strdiffusion.evaluation.figures.process import Process, process_figure, record_process
 from strdiffusion.evaluation.figures.style import claim_figure, save_figure
 from strdiffusion.evaluation.figures.trace import TraceSummary, read_traces, summarise, trace_figure
+from strdiffusion.evaluation.figures.tradeoff import Point, read_points, tradeoff_figure
 
 __all__ = [
-    "Column", "Discrepancy", "FiguresConfig", "Process", "TraceSummary", "claim_figure", "discrepancy_figure", "grid_figure",
-    "histogram_figure", "hole_shares", "measure_discrepancy", "open_column", "process_figure", "read_traces", "record_process",
-    "save_figure", "summarise", "trace_figure",
+    "Column", "Curves", "Discrepancy", "FiguresConfig", "Point", "Process", "TraceSummary", "claim_figure", "curves_figure",
+    "discrepancy_figure", "grid_figure", "histogram_figure", "hole_shares", "measure_discrepancy", "open_column", "process_figure",
+    "read_curves", "read_points", "read_traces", "record_process", "save_figure", "summarise", "trace_figure", "tradeoff_figure",
 ]  # fmt: skip

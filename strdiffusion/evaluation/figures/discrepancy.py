@@ -35,10 +35,10 @@ from strdiffusion.evaluation.figures.style import (
     styled,
     time_axis,
 )
-from strdiffusion.evaluation.folder import image_seed
+from strdiffusion.evaluation.folder import image_seed, network_method
+from strdiffusion.evaluation.guides import OracleGuided
 from strdiffusion.evaluation.metrics import psnr
 from strdiffusion.inpainting import Inpainter
-from strdiffusion.pipeline import StrDiffusion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
 
 def measure_method(method: Method, options: DiscrepancyConfig, same: SameImages) -> Discrepancy:
     """Run one method on its images, batch by batch, and average their curves."""
-    inpainter = StrDiffusion.from_config(method.config).inpainter()
+    inpainter = network_method(method.config)
     values: dict[int, list[tuple[float, float]]] = defaultdict(list)  # t -> (known, hole) of each image
     count = 0
     with tqdm(desc=method.label, unit="image", mininterval=0.5) as bar, logging_redirect_tqdm():
@@ -107,7 +107,7 @@ def measure_method(method: Method, options: DiscrepancyConfig, same: SameImages)
 
 
 def measure_batch(
-    inpainter: Inpainter, items: list[TestItem], method: Method, options: DiscrepancyConfig, bar: tqdm
+    inpainter: Inpainter | OracleGuided, items: list[TestItem], method: Method, options: DiscrepancyConfig, bar: tqdm
 ) -> dict[int, list[tuple[float, float]]]:
     """The PSNR of (known, hole) of every image at every t; of what a sampler visits several times, the last."""
     batch = collate(items)

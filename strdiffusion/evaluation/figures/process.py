@@ -12,8 +12,7 @@ from strdiffusion.errors import UserError
 from strdiffusion.evaluation.figures.methods import FiguresConfig, Method, SameImages, chosen_item, load_methods
 from strdiffusion.evaluation.figures.states import State, visit_states
 from strdiffusion.evaluation.figures.tables import Cell, table_figure
-from strdiffusion.evaluation.folder import image_seed
-from strdiffusion.pipeline import StrDiffusion
+from strdiffusion.evaluation.folder import image_seed, network_method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +88,7 @@ def record_states(method: Method, item: TestItem, times: Sequence[int]) -> Proce
                 structure[state.t] = state.structure[0, 0].cpu().numpy()
 
     log.info("%s: inpainting %s", method.label, item.name)
-    visit_states(StrDiffusion.from_config(method.config).inpainter(), collate([item]), [image_seed(method.config, item)], keep)
+    visit_states(network_method(method.config), collate([item]), [image_seed(method.config, item)], keep)
     truth = None
     if method.config.data.ground_truth:
         truth = item.texture.permute(1, 2, 0).numpy(), item.structure[0].numpy()

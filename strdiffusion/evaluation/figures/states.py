@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from strdiffusion.batch import Batch
+from strdiffusion.evaluation.guides import OracleGuided
 from strdiffusion.inpainting import Inpainter
 from strdiffusion.samplers import Models, Progress, Sample, SeededNoise
 from strdiffusion.samplers.run import Run
@@ -28,7 +29,7 @@ class State:
 
 
 @torch.inference_mode()
-def visit_states(inpainter: Inpainter, batch: Batch, seeds: Sequence[int], visit: Callable[[State], None]) -> Sample:
+def visit_states(inpainter: Inpainter | OracleGuided, batch: Batch, seeds: Sequence[int], visit: Callable[[State], None]) -> Sample:
     """Inpaint a batch, and call `visit` with every state from T to 0.
 
     A sampler that jumps back passes a t several times; what it keeps comes last.
