@@ -42,15 +42,16 @@ def examples(path: str, first: int) -> list[tuple[str, np.ndarray]]:
 
 
 def montage(pictures: list[tuple[str, np.ndarray]]) -> np.ndarray:
-    """The pictures (h, w, 3), enlarged, in two columns with their names above them."""
+    """The pictures (h, w, 3) in [0,1], enlarged, in two columns with their names above them."""
     cv2 = opencv()
     tiles = []
     for name, picture in pictures:
         large = cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_NEAREST)
-        label = np.ones((LABEL_HEIGHT, large.shape[1], 3), np.float32)
+        label = np.full((LABEL_HEIGHT, large.shape[1], 3), 255, np.uint8)  # OpenCV writes on 8 bits alone
         said = f"{name} %" if name[0].isdigit() else name
         cv2.putText(label, f"{said}: {COLUMNS}", (2, LABEL_HEIGHT - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        tiles.append(np.pad(np.concatenate([label, large]), ((0, GAP), (GAP, GAP), (0, 0)), constant_values=1))
+        labelled = np.concatenate([label.astype(np.float32) / 255, large])
+        tiles.append(np.pad(labelled, ((0, GAP), (GAP, GAP), (0, 0)), constant_values=1))
     half = (len(tiles) + 1) // 2
     columns = [np.concatenate(tiles[:half]), np.concatenate(tiles[half:] + [np.ones_like(tiles[0])] * (2 * half - len(tiles)))]
     return np.concatenate(columns, axis=1)

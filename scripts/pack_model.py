@@ -1,0 +1,54 @@
+"""Pack trained networks into a model folder: model.yml, and a safetensors file for each network.
+
+    python scripts/pack_model.py weights/mine texture=runs/mine/texture/latest.pt structure=runs/mine/structure/latest.pt \\
+        discriminator=runs/mine/discriminator/latest.pt sampler.method=posterior sampler.steps=20 --dtype float16
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from strdiffusion.checkpoints.tensors import StorageType
+from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.config.model import ModelConfig
+from strdiffusion.config.parser import build, set_override, to_dict
+from strdiffusion.errors import UserError
+from strdiffusion.networks import KINDS
+from strdiffusion.pipeline import StrDiffusion
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write; one that holds files is refused")
+    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=f"a checkpoint for each network ({', '.join(KINDS)}), and any key of "
+                        "model.yml: sampler.* are the model's defaults")  # fmt: skip
+    parser.add_argument("--dtype", choices=get_args(StorageType), default="float32", help="how numbers are stored (float32)")
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="of our checkpoints, which weights (ema)")
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main() -> None:
+    options = parse_arguments()
+    networks, overrides = {}, []
+    for setting in options.settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"{setting!r} is not of the form KEY=VALUE")
+        if key in KINDS:
+            networks[key] = value
+        else:
+            overrides.append(setting)
+    model = StrDiffusion.load(networks, weights=options.weights, device="cpu")
+    tree = to_dict(model.config)
+    for override in overrides:
+        set_override(tree, override)
+    model.config = build(ModelConfig, tree, "the command line")
+    model.save(options.folder, options.dtype)
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in sorted(options.folder.iterdir()))
+    print(f"{options.folder}: {sizes}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
