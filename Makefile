@@ -1,4 +1,5 @@
-# make demo: train three small networks on photographs and inpaint others; run again, it goes on where it was.
+# make demo: inpaint held-out street facades with the networks that ship with the repository.
+# make demo-train: train three small networks on photographs and inpaint others; run again, it goes on where it was.
 # make test: run the tests.
 # make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
 PYTHON ?= python3
@@ -8,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
-.PHONY: demo test web install benchmark-train clean-demo
+.PHONY: demo demo-train test web install benchmark-train benchmark-compare benchmark-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -21,6 +22,9 @@ $(INSTALLED): requirements.txt setup.py
 	touch $@
 
 demo: $(INSTALLED)
+	$(BIN)/python scripts/demo.py
+
+demo-train: $(INSTALLED)
 	$(BIN)/python scripts/prepare_demo.py demo/data
 	$(BIN)/python scripts/train_structure.py -opt configs/demo/structure.yml resume=auto
 	$(BIN)/python scripts/train_texture.py -opt configs/demo/texture.yml resume=auto
@@ -40,12 +44,45 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests
 
 # the networks that ship with the repository, from nothing: hours on a CPU, each network can be left and gone on with
+TRAIN = $(BIN)/python scripts/train_$(1).py -opt configs/benchmark/$(1).yml resume=auto
+RUNS := runs/benchmark
+PACK := $(BIN)/python scripts/pack_model.py --dtype float16
+DEFAULTS := sampler.method=posterior sampler.clip=true sampler.resampling=none sampler.steps=20
+
 benchmark-train: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades
-	$(BIN)/python scripts/train_structure.py -opt configs/benchmark/structure.yml resume=auto
-	$(BIN)/python scripts/train_texture.py -opt configs/benchmark/texture.yml resume=auto
-	$(BIN)/python scripts/train_texture.py -opt configs/benchmark/texture.yml objective.guidance=none output=runs/benchmark/irsde resume=auto
-	$(BIN)/python scripts/train_discriminator.py -opt configs/benchmark/discriminator.yml resume=auto
+	$(call TRAIN,structure)
+	$(call TRAIN,texture)
+	$(call TRAIN,texture) objective.guidance=none output=$(RUNS)/irsde
+	$(call TRAIN,discriminator)
+	$(PACK) $(RUNS)/model texture=$(RUNS)/texture/latest.pt structure=$(RUNS)/structure/latest.pt discriminator=$(RUNS)/discriminator/latest.pt $(DEFAULTS)
+	$(PACK) $(RUNS)/model_irsde texture=$(RUNS)/irsde/latest.pt $(DEFAULTS)
+
+# short trainings for docs/benchmark.md: what decides how fast the networks become good, and the pairs of structures
+SHORT := training.iterations=500 training.warmup=50 training.ema_decay=0.99 training.save_every=500 validation.every=500 validation.samples=0
+COMPARE = $(call TRAIN,$(1)) $(SHORT) output=runs/compare/$(2)
+
+benchmark-compare: $(INSTALLED)
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	$(call COMPARE,texture,base)
+	$(call COMPARE,texture,l2) objective.norm=l2
+	$(call COMPARE,texture,on_step) objective.norm=l2 objective.loss_on=step
+	$(call COMPARE,texture,noise_x0) network.prediction=noise
+	$(call COMPARE,texture,noise_step) network.prediction=noise objective.loss_on=step
+	$(call COMPARE,texture,noise_slow) network.prediction=noise objective.loss_on=step training.learning_rate=1e-4
+	$(call COMPARE,texture,lr_3e-3) training.learning_rate=3e-3
+	$(call COMPARE,texture,lr_3e-4) training.learning_rate=3e-4
+	$(call COMPARE,texture,no_warmup) training.warmup=0
+	$(call COMPARE,texture,denoised) objective.guidance=denoised objective.structure_checkpoint=$(RUNS)/structure/latest.pt
+	$(call COMPARE,structure,structure_gray2edge)
+	for pair in gray2gray edge2edge edge2gray; do \
+		$(call COMPARE,structure,structure_$$pair) structure.pair=$$pair || exit 1; \
+		$(call COMPARE,texture,texture_$$pair) structure.pair=$$pair || exit 1; \
+	done
+
+# every table of docs/benchmark.md
+benchmark-tables: $(INSTALLED)
+	for table in main steps guide edge_source training pairs; do $(BIN)/python scripts/reproduce.py configs/tables/benchmark_$$table.yml || exit 1; done
 
 clean-demo:
 	rm -rf demo

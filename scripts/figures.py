@@ -1,8 +1,8 @@
 """Make a figure, as PNG and PDF.
 
     python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
-    python scripts/figures.py process     --out figures/process -opt configs/demo/figures.yml [process.t=[20,10,0] ...]
-    python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/demo/figures.yml [discrepancy.of=estimate ...]
+    python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
+    python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
     python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
     python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
     python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
@@ -104,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--first", type=positive, default=6, metavar="N", help="without --images: the first N by name (6)")
     for draw, help in ((process, "the denoising process as a strip"), (discrepancy, "PSNR of known and hole region over t, and their gap")):
         command = add(draw, help)
-        command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML with the methods, see configs/demo/figures.yml")
+        command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML with the methods, see configs/benchmark/figures.yml")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
     command = add(trace, "scores, decisions and evaluations of resampling over t")
     command.add_argument("results", type=Path, metavar="FOLDER", help="a result folder of scripts/test.py")
