@@ -104,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--first", type=positive, default=6, metavar="N", help="without --images: the first N by name (6)")
     for draw, help in ((process, "the denoising process as a strip"), (discrepancy, "PSNR of known and hole region over t, and their gap")):
         command = add(draw, help)
-        command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML with the methods, see configs/benchmark/figures.yml")
+        command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="the methods as YAML, see configs/benchmark/figures.yml")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
     command = add(trace, "scores, decisions and evaluations of resampling over t")
     command.add_argument("results", type=Path, metavar="FOLDER", help="a result folder of scripts/test.py")

@@ -21,8 +21,8 @@ from strdiffusion.pipeline import StrDiffusion
 def parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write; one that holds files is refused")
-    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=f"a checkpoint for each network ({', '.join(KINDS)}), and any key of "
-                        "model.yml: sampler.* are the model's defaults")  # fmt: skip
+    help = f"a checkpoint for each network ({', '.join(KINDS)}), and any key of model.yml: sampler.* are the model's defaults"
+    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=help)
     parser.add_argument("--dtype", choices=get_args(StorageType), default="float32", help="how numbers are stored (float32)")
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="of our checkpoints, which weights (ema)")
     return parser.parse_args()
@@ -45,6 +45,7 @@ def main() -> None:
     for override in overrides:
         set_override(tree, override)
     model.config = build(ModelConfig, tree, "the command line")
+    model.config.check()
     model.save(options.folder, options.dtype)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in sorted(options.folder.iterdir()))
     print(f"{options.folder}: {sizes}")

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 
 import torch
@@ -25,7 +26,7 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compiled(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module as torch.compile makes it: for inference, with weights frozen on a CPU and CUDA graphs on a GPU.
+    """The module as torch.compile makes it, for inference: with CUDA graphs on a GPU.
 
     Code is made in the first call of every size. Raises UserError there, or here, where that fails.
     """
@@ -56,7 +57,10 @@ def explain(function: Callable) -> Callable:
     def call(*args, **options):
         try:
             return function(*args, **options)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except Exception as error:
+            compiler = sys.modules.get("torch._dynamo.exc")  # not imported here: that takes seconds, and other errors pass too
+            if compiler is None or not isinstance(error, compiler.TorchDynamoException):
+                raise
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"compile=true failed on this machine ({reason}): {OFF}") from None
 

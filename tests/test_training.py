@@ -150,6 +150,16 @@ def test_the_state_of_the_generator_is_resumed(configure, monkeypatch, tmp_path)
     assert same(checkpoint(again, 4)["network"], checkpoint(config, 4)["network"])
 
 
+def test_a_failure_to_compile_is_one_line(configure, monkeypatch):
+    def fail(*args, **options):
+        raise torch._dynamo.exc.BackendCompilerFailed(print, RuntimeError("no such instruction"), [])
+
+    monkeypatch.setattr(UNet, "forward", fail)
+    with pytest.raises(UserError, match=r"^compile=true failed on this machine \(.*\): set compile=false$"):
+        train("structure", configure())
+    assert "compile=false" in (Path(configure().output) / "status.txt").read_text()
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_others(configure):
     for output, seed in [("a", 1), ("b", 1), ("c", 2)]:
         train("structure", configure(output=output, seed=seed, training={"iterations": 1}))

@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion import distributed
 from strdiffusion.batch import Batch
+from strdiffusion.compiling import explain
 from strdiffusion.config import TrainConfig
 from strdiffusion.errors import Stopped, UserError, one_line
 from strdiffusion.training.faults import DataError, FaultCounter
@@ -56,7 +57,7 @@ class Loop:
             self.journal.status(state.step, "running")  # what it said of an earlier run is over
             with tqdm(**bar_options) as bar, logging_redirect_tqdm(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")  # after a skipped first step
-                self.iterate(loader, bar)
+                explain(self.iterate)(loader, bar)  # where training.compile fails
             outcome = "finished"
         except DataError as error:
             outcome = f"failed: {one_line(str(error))}"

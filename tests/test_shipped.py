@@ -1,0 +1,90 @@
+"""The networks that ship with the repository, and the script that packed them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import script, single_error
+from safetensors.torch import load_file
+
+from strdiffusion import StrDiffusion
+from strdiffusion.config import TestConfig, load_config
+from strdiffusion.evaluation.baselines import Baseline
+from strdiffusion.evaluation.folder import inpaint_folder
+from strdiffusion.evaluation.table import read_rows
+from strdiffusion.networks import KINDS
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "weights"
+
+
+def test_sizes():
+    files = sorted(SHIPPED.glob("*/*.safetensors"))
+    assert len(files) == 4 and all(path.stat().st_size < 16e6 for path in files) and sum(path.stat().st_size for path in files) < 40e6
+    assert (SHIPPED / "benchmark" / "README.md").is_file()
+
+
+@pytest.mark.parametrize("share", ["[0.1, 0.3]", "[0.3, 0.5]"])
+def test_better_than_classical_inpainting(tmp_path, monkeypatch, share):
+    """On held-out facades, in the hole; docs/benchmark.md has this on 200 images."""
+    monkeypatch.chdir(ROOT)
+    options = [f"data.masks.hole_share={share}", "data.limit=6", "device=cpu", "sampler.steps=5"]
+    found = {}
+    for name, method in (("ours", None), ("Navier-Stokes", Baseline("navier_stokes")), ("Telea", Baseline("telea"))):
+        config = load_config(TestConfig, "configs/benchmark/test.yml", [*options, f"output={tmp_path / name}"])
+        rows = read_rows(inpaint_folder(config, method) / "results.csv")
+        found[name] = np.mean([[row.hole_psnr, row.hole_ssim] for row in rows], axis=0)
+    for name in ("Navier-Stokes", "Telea"):
+        psnr, ssim = found["ours"] - found[name]
+        assert psnr > 1 and ssim > 0.05, found
+
+
+def test_the_unguided_baseline():
+    model = StrDiffusion.load(SHIPPED / "benchmark_irsde", device="cpu")
+    assert not model.networks.texture.network.guided and model.networks.structure is None
+
+
+# ---- packing ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pack(monkeypatch, capsys):
+    """pack(*arguments) runs scripts/pack_model.py; returns status, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["pack_model.py", *map(str, arguments)])
+        status = script("pack_model").main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_pack(pack, weights, tmp_path):
+    files = [f"{kind}={weights / kind}.pt" for kind in KINDS]
+    status, said, _ = pack(tmp_path / "model", *files, "sampler.method=posterior", "sampler.resampling=none", "size=24", "--dtype", "float16")
+    assert status == 0 and "texture.safetensors" in said
+    model = StrDiffusion.load(tmp_path / "model", device="cpu")
+    assert (model.config.sampler.method, model.config.sampler.resampling, model.config.size) == ("posterior", "none", 24)
+    original = StrDiffusion.load({kind: weights / f"{kind}.pt" for kind in KINDS}, device="cpu")
+    for packed, loaded in zip(model.networks, original.networks, strict=True):
+        stored = load_file(tmp_path / "model" / f"{packed.kind}.safetensors")
+        for name, value in loaded.network.state_dict().items():
+            assert stored[name].dtype == torch.float16 or value.ndim == 1  # vectors, spectral norm's among them, stay as they are
+            assert torch.equal(packed.network.state_dict()[name], value.to(stored[name].dtype).float())
+
+
+def test_mistakes(pack, weights, tmp_path):
+    texture, structure = (f"{kind}={weights / kind}.pt" for kind in ("texture", "structure"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
+    for folder, settings, said in (
+        ("new", [texture], "there is no structure network"),
+        ("new", [texture, structure, "sampler.metod=posterior"], "did you mean sampler.method?"),
+        ("new", [texture, structure, "posterior"], "KEY=VALUE"),
+        ("new", [texture, structure, "sampler.resampling=released"], "networks.discriminator is missing"),
+        ("new", ["texture=absent.pt", structure], "absent.pt"),
+        ("full", [texture, structure], "full"),
+    ):
+        assert said in single_error(pack(tmp_path / folder, *settings))
+        assert not (tmp_path / "new").exists()
