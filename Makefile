@@ -47,7 +47,7 @@ test: $(INSTALLED)
 TRAIN = $(BIN)/python scripts/train_$(1).py -opt configs/benchmark/$(1).yml resume=auto
 RUNS := runs/benchmark
 PACK := $(BIN)/python scripts/pack_model.py --dtype float16
-DEFAULTS := sampler.method=posterior sampler.clip=true sampler.resampling=none sampler.steps=20
+DEFAULTS := sampler.method=posterior sampler.clip=true sampler.resampling=none sampler.steps=10
 
 benchmark-train: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades

@@ -3,6 +3,7 @@
     python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
     python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
     python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
+    python scripts/figures.py guide       --out figures/guide -opt configs/benchmark/test.yml [--first 24] [sampler.steps=20 ...]
     python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
     python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
     python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import get_args
 
 from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.config import load_config
+from strdiffusion.config import TestConfig, load_config
 from strdiffusion.config.tables import Metric
 from strdiffusion.data.masks import Polarity
 from strdiffusion.errors import UserError
@@ -46,6 +47,10 @@ def process(options: argparse.Namespace):
 def discrepancy(options: argparse.Namespace):
     config = load_config(figures.FiguresConfig, options.opt, options.overrides)
     return figures.discrepancy_figure(figures.measure_discrepancy(config), config.discrepancy)
+
+
+def guide(options: argparse.Namespace):
+    return figures.guide_figure(figures.measure_guide(load_config(TestConfig, options.opt, options.overrides), options.first))
 
 
 def trace(options: argparse.Namespace):
@@ -106,6 +111,10 @@ def parse_arguments() -> argparse.Namespace:
         command = add(draw, help)
         command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="the methods as YAML, see configs/benchmark/figures.yml")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
+    command = add(guide, "how far the structure that guides at test is from the true one, over t")
+    command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="a test configuration without resampling")
+    command.add_argument("--first", type=positive, default=24, metavar="N", help="of the first N images (24)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
     command = add(trace, "scores, decisions and evaluations of resampling over t")
     command.add_argument("results", type=Path, metavar="FOLDER", help="a result folder of scripts/test.py")
     command.add_argument("--image", metavar="NAME", help="of this image; else summed over all")

@@ -62,7 +62,8 @@ def pack(monkeypatch, capsys):
 
 def test_pack(pack, weights, tmp_path):
     files = [f"{kind}={weights / kind}.pt" for kind in KINDS]
-    status, said, _ = pack(tmp_path / "model", *files, "sampler.method=posterior", "sampler.resampling=none", "size=24", "--dtype", "float16")
+    settings = ["sampler.method=posterior", "sampler.resampling=none", "size=24", "--dtype", "float16"]
+    status, said, _ = pack(tmp_path / "model", *files, *settings)
     assert status == 0 and "texture.safetensors" in said
     model = StrDiffusion.load(tmp_path / "model", device="cpu")
     assert (model.config.sampler.method, model.config.sampler.resampling, model.config.size) == ("posterior", "none", 24)

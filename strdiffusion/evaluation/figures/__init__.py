@@ -7,6 +7,7 @@ methods     the methods that process and discrepancy compare, as YAML
 states      the states of texture and structure during sampling
 process     the denoising process as a strip of pictures
 discrepancy PSNR of known and hole region over t, and the gap between them
+guide       how far the denoised structure is from the true one that guided in training, over t
 trace       scores, decisions and evaluations of adaptive resampling over t
 histogram   hole shares of a folder of masks
 curves      losses and validation over the iterations of trainings
@@ -18,6 +19,7 @@ Each kind first collects its data, as a dataclass or arrays, then a function `*_
 from strdiffusion.evaluation.figures.curves import Curves, curves_figure, read_curves
 from strdiffusion.evaluation.figures.discrepancy import Discrepancy, discrepancy_figure, measure_discrepancy
 from strdiffusion.evaluation.figures.grid import Column, grid_figure, open_column
+from strdiffusion.evaluation.figures.guide import GuideDistance, guide_figure, measure_guide
 from strdiffusion.evaluation.figures.histogram import histogram_figure, hole_shares
 from strdiffusion.evaluation.figures.methods import FiguresConfig
 from strdiffusion.evaluation.figures.process import Process, process_figure, record_process
@@ -26,7 +28,8 @@ from strdiffusion.evaluation.figures.trace import TraceSummary, read_traces, sum
 from strdiffusion.evaluation.figures.tradeoff import Point, read_points, tradeoff_figure
 
 __all__ = [
-    "Column", "Curves", "Discrepancy", "FiguresConfig", "Point", "Process", "TraceSummary", "claim_figure", "curves_figure",
-    "discrepancy_figure", "grid_figure", "histogram_figure", "hole_shares", "measure_discrepancy", "open_column", "process_figure",
-    "read_curves", "read_points", "read_traces", "record_process", "save_figure", "summarise", "trace_figure", "tradeoff_figure",
+    "Column", "Curves", "Discrepancy", "FiguresConfig", "GuideDistance", "Point", "Process", "TraceSummary", "claim_figure",
+    "curves_figure", "discrepancy_figure", "grid_figure", "guide_figure", "histogram_figure", "hole_shares", "measure_discrepancy",
+    "measure_guide", "open_column", "process_figure", "read_curves", "read_points", "read_traces", "record_process", "save_figure",
+    "summarise", "trace_figure", "tradeoff_figure",
 ]  # fmt: skip

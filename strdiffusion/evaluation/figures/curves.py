@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from strdiffusion.errors import UserError
-from strdiffusion.evaluation.figures.style import COLOURS, DASHED, TWO_COLUMNS, check_labels, fit_text, new_figure, styled
+from strdiffusion.evaluation.figures.style import COLOURS, DASHED, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,10 @@ def smooth(values: np.ndarray, parts: int = SMOOTHED) -> np.ndarray:
 
 @styled
 def curves_figure(curves: Sequence[Curves]) -> "Figure":
-    """Draw the losses (validation: dots), and beside them the hole PSNR and SSIM of validations that sampled images."""
+    """Draw the losses (validation: dots), and beside them the hole PSNR and SSIM of validations that sampled images.
+
+    What validations found before the first iteration is left out: it would flatten the rest.
+    """
     check_labels([curve.label for curve in curves])
     sampled = [name for name in METRICS if any(name in curve.validation for curve in curves)]
     figure = new_figure(TWO_COLUMNS, 6.0)
@@ -72,12 +75,13 @@ def curves_figure(curves: Sequence[Curves]) -> "Figure":
     for curve, colour in zip(curves, COLOURS, strict=False):
         steps, values = curve.loss
         panels[0].plot(steps, smooth(values), color=colour, label=fit_text(curve.label, 3.5))
-        if "loss" in curve.validation:
-            panels[0].plot(*curve.validation["loss"], color=colour, linestyle=DASHED, marker="o")
+        found = {name: (at[at > 0], values[at > 0]) for name, (at, values) in curve.validation.items()}
+        if "loss" in found:
+            panels[0].plot(*found["loss"], color=colour, linestyle=DASHED, marker="o")
         for name, axes in zip(sampled, panels[1:], strict=True):
-            if name in curve.validation:
-                axes.plot(*curve.validation[name], color=colour, marker="o")
-    panels[0].set_yscale("log")
+            if name in found:
+                axes.plot(*found[name], color=colour, marker="o")
+    log_scale(panels[0].yaxis)
     for axes, label in zip(panels, ["loss (dots: validation)", *(f"validation {METRICS[name]}" for name in sampled)], strict=True):
         axes.set_ylabel(label)
         axes.set_xlabel("iteration")

@@ -107,6 +107,16 @@ def time_axis(axes, T: int, narrow: bool = False) -> None:
     axes.set_xlabel("step t" if narrow else "step t (sampling runs from left to right)")
 
 
+def log_scale(axis) -> None:
+    """A logarithmic axis with plain numbers: 0.5, 1, 2, 5, 10."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def legend_above(axes) -> None:
     """A legend over the axes, where it hides nothing, if anything is labelled."""
     count = len(axes.get_legend_handles_labels()[1])

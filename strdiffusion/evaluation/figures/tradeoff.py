@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strdiffusion.errors import UserError
-from strdiffusion.evaluation.figures.style import COLOURS, TWO_COLUMNS, check_labels, fit_text, new_figure, styled
+from strdiffusion.evaluation.figures.style import COLOURS, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
 from strdiffusion.evaluation.render import METRICS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def tradeoff_figure(points: dict[str, list[Point]], metrics: Sequence[str]) -> "
                 axes.plot(x, y, color=colour, marker="o", label=fit_text(label, 3.5))
                 axes.fill_between(x, [p.low.get(metric, p.values[metric]) for p in shown],
                                   [p.high.get(metric, p.values[metric]) for p in shown], color=colour, alpha=0.12, linewidth=0)  # fmt: skip
-            axes.set_xscale("log")
+            log_scale(axes.xaxis)
             axes.grid(color="#dddddd", linewidth=0.4)
             axes.set_axisbelow(True)
             if j == 0:
