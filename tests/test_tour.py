@@ -1,45 +1,25 @@
-"""docs/tour.ipynb runs from top to bottom: its code cells in order in one namespace, without Jupyter, on tiny random networks."""
+"""docs/tour.ipynb runs from top to bottom: its code cells in order in one namespace, without Jupyter, with the networks that ship."""
 
 import json
 import os
-import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-import torch
-
-from strdiffusion import StrDiffusion
-from strdiffusion.checkpoints import network_record, write_checkpoint
-from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.sde import MeanRevertingSDE
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))
 CODE = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A model folder of 64x64 with T=10."""
-    folder = tmp_path_factory.mktemp("tour")
-    torch.manual_seed(0)
-    networks = {"texture": UNet(3, 4, 2, guided=True), "structure": UNet(1, 4, 2), "discriminator": CorrelationDiscriminator(2)}
-    for kind, network in networks.items():
-        record = network_record(kind, network, MeanRevertingSDE(T=10), {"pair": "gray2edge", "edge_source": "known", "edge_sigma": 1.0})
-        write_checkpoint(folder / f"{kind}.pt", record | {"step": 0, "network": network.state_dict(), "ema": None})
-    return StrDiffusion.load(folder, size=64, device="cpu").save(folder / "model")
-
-
 @pytest.mark.parametrize("below", [".", "docs"])  # where Jupyter may be started
-def test_the_notebook_runs_from_top_to_bottom(model, monkeypatch, capsys, below):
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch, capsys, below):
     monkeypatch.chdir(ROOT / below)
-    monkeypatch.setenv("STRDIFFUSION_MODEL", str(model))
+    monkeypatch.delenv("STRDIFFUSION_MODEL", raising=False)
     monkeypatch.setattr(plt, "show", lambda: None)
     before = sorted(os.listdir())
     names = {"__name__": "__main__"}
     plt.switch_backend("Agg")
-    start = time.perf_counter()
     try:
         for number, code in enumerate(CODE if below == "." else CODE[:3]):
             exec(compile(code, f"tour.ipynb, code cell {number}", "exec"), names)
@@ -47,11 +27,10 @@ def test_the_notebook_runs_from_top_to_bottom(model, monkeypatch, capsys, below)
     finally:
         plt.close("all")
     said = capsys.readouterr().out
-    assert "T = 10, trained at 64 pixels" in said
+    assert "T = 100, trained at 64 pixels" in said
     if below == ".":
         assert "texture evaluations" in said and "2 windows" in said and "dB in the hole" in said
     assert sorted(os.listdir()) == before  # it writes no file
-    assert time.perf_counter() - start < 60
 
 
 def test_the_notebook_is_clean():
