@@ -24,6 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     help = f"a checkpoint for each network ({', '.join(KINDS)}), and any key of model.yml: sampler.* are the model's defaults"
     parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=help)
     parser.add_argument("--dtype", choices=get_args(StorageType), default="float32", help="how numbers are stored (float32)")
+    parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="of our checkpoints, which weights (ema)")
     return parser.parse_args()
 
@@ -40,7 +41,7 @@ def main() -> None:
             networks[key] = value
         else:
             overrides.append(setting)
-    model = StrDiffusion.load(networks, weights=options.weights, device="cpu")
+    model = StrDiffusion.load(networks, T=options.T, weights=options.weights, device="cpu")
     tree = to_dict(model.config)
     for override in overrides:
         set_override(tree, override)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.commands.web import DEFAULT_MODEL, example_streets, model_sources
+from strdiffusion.cli import DEFAULT_MODEL, OneLineParser, exit_on_user_error
+from strdiffusion.commands.web import example_streets, model_sources
 from strdiffusion.errors import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

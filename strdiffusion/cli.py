@@ -6,11 +6,20 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import torch
 
 from strdiffusion.errors import Stopped, UserError, one_line
+
+DEFAULT_MODEL = "weights/benchmark"
+
+
+def default_model() -> Path:
+    """The model that ships: in the current folder, or else in the checkout that this package is part of."""
+    here, beside = Path(DEFAULT_MODEL), Path(__file__).parents[1] / DEFAULT_MODEL
+    return beside if beside.exists() and not here.exists() else here
 
 
 def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:

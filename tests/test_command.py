@@ -13,6 +13,7 @@ from PIL import Image
 
 from strdiffusion import StrDiffusion
 from strdiffusion.checkpoints import save_released
+from strdiffusion.cli import default_model
 from strdiffusion.commands.main import COMMANDS, main
 from strdiffusion.config import TestConfig, load_config
 
@@ -110,6 +111,10 @@ def test_folders(command, photo, tmp_path):
         (["--T", "20"], "leave T out"),
         (["--polarity", "white"], "--polarity"),
         (["--device", "tpu"], "--device"),
+        (["--feather", "-1"], "feather must be at least 0, not -1"),
+        (["--structure", "{tmp}/out.png"], "out.png would be written twice"),
+        (["--samples", "2", "--structure", "{tmp}/out_1.png"], "out_1.png would be written twice"),
+        (["-o", "{tmp}/photo.png/out.png"], "photo.png is a file"),
     ],
 )
 def test_mistakes(command, photo, tmp_path, change, said):
@@ -127,6 +132,24 @@ def test_photographs_and_masks_that_do_not_go_together(command, photo, tmp_path)
              (photo, absent, "cannot read")]  # fmt: skip
     for image, mask, said in cases:
         assert said in single_error(command("inpaint", image, mask, "-o", tmp_path / "out.png", "--model", "{runs}", *QUICK))
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(command, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(StrDiffusion, "__call__", lambda *_, **__: pytest.fail("it was computed"))
+    Image.open(photo).convert("RGBA").save(tmp_path / "alpha.png")
+    mask = tmp_path / "mask.png"
+    assert "holds no alpha" in single_error(command("inpaint", tmp_path / "alpha.png", mask, "-o", tmp_path / "x.jpg", "--model", "{runs}"))
+    (tmp_path / "photos").mkdir()
+    photo.rename(tmp_path / "photos" / "a.png")
+    into_a_file = ("inpaint", tmp_path / "photos", mask, "-o", mask, "--model", "{runs}", "--overwrite")
+    assert "mask.png is a file" in single_error(command(*into_a_file))
+
+
+def test_the_model_that_ships_is_found_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert default_model().resolve() == ROOT / "weights" / "benchmark"
+    (tmp_path / "weights" / "benchmark").mkdir(parents=True)
+    assert default_model().resolve() == tmp_path / "weights" / "benchmark"  # the user's own goes first
 
 
 # ---- info ---------------------------------------------------------------------------------------------

@@ -215,7 +215,8 @@ def test_commands_are_accepted(parsed, monkeypatch, page, program, arguments):
         elif which == "reproduce":
             load_config(TableConfig, options.table, options.overrides)
         elif which in CONFIGURATIONS and getattr(options, "opt", None) is not None:
-            load_config(CONFIGURATIONS[which], options.opt, options.overrides)
+            of_a_test = which == "figures" and options.command == "guide"
+            load_config(TestConfig if of_a_test else CONFIGURATIONS[which], options.opt, options.overrides)
     except (UserError, SystemExit) as error:
         pytest.fail(f"{where}\n{error}")
 

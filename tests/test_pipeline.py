@@ -649,3 +649,55 @@ def test_a_run_of_another_width_beside(tmp_path, runs):
     model = StrDiffusion.load(tmp_path / "runs", device="cpu")
     again = StrDiffusion.load(model.save(tmp_path / "model"), device="cpu")
     assert again.networks.structure.network.architecture() == {"channels": 1, "width": 8, "depth": 1, "attention": "none", "guided": False}
+
+
+# ---- arguments that do not fit ------------------------------------------------------------------------
+
+
+def test_another_T_size_or_set_of_weights_than_recorded_is_refused(runs, tmp_path):
+    folder = StrDiffusion.load(runs, device="cpu").save(tmp_path / "model")
+    for options, said in (({"T": 400}, "leave T out"), ({"size": 128}, "leave size out"), ({"weights": "raw"}, "one set of weights")):
+        with pytest.raises(UserError, match=said):
+            StrDiffusion.load(folder, device="cpu", **options)
+    assert StrDiffusion.load(folder, device="cpu", T=T, size=SIZE).config.sde.T == T
+    (tmp_path / "test.yml").write_text(
+        f"output: x\nsde: {{T: {T}}}\ndata: {{images: x, size: {SIZE}}}\ncheckpoints: {{folder: {folder}}}\n"
+        "structure: {edge_source: known, edge_sigma: 1}\nsampler: {released: {u_max: 3, u_min: 2}}\n"
+    )
+    with pytest.raises(UserError, match="leave T out"):
+        StrDiffusion.load(tmp_path / "test.yml", device="cpu", T=400)
+
+
+def test_of_two_texture_networks_the_one_that_is_named_so(runs, tmp_path, caplog):
+    """As the recipes leave them: runs/psv/texture, and runs/psv/texture_unguided for the IR-SDE baseline."""
+    caplog.set_level("INFO")
+    folder = shutil.copytree(runs, tmp_path / "psv")
+    for extra in ("a_texture", "texture_unguided"):
+        shutil.copytree(folder / "structure", folder / extra)
+        write_network(folder / extra / "latest.pt", "texture", UNet(3, 4, 2))
+    model = StrDiffusion.load(folder, device="cpu")
+    assert model.networks.texture.path == folder / "texture" / "latest.pt" and "texture_unguided" in caplog.text
+    shutil.rmtree(folder / "texture")
+    with pytest.raises(UserError, match="are both of the texture network"):
+        StrDiffusion.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"polarity": "white-known"}, {"precision": "half"}, {"device": "gpu"}, {"num_samples": 1.5}, {"num_samples": 0}, {"batch_size": "x"},
+     {"feather": -1}],
+)  # fmt: skip
+def test_misspelt_options_are_refused(runs, options):
+    (name,) = options
+    image, mask = np.zeros((24, 24, 3), np.uint8), np.eye(24, dtype=np.float32)
+    with pytest.raises(UserError, match=name):
+        StrDiffusion.load(runs, device="cpu")(image, mask, **options)
+    if name in ("precision", "device"):
+        with pytest.raises(UserError, match=name):
+            StrDiffusion.load(runs, **({"device": "cpu"} | options))
+
+
+def test_a_misspelt_storage_type_is_refused(runs, tmp_path):
+    with pytest.raises(UserError, match="dtype must be one of float32, float16, bfloat16"):
+        StrDiffusion.load(runs, device="cpu").save(tmp_path / "model", dtype="half")
+    assert not (tmp_path / "model").exists()

@@ -217,6 +217,7 @@ def test_cancel_and_run_again(visit, monkeypatch):
         assert page.get_attribute("#status .sd-progress", "aria-valuenow") != "100"
         page.click("#cancel")
         wait_for_text(page, "#status", "Cancelled.")
+        assert page.locator("#status [role=alert]").count() == 0  # it was asked for
         page.wait_for_selector("#run:not([disabled])")
         (session,) = page.service.sessions._open.values()
         session.job.join()

@@ -419,7 +419,8 @@ def test_models_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sources = model_sources(["one", "second=two"])
     assert {name: path.name for name, path in sources.items()} == {"one": "one", "second": "two"}
-    wrongs = [([], "weights/benchmark"), (["x=none"], "no model none"), (["one", "one=two"], "name of its own"), (["=two"], "name")]
+    assert list(model_sources([])) == ["benchmark"]  # the one that ships
+    wrongs = [(["x=none"], "no model none"), (["one", "one=two"], "name of its own"), (["=two"], "name")]
     for wrong, said in wrongs:
         with pytest.raises(UserError, match=said):
             model_sources(wrong)
@@ -427,8 +428,8 @@ def test_models_on_the_command_line(tmp_path, monkeypatch):
 
 def test_one_line_where_there_is_no_model(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status = command(["web"])
-    assert "there is no model weights/benchmark" in single_error((status, *capsys.readouterr()))
+    status = command(["web", "--model", "absent"])
+    assert "there is no model absent" in single_error((status, *capsys.readouterr()))
     status = command(["web", "--queue", "0"])
     assert "queue must be at least 1" in single_error((status, *capsys.readouterr()))
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.config.common import Device
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.data.listing import find_images
@@ -26,11 +26,10 @@ from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
 from strdiffusion.errors import UserError
 from strdiffusion.pipeline import StrDiffusion
-from strdiffusion.pipeline.picture import FORMATS, require_format
+from strdiffusion.pipeline.picture import FORMATS, open_picture, require_format
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "weights/benchmark"
 CHOICES = {name: get_args(SamplerConfig.__annotations__[name]) for name in ("method", "resampling")}
 
 
@@ -39,7 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("image", type=Path, help="a photograph, or a folder of them")
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write ({' '.join(FORMATS)}), or a folder")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="FOLDER",
+    parser.add_argument("--model", type=Path, metavar="FOLDER",
                         help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({DEFAULT_MODEL})")
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
@@ -56,7 +55,8 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--batch-size", type=int, default=8, help="windows or tiles at a time; less needs less memory (8)")
     parser.add_argument("--context", type=float, default=0.6,
                         help="by how much a window is larger than its hole, at least, as a share of the hole (0.6)")
-    parser.add_argument("--structure", type=Path, metavar="FILE", help="write the final structure, too (of the first sample)")
+    parser.add_argument("--structure", type=Path, metavar="FILE",
+                        help="write the structure of the first sample, too: the state that guided last, noise included")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser.parse_args(arguments)
 
@@ -65,7 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
     jobs = plan_jobs(options)
-    model = StrDiffusion.load(options.model, T=options.T, device=options.device, precision=options.precision)
+    model = StrDiffusion.load(options.model or default_model(), T=options.T, device=options.device, precision=options.precision)
     problems = []
     for image, mask, output in jobs:
         try:
@@ -96,11 +96,23 @@ def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
             options.output /= options.image.name
         images, masks, outputs = [options.image], [options.mask], [options.output]
     files = [name for output in outputs for name in sample_names(output, options.samples)]
-    for file in files + ([options.structure] if options.structure is not None else []):
+    files += [options.structure] if options.structure is not None else []
+    for file in files:
         require_format(file)
+        require_place(file)
         if file.exists() and not options.overwrite:
             raise UserError(f"{file} exists, and nothing is overwritten: choose another place, or give --overwrite")
+    twice = next((file for i, file in enumerate(files) if file in files[:i]), None)
+    if twice is not None:
+        raise UserError(f"{twice} would be written twice: give each picture, and the structure, a name of its own")
     return list(zip(images, masks, outputs))
+
+
+def require_place(file: Path) -> None:
+    """Raise UserError where a file stands in the place of one of the folders above `file`."""
+    above = next((folder for folder in file.absolute().parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise UserError(f"{file} cannot be written, since {above} is a file: choose another place")
 
 
 def sample_names(output: Path, samples: int) -> list[Path]:
@@ -110,13 +122,16 @@ def sample_names(output: Path, samples: int) -> list[Path]:
 
 def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options: argparse.Namespace) -> None:
     """Inpaint one photograph and write it."""
+    picture = open_picture(image)
+    for name in sample_names(output, options.samples):
+        require_format(name, picture)
     result = model(
-        image, mask, seed=options.seed, num_samples=options.samples, hints=options.hints, feather=options.feather,
+        picture, mask, seed=options.seed, num_samples=options.samples, hints=options.hints, feather=options.feather,
         polarity=options.polarity, sampler=options.sampler, steps=options.steps, resampling=options.resampling,
         batch_size=options.batch_size, context=options.context, progress=True,
     )  # fmt: skip
-    for picture, name in zip(result.images, sample_names(output, options.samples), strict=True):
-        picture.save(name)
+    for sample, name in zip(result.images, sample_names(output, options.samples), strict=True):
+        sample.save(name)
         print(name)
     if options.structure is not None:
         if result.structure is None:

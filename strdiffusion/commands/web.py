@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.config.common import Device
 from strdiffusion.denoiser import Precision
 from strdiffusion.errors import UserError
@@ -26,7 +26,6 @@ from strdiffusion.web.limits import Limits
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "weights/benchmark"
 STREETS = (2, 9, 14, 17, 20, 22)  # of the facades' test images, for the gallery
 EXAMPLE_SIZE = 256
 LIMITS = {
@@ -84,7 +83,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 def model_sources(given: Sequence[str]) -> dict[str, Path]:
     """Where each model is, by its name: NAME=FOLDER, or FOLDER, whose name it then is. UserError for what does not exist."""
     sources = {}
-    for text in given or [DEFAULT_MODEL]:
+    for text in given or [str(default_model())]:
         name, equals, folder = text.partition("=")
         path = Path(folder if equals else text).expanduser()
         name = name if equals else path.resolve().name

@@ -24,7 +24,7 @@ def picture_path(folder: Path, kind: str, name: str) -> Path:
 
 
 def write_pictures(item: TestItem, result: np.ndarray, structure: np.ndarray | None, folder: Path, ground_truth: bool) -> None:
-    """Write result, masked input, final structure, and all of them (and the truth) side by side."""
+    """Write result, masked input, structure at the end of the early stage, and all of them (and the truth) side by side."""
     masked = as_8_bit(item.texture * item.mask + (1 - item.mask))  # white holes
     columns = [masked, result]
     write_image(picture_path(folder, "inpainted", item.name), result)

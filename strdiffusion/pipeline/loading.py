@@ -1,5 +1,6 @@
 """Where models come from and how they are kept: model folders, training runs, released files, the checkpoints of a test configuration."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from strdiffusion.errors import UserError
 from strdiffusion.inpainting import Networks
 from strdiffusion.networks import KINDS, Kind
 from strdiffusion.output import claim_output_folder
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = "model.yml"
 CHECKPOINT_SUFFIXES = {".pt", ".pth"}
@@ -43,13 +46,26 @@ def load_model(
         return from_checkpoints((load_network(path, kind, weights) for kind, path in source.items()), T, size)
     folder = Path(source).expanduser()
     if folder.suffix in (".yml", ".yaml") and not folder.is_dir():
-        return load_for_test(load_config(TestConfig, folder))
+        model = load_for_test(load_config(TestConfig, folder))
+        require_same_settings(model.config, folder, T, size)
+        return model
     if not folder.is_dir():
         given = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"the model folder {folder} {given}: give a folder with {DESCRIPTION}, of training runs, or of checkpoints")
     if (folder / DESCRIPTION).exists():
-        return load_folder(folder)
+        model = load_folder(folder)
+        require_same_settings(model.config, folder, T, size)
+        if weights != "ema":
+            raise UserError(f"the model folder {folder} holds one set of weights: leave weights={weights} out")
+        return model
     return from_checkpoints((load_network(path, None, weights) for path in checkpoint_files(folder)), T, size)
+
+
+def require_same_settings(config: ModelConfig, source: Path, T: int | None, size: int | None) -> None:
+    """Raise UserError where another T or size is asked for than the source records."""
+    for name, wanted, recorded in (("T", T, config.sde.T), ("size", size, config.size)):
+        if wanted is not None and wanted != recorded:
+            raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave {name} out")
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -99,7 +115,10 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
     found: dict[Kind, LoadedNetwork] = {}
     for network in loaded:
         other = found.setdefault(network.kind, network)
-        if other is not network:
+        if other is not network and named_for(network) != named_for(other):
+            found[network.kind], left = (network, other) if named_for(network) else (other, network)
+            log.info("the %s network is %s; %s is left alone", network.kind, found[network.kind].path, left.path)
+        elif other is not network:
             raise UserError(f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "
                             f"with load({{'{network.kind}': FILE, ...}})")  # fmt: skip
     if "texture" not in found:
@@ -126,6 +145,11 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
         provenance=[f"{n.kind}: {'released file' if n.released else 'checkpoint'} {n.path.name}" for n in networks],
     )  # fmt: skip
     return Model(networks, config)
+
+
+def named_for(network: LoadedNetwork) -> bool:
+    """Whether the folder of a checkpoint has the name of its network, as runs/psv/texture has, and runs/psv/texture_unguided has not."""
+    return network.path.parent.name == network.kind
 
 
 def recorded_size(checkpoint: Path) -> int | None:

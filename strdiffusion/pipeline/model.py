@@ -13,7 +13,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import StorageType
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config import TestConfig, to_dict
-from strdiffusion.config.common import Device
+from strdiffusion.config.common import Count, Device, Positive
 from strdiffusion.config.parser import convert
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.data.images import resize_image
@@ -48,8 +48,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Output:
-    """images: a picture for each sample. structure: for each sample the final structure, gray, black outside of the windows; None
-    without guidance. trace: for each sample what happened in each window (scores, decisions, evaluations).
+    """images: a picture for each sample. structure: for each sample the structure that guided last, at the end of the early stage
+    (spec sec. 7), gray, black outside of the windows; None without guidance. trace: for each sample what happened in each window
+    (scores, decisions, evaluations).
     """
 
     images: list[Picture]
@@ -68,8 +69,8 @@ class StrDiffusion:
         self.compile = compile
         self.networks, self.config = model
         self.sde = MeanRevertingSDE(**vars(self.config.sde))
-        self.precision: Precision = precision
-        self.device = choose_device(device)
+        self.precision: Precision = convert(Precision, precision, "the call", "precision")
+        self.device = choose_device(convert(Device, device, "the call", "device"))
         self.networks.to(self.device)
 
     @classmethod
@@ -96,7 +97,7 @@ class StrDiffusion:
 
     def save(self, folder: str | Path, dtype: StorageType = "float32") -> Path:
         """Write a model folder: model.yml and a safetensors file for each network. Half precision halves its size."""
-        return save_folder(Model(self.networks, self.config), folder, dtype)
+        return save_folder(Model(self.networks, self.config), folder, convert(StorageType, dtype, "the call", "dtype"))
 
     def inpainter(
         self, sampler: SamplerConfig | None = None, precision: Precision | None = None,
@@ -185,9 +186,10 @@ class StrDiffusion:
         Raises UserError for what cannot be read or does not fit.
         """
         chosen = self.sampler_config(sampler, steps, resampling)
-        for name, value in (("num_samples", num_samples), ("batch_size", batch_size), ("feather + 1", feather + 1)):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+        for name, value, hint in (("num_samples", num_samples, Positive), ("batch_size", batch_size, Positive), ("feather", feather, Count),
+                                  ("polarity", polarity, Polarity), ("precision", precision or self.precision, Precision),
+                                  ("device", device or "auto", Device)):  # fmt: skip
+            convert(hint, value, "the call", name)
         if device is not None and choose_device(device) != self.device:
             self.device = choose_device(device)
             self.networks.to(self.device)

@@ -246,7 +246,9 @@ def open_picture(source: Source, name: str = "the image") -> Picture:
                 return _from_pillow(image, str(path), data)
     except Image.DecompressionBombError:
         raise UserError(f"image {path} has more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels; make it smaller") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is damaged or not an image; replace or remove it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise UserError(f"{path} is damaged or not an image ({' '.join(str(error).split())[:100]}); replace or remove it") from None
 
 

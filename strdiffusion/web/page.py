@@ -7,6 +7,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from strdiffusion.config.testing import SamplerConfig
+from strdiffusion.pipeline import Cancelled
 from strdiffusion.web import view
 from strdiffusion.web.models import CUSTOM
 from strdiffusion.web.service import Service, Settings, spelled
@@ -139,6 +140,8 @@ class _Handlers:
                 yield progress, gr.skip(), gr.skip()
             names = [(str(i + 1), i) for i in range(int(chosen.samples))]
             yield "", gr.Radio(names, value=0, visible=len(names) > 1), self.service.show(key)
+        except Cancelled as error:  # what was asked for, so no error
+            yield view.message(spelled(error)), gr.skip(), gr.skip()
         except Exception as error:
             yield view.message(spelled(error), "error"), gr.skip(), gr.skip()
 

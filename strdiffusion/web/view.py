@@ -94,7 +94,7 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         f'<p class="sd-links">{links}</p><p class="sd-note">{full[1]}x{full[0]} pixels, with the metadata of the original'
         f"{lossy if len(sample.files) > 1 else ''}. {escape(results.settings)}; it took {spell_time(results.seconds)}.</p>"
     )
-    pictures = [("Structure around the hole", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
+    pictures = [("Structure that guided, with its noise", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
     figures = "".join(f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{address(token, name)}"></figure>'
                       for label, name, kind in pictures if name is not None)  # fmt: skip
     return f'<div class="sd-result"><div>{compare}{said}</div><div class="sd-more">{figures}</div></div>'
