@@ -154,7 +154,7 @@ def convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return convert(inner, value, where, key)
     if origin is Literal:
         if value not in args or isinstance(value, bool) != isinstance(args[0], bool):
-            raise UserError(f"{where}: {key} must be one of {', '.join(map(str, args))}, not {brief(value)}{_nearest(_word(value), args)}")
+            raise UserError(f"{where}: {key} must be one of {', '.join(map(str, args))}, not {brief(value)}{_close(_word(value), args)}")
         return value
     if origin in (list, tuple):
         return _sequence(origin, args, value, where, key)
@@ -233,10 +233,14 @@ def _word(value: Any) -> str:
 def _nearest(word: str, known: Iterable, prefix: str = "") -> str:
     """A hint that names the nearest known word, or all of them."""
     words = [str(k) for k in known]
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {_dotted(prefix, close[0])}?"
-    return f"; known here: {', '.join(words)}" if prefix or len(words) < 15 else ""
+    all_of_them = f"; known here: {', '.join(words)}" if prefix or len(words) < 15 else ""
+    return _close(word, words, prefix) or all_of_them
+
+
+def _close(word: str, known: Iterable, prefix: str = "") -> str:
+    """A hint that names the nearest known word, if one is near."""
+    close = difflib.get_close_matches(word, map(str, known), n=1, cutoff=0.5)
+    return f"; did you mean {_dotted(prefix, close[0])}?" if close else ""
 
 
 def _plain(value: Any) -> Any:
