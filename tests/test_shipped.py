@@ -89,3 +89,9 @@ def test_mistakes(pack, weights, tmp_path):
     ):
         assert said in single_error(pack(tmp_path / folder, *settings))
         assert not (tmp_path / "new").exists()
+
+
+def test_others_may_read_the_files(weights, tmp_path):
+    StrDiffusion.load({kind: weights / f"{kind}.pt" for kind in KINDS}, device="cpu").save(tmp_path / "model")
+    (tmp_path / "usual").write_text("")
+    assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {(tmp_path / "usual").stat().st_mode}

@@ -27,7 +27,7 @@ def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "
     Raises UserError where a value is beyond the range of `dtype`, or the file cannot be written.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kept = {name: value.detach().to("cpu", STORAGE_TYPES[dtype] if value.dim() > 1 else torch.float32).contiguous()
             for name, value in state.items()}
@@ -36,8 +36,9 @@ def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "
         raise UserError(f"{path} cannot be written as {dtype}: {broken} holds values beyond its range; take float32 or bfloat16")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(kept, temporary)
-        with open(temporary, "rb+") as file:
+        with open(temporary, "wb") as file:  # save_file would give a file that other users cannot read
+            file.write(save(kept))
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
