@@ -21,7 +21,6 @@ from strdiffusion.errors import UserError
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDTH, HEIGHT = 1280, 900
-COLOURS = 256  # of the written PNG
 STROKES = [[(0.56, 0.48), (0.64, 0.42), (0.74, 0.48), (0.78, 0.60), (0.74, 0.69), (0.56, 0.69), (0.52, 0.60), (0.56, 0.48), (0.65, 0.52),
             (0.66, 0.62)], [(0.655, 0.60), (0.655, 0.94)]]  # over the tree of EXAMPLE
 EXAMPLE = 4
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             paint_and_fill(page, options.sampler, options.seconds)
             shot = Image.open(io.BytesIO(page.screenshot(full_page=True)))
             browser.close()
-    shot.convert("RGB").quantize(COLOURS).save(options.output, optimize=True)
+    shot.convert("RGB").save(options.output, optimize=True)
     print(f"{options.output}: {shot.width}x{shot.height}, {options.output.stat().st_size / 1000:.0f} kB")
 
 
@@ -67,7 +66,7 @@ def paint_and_fill(page, sampler: str, seconds: int) -> None:
     page.wait_for_timeout(1000)
     page.locator("#examples button").nth(EXAMPLE).click()
     page.wait_for_selector('.sd-paint[data-ready="yes"]')
-    page.locator("#paint [name=size]").fill("22")
+    page.locator("#paint [name=size]").fill("34")
     box = page.locator("#paint canvas").bounding_box()
     for stroke in STROKES:
         places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]

@@ -27,7 +27,7 @@ from strdiffusion.web.limits import Limits
 log = logging.getLogger(__name__)
 
 STREETS = (2, 9, 14, 17, 20, 22)  # of the facades' test images, for the gallery
-EXAMPLE_SIZE = 256
+EXAMPLE_SIZE = 128
 LIMITS = {
     "megabytes": "the largest file that is taken",
     "megapixels": "the largest picture that is taken",
