@@ -67,6 +67,25 @@ class Calls:
         monkeypatch.setattr(folder_module, "inpaint_batch", counted)
 
 
+def test_differences_are_of_the_same_image(table):
+    folder = run(table, "reference=none")
+    lines = {(line["row"], line["bucket"], line["metric"]): line for line in csv.DictReader((folder / "differences.csv").open())}
+    assert {key[0] for key in lines} == {"Telea", "adaptive (released)"} and {key[2] for key in lines} == {"psnr", "hole_psnr"}
+    for (_, bucket, metric), line in ((key, line) for key, line in lines.items() if key[0] == "Telea"):
+        telea, none = ({row.name: getattr(row, metric) for row in read_rows(folder / "runs" / slug / bucket / "results.csv")}
+                       for slug in ("telea", "none"))  # fmt: skip
+        differences = [telea[name] - none[name] for name in none]
+        assert float(line["mean"]) == pytest.approx(np.mean(differences), abs=1e-4) and line["images"] == "3"
+        assert min(differences) - 1e-4 <= float(line["low"]) <= float(line["mean"]) <= float(line["high"]) <= max(differences) + 1e-4
+    text = (folder / "differences.md").read_text()
+    assert "differences to 'none'" in text and "| none |" not in text and (folder / "differences.tex").exists()
+    for wrong, said in (("reference=non", "not the label"), ("reference=IR-SDE", "not the label")):
+        with pytest.raises(UserError, match=said):
+            run(table, wrong)
+    with pytest.raises(UserError, match="reference needs one of the metrics"):
+        run(table, "reference=none", "metrics=[l1]")
+
+
 def test_from_nothing_to_three_files_and_then_nothing_more(table, tmp_path, monkeypatch):
     calls = Calls(monkeypatch)
     folder = run(table)

@@ -6,6 +6,7 @@ from typing import Literal
 from strdiffusion.config.evaluation import PretrainedConfig
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.baselines import BaselineName
+from strdiffusion.evaluation.differences import PAIRED
 from strdiffusion.evaluation.published import PUBLISHED
 
 Metric = Literal[
@@ -38,6 +39,7 @@ class TableConfig:
     """configs/tables/*.yml. `base` is a test configuration, `options` overrides of it for all rows.
 
     notes: what differs from the protocol of the published numbers. weights: as in scripts/evaluate.py.
+    reference: the label of a row that all others are compared with, image by image, in differences.md.
     """
 
     title: str
@@ -49,6 +51,7 @@ class TableConfig:
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     weights: PretrainedConfig = field(default_factory=PretrainedConfig)
+    reference: str | None = None
 
     def check(self) -> None:
         """What one key alone cannot tell."""
@@ -65,5 +68,10 @@ class TableConfig:
                 raise UserError(f"row {row.label!r}: published_only needs published, and neither baseline nor options")
             if row.baseline is not None and row.options:
                 raise UserError(f"row {row.label!r}: a baseline takes no options")
+        if self.reference is not None:
+            if self.reference not in (row.label for row in self.rows if not row.published_only):
+                raise UserError(f"reference={self.reference!r} is not the label of a row that is run")
+            if not set(self.metrics) & set(PAIRED):
+                raise UserError(f"reference needs one of the metrics {', '.join(PAIRED)}, which every image has")
         if all(row.published_only for row in self.rows):
             raise UserError("a table needs a row that is run: all of its rows are published_only")

@@ -13,6 +13,7 @@ from strdiffusion.device import choose_device, device_name
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.compare import Cell, Measures
+from strdiffusion.evaluation.differences import PAIRED, paired_differences
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
@@ -77,6 +78,10 @@ def reproduce(config: TableConfig) -> Path:
         write_table(table, folder)
     save_config(config, folder / "config.yml")
     print(as_markdown(table))
+    if config.reference is not None:
+        differences = compare_rows(config, runs)
+        write_table(differences, folder, "differences")
+        print(as_markdown(differences))
     print(f"table.csv, table.md and table.tex are in {folder}")
     if problems:
         raise UserError(f"images were left out in {len(problems)} of {len(runs)} runs, the first: {problems[0]}")
@@ -139,11 +144,25 @@ def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]],
     return Table(config.title, [b.name for b in config.buckets], list(config.metrics), rows, [*config.notes, *notes])
 
 
-def write_table(table: Table, folder: Path) -> None:
+def compare_rows(config: TableConfig, runs: dict[tuple[str, str], Run]) -> Table:
+    """The table of all rows less the reference, image by image."""
+    metrics, buckets = [metric for metric in config.metrics if metric in PAIRED], [bucket.name for bucket in config.buckets]
+    rows = []
+    for label in (row.label for row in config.rows if not row.published_only and row.label != config.reference):
+        cells = {}
+        for bucket in buckets:
+            found = paired_differences(runs[label, bucket].folder, runs[config.reference, bucket].folder, metrics)
+            cells |= {(bucket, metric): cell for metric, cell in found.items()}
+        rows.append(TableRow(label, cells))
+    notes = [f"differences to {config.reference!r} of the same image and mask; [low, high]: 95% bootstrap interval of their mean over images"]
+    return Table(f"{config.title}: differences to {config.reference!r}", buckets, metrics, rows, notes)
+
+
+def write_table(table: Table, folder: Path, name: str = "table") -> None:
     """Write the table in its three forms."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("table.csv", as_csv(table)), ("table.md", as_markdown(table)), ("table.tex", as_latex(table))):
-        (folder / name).write_text(text, encoding="utf-8")
+    for suffix, text in ((".csv", as_csv(table)), (".md", as_markdown(table)), (".tex", as_latex(table))):
+        (folder / f"{name}{suffix}").write_text(text, encoding="utf-8")
 
 
 def slug(text: str) -> str:

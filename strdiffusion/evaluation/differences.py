@@ -1,0 +1,29 @@
+"""How much better a row of a table is than another one, image by image."""
+
+import math
+from pathlib import Path
+
+from strdiffusion.errors import UserError
+from strdiffusion.evaluation.compare import Cell
+from strdiffusion.evaluation.statistics import summarise
+from strdiffusion.evaluation.table import read_rows
+
+PAIRED = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # what results.csv holds for every image
+
+
+def paired_differences(folder: Path, reference: Path, metrics: list[str]) -> dict[str, Cell]:
+    """The mean over images of this run's metrics less those of the reference run, with the interval of that mean.
+
+    Both runs have the same images and masks, so what makes an image hard cancels out, and the interval is narrower than those of the
+    two means. Raises UserError where images or masks are not the same.
+    """
+    ours, theirs = ({row.name: row for row in read_rows(run / "results.csv")} for run in (folder, reference))
+    other = next((name for name in ours if name in theirs and ours[name].hole_share != theirs[name].hole_share), None)
+    if other is not None:
+        raise UserError(f"{folder} and {reference} differ in the mask of {other}, and cannot be compared image by image")
+    cells = {}
+    for metric in metrics:
+        pairs = [(getattr(ours[name], metric), getattr(theirs[name], metric)) for name in ours if name in theirs]
+        summary = summarise(a - b for a, b in pairs if a is not None and b is not None and math.isfinite(a - b))
+        cells[metric] = Cell(summary, None if summary else "no image has both numbers")
+    return cells
