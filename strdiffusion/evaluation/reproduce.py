@@ -154,7 +154,7 @@ def compare_rows(config: TableConfig, runs: dict[tuple[str, str], Run]) -> Table
             found = paired_differences(runs[label, bucket].folder, runs[config.reference, bucket].folder, metrics)
             cells |= {(bucket, metric): cell for metric, cell in found.items()}
         rows.append(TableRow(label, cells))
-    notes = [f"differences to {config.reference!r} of the same image and mask; [low, high]: 95% bootstrap interval of their mean over images"]
+    notes = [f"differences to {config.reference!r} of the same image and mask; [low, high]: 95% bootstrap interval of their mean"]
     return Table(f"{config.title}: differences to {config.reference!r}", buckets, metrics, rows, notes)
 
 
