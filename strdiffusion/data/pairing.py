@@ -76,7 +76,7 @@ def _by_name(images: list[tuple[Path, str]], masks: list[tuple[Path, str]]) -> l
         chosen.append(found[0])
     if missing:
         raise UserError(f"{len(missing)} of {len(images)} images have no mask of the same name (or with _mask added): "
-                        f"{_some(missing)}; add them (tests can also pair in another way, data.masks.pairing=order or seeded)")
+                        f"{_some(missing)}; add them, or for a test set data.masks.pairing=order or seeded")
     return chosen
 
 
