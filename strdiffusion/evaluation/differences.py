@@ -18,9 +18,10 @@ def paired_differences(folder: Path, reference: Path, metrics: list[str]) -> dic
     two means. Raises UserError where images or masks are not the same.
     """
     ours, theirs = ({row.name: row for row in read_rows(run / "results.csv")} for run in (folder, reference))
-    other = next((name for name in ours if name in theirs and ours[name].hole_share != theirs[name].hole_share), None)
+    given = [{name: (row.image, row.mask, row.hole_share) for name, row in rows.items()} for rows in (ours, theirs)]
+    other = next((name for name in ours if name in theirs and given[0][name] != given[1][name]), None)
     if other is not None:
-        raise UserError(f"{folder} and {reference} differ in the mask of {other}, and cannot be compared image by image")
+        raise UserError(f"{folder} and {reference} differ in the file or the mask of {other}, and cannot be compared image by image")
     cells = {}
     for metric in metrics:
         pairs = [(getattr(ours[name], metric), getattr(theirs[name], metric)) for name in ours if name in theirs]

@@ -11,6 +11,7 @@ import numpy as np
 
 from strdiffusion.errors import UserError
 from strdiffusion.evaluation.figures.style import COLOURS, DASHED, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
+from strdiffusion.evaluation.render import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Series = tuple[np.ndarray, np.ndarray]  # iterations, values
 
 SMOOTHED = 20  # parts that a logged loss is averaged over: the draws of t make single values jump
-METRICS = {"hole_psnr": "hole PSNR (dB)", "hole_ssim": "hole SSIM"}
+SAMPLED = ("hole_psnr", "hole_ssim")  # of what validations found, what is drawn
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def curves_figure(curves: Sequence[Curves]) -> "Figure":
     What validations found before the first iteration is left out: it would flatten the rest.
     """
     check_labels([curve.label for curve in curves])
-    sampled = [name for name in METRICS if any(name in curve.validation for curve in curves)]
+    sampled = [name for name in SAMPLED if any(name in curve.validation for curve in curves)]
     figure = new_figure(TWO_COLUMNS, 6.0)
     panels = figure.subplots(1, 1 + len(sampled), squeeze=False)[0]
     for curve, colour in zip(curves, COLOURS, strict=False):
@@ -82,7 +83,7 @@ def curves_figure(curves: Sequence[Curves]) -> "Figure":
             if name in found:
                 axes.plot(*found[name], color=colour, marker="o")
     log_scale(panels[0].yaxis)
-    for axes, label in zip(panels, ["loss (dots: validation)", *(f"validation {METRICS[name]}" for name in sampled)], strict=True):
+    for axes, label in zip(panels, ["loss (dots: validation)", *(f"validation {METRICS[name][0]}" for name in sampled)], strict=True):
         axes.set_ylabel(label)
         axes.set_xlabel("iteration")
         axes.grid(axis="y", color="#dddddd", linewidth=0.4)
