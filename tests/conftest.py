@@ -1,6 +1,7 @@
 """Settings of the whole suite, and what several files test with: small random networks, small photographs."""
 
 import importlib.util
+import multiprocessing
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +47,13 @@ def count_case(kind):
 def pytest_terminal_summary(terminalreporter):
     if CASES:
         terminalreporter.write_line(f"fuzz: {CASES.total()} cases ({', '.join(f'{n} of {kind}' for kind, n in sorted(CASES.items()))})")
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    """Every test ends the processes it starts: Python waits for those that are left when it exits."""
+    yield
+    assert multiprocessing.active_children() == []
 
 
 def script(name):

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import math
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -508,6 +509,28 @@ def test_command_line(command, tmp_path):
     status, err = command("resume=auto")
     assert status == 0 and (tmp_path / "run" / "step_000000003.pt").exists()
     assert "iterations: 3" in (tmp_path / "run" / "config.yml").read_text()
+
+
+@pytest.mark.parametrize("ending", ["finished", "failed", "interrupted"])
+def test_no_loading_process_outlives_a_training(configure, photos, monkeypatch, ending):
+    """Not even while the error is kept: Python waits for them when it exits, and they ignore the signal by which it ends them."""
+
+    def interrupt(loss, network, count):
+        if ending == "interrupted":
+            raise KeyboardInterrupt
+        return loss
+
+    spy(monkeypatch, StructureTask, interrupt)
+    if ending == "failed":
+        (photos / "text.png").write_text("this is no image")
+    expected = {"finished": type(None), "failed": UserError, "interrupted": KeyboardInterrupt}[ending]
+    kept = None
+    try:
+        train("structure", configure(data={"workers": 2, "max_bad_share": 0.01}, training={"iterations": 10}))
+    except (UserError, KeyboardInterrupt) as error:
+        kept = error
+    assert isinstance(kept, expected)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -86,10 +86,13 @@ class Loop:
             self.journal.close()
 
     def iterate(self, loader: DataLoader, bar: tqdm) -> None:
-        options, state = self.config.training, self.state
         if self.validate_at_start():
             return
-        batches = fetch(loader, self.shares.parts)
+        with contextlib.closing(fetch(loader, self.shares.parts)) as batches:
+            self.train(batches, bar)
+
+    def train(self, batches: Iterator[tuple[list[Batch], list[str]]], bar: tqdm) -> None:
+        options, state = self.config.training, self.state
         while True:
             parts, faults = next(batches)
             scalars = self.train_step([part.to(self.device) for part in parts])
@@ -237,19 +240,32 @@ def shared_model(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def fetch(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], list[str]]]:
-    """The batches of one iteration after another, with what was wrong with files. Raises UserError where there are no data."""
+    """The batches of one iteration after another, with what was wrong with files, until it is closed; then no process is left.
+
+    Raises UserError where there are no data.
+    """
     batches = iter(loader)
     error = DataError if distributed.count() == 1 else UserError  # one process alone cannot save the state of all
-    while True:
-        try:
+    try:
+        while True:
             found = [next(batches) for _ in range(parts)]
-        except RuntimeError:  # a loading process was killed
-            abandon(batches)
-            raise
-        faults = [fault for _, more in found for fault in more]
-        if any(tensors is None for tensors, _ in found):
-            raise error(f"no file could be used in place of those that cannot; the last: {faults[-1]}")
-        yield [Batch(**tensors) for tensors, _ in found], faults
+            faults = [fault for _, more in found for fault in more]
+            if any(tensors is None for tensors, _ in found):
+                raise error(f"no file could be used in place of those that cannot; the last: {faults[-1]}")
+            yield [Batch(**tensors) for tensors, _ in found], faults
+    except RuntimeError:  # a loading process was killed
+        abandon(batches)
+        raise
+    finally:
+        end(batches)
+
+
+def end(batches: Iterator) -> None:
+    """End a loader's processes now. They ignore the signal by which Python would end those it finds at its own exit, and wait."""
+    if hasattr(batches, "_workers"):
+        batches._shutdown_workers()
+        for worker in batches._workers:
+            worker.kill()
 
 
 def abandon(batches: Iterator) -> None:
