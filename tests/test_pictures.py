@@ -11,7 +11,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from strdiffusion.errors import UserError
-from strdiffusion.pipeline.picture import Picture, open_picture
+from strdiffusion.pipeline import Picture, open_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -26,7 +26,8 @@ from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
 from strdiffusion.errors import UserError
 from strdiffusion.pipeline import StrDiffusion
-from strdiffusion.pipeline.picture import FORMATS, open_picture, require_format
+from strdiffusion.pipeline.reading import open_picture
+from strdiffusion.pipeline.writing import FORMATS, require_format
 
 log = logging.getLogger(__name__)
 

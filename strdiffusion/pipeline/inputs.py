@@ -8,7 +8,8 @@ import numpy as np
 from strdiffusion.data.images import filled_from, opencv, resize_image
 from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, other_polarity, resize_mask
 from strdiffusion.errors import UserError
-from strdiffusion.pipeline.picture import Picture, Source, open_picture
+from strdiffusion.pipeline.picture import Picture
+from strdiffusion.pipeline.reading import Source, open_picture
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from strdiffusion.pipeline.canvas import Canvas, as_image, make_canvas, put_back
 from strdiffusion.pipeline.counting import Evaluations, count_evaluations
 from strdiffusion.pipeline.inputs import Inputs, read_inputs
 from strdiffusion.pipeline.loading import Model, load_for_test, load_model, save_folder
-from strdiffusion.pipeline.picture import Picture, Source
+from strdiffusion.pipeline.picture import Picture
+from strdiffusion.pipeline.reading import Source
 from strdiffusion.pipeline.tiles import Tiles
 from strdiffusion.pipeline.windows import Layout, Options, Window, lay_out
 from strdiffusion.pipeline.work import Step, Work, begin_time
