@@ -63,8 +63,9 @@ benchmark-noise: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,texture) network.prediction=noise objective.loss_on=step output=$(RUNS)/texture_noise
 
-# short trainings for docs/benchmark.md: what decides how fast the networks become good, and the pairs of structures
+# short trainings for docs/benchmark.md, after benchmark-train: what decides how fast the networks become good, and the pairs of structures
 SHORT := training.iterations=500 training.warmup=50 training.ema_decay=0.99 training.save_every=500 validation.every=500 validation.samples=0
+PAIRS := training.iterations=1500 training.save_every=1500 validation.every=1500
 COMPARE = $(call TRAIN,$(1)) $(SHORT) output=runs/compare/$(2)
 
 benchmark-compare: $(INSTALLED)
@@ -79,10 +80,9 @@ benchmark-compare: $(INSTALLED)
 	$(call COMPARE,texture,lr_3e-4) training.learning_rate=3e-4
 	$(call COMPARE,texture,no_warmup) training.warmup=0
 	$(call COMPARE,texture,denoised) objective.guidance=denoised objective.structure_checkpoint=$(RUNS)/structure/latest.pt
-	$(call COMPARE,structure,structure_gray2edge)
-	for pair in gray2gray edge2edge edge2gray; do \
-		$(call COMPARE,structure,structure_$$pair) structure.pair=$$pair || exit 1; \
-		$(call COMPARE,texture,texture_$$pair) structure.pair=$$pair || exit 1; \
+	for pair in gray2edge gray2gray edge2edge edge2gray; do \
+		$(call COMPARE,structure,structure_$$pair) $(PAIRS) structure.pair=$$pair || exit 1; \
+		$(call COMPARE,texture,texture_$$pair) $(PAIRS) structure.pair=$$pair || exit 1; \
 	done
 
 # every table of docs/benchmark.md, after benchmark-train, benchmark-noise and benchmark-compare
