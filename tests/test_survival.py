@@ -36,7 +36,7 @@ from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDatase
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, duration, forget_later_lines
-from strdiffusion.training.loop import Loop, abandon
+from strdiffusion.training.loop import Loop, abandon, end
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask
 from strdiffusion.training.validation import validate
@@ -720,6 +720,22 @@ def test_loading_processes_are_not_waited_for_where_one_was_killed():
     end.start()
     end.join(timeout=20)
     assert not end.is_alive()
+    for worker in batches._workers:
+        worker.join(timeout=20)
+        assert not worker.is_alive()
+
+
+def test_the_others_end_at_once_where_one_was_killed_during_an_iteration():
+    batches = iter(DataLoader(Numbers(), num_workers=2))
+    next(batches)
+    batches._workers_done_event._cond.acquire()  # as above
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        batches._workers[0].kill()
+        time.sleep(20)  # until torch hears of it
+    ending = threading.Thread(target=end, args=[batches], daemon=True)
+    ending.start()
+    ending.join(timeout=20)
+    assert not ending.is_alive()
     for worker in batches._workers:
         worker.join(timeout=20)
         assert not worker.is_alive()

@@ -253,19 +253,16 @@ def fetch(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], list[st
             if any(tensors is None for tensors, _ in found):
                 raise error(f"no file could be used in place of those that cannot; the last: {faults[-1]}")
             yield [Batch(**tensors) for tensors, _ in found], faults
-    except RuntimeError:  # a loading process was killed
-        abandon(batches)
-        raise
     finally:
         end(batches)
 
 
 def end(batches: Iterator) -> None:
     """End a loader's processes now. They ignore the signal by which Python would end those it finds at its own exit, and wait."""
-    if hasattr(batches, "_workers"):
+    workers = getattr(batches, "_workers", ())
+    if workers and all(worker.is_alive() for worker in workers):
         batches._shutdown_workers()
-        for worker in batches._workers:
-            worker.kill()
+    abandon(batches)
 
 
 def abandon(batches: Iterator) -> None:
