@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import torch
 
+from strdiffusion import distributed
 from strdiffusion.errors import Stopped, UserError, one_line
 
 DEFAULT_MODEL = "weights/benchmark"
@@ -33,26 +34,33 @@ def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-        try:
-            return main(*arguments, **options) or 0
-        except UserError as error:
-            print(f"error: {one_line(str(error))}", file=sys.stderr)
-            return 2
-        except OSError as error:
-            print(one_line(f"error: {error.filename or 'a file'}: {error.strerror or error}"), file=sys.stderr)
-            return 2
-        except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
-                raise
-            print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
-            return 2
-        except Stopped as error:
-            return error.status
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+        status = status_of(main, *arguments, **options)
+        distributed.leave(status)
+        return status
 
     return wrapped
+
+
+def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
+    """Call `main`; says what it fails with, and gives the exit status."""
+    try:
+        return main(*arguments, **options) or 0
+    except UserError as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(one_line(f"error: {error.filename or 'a file'}: {error.strerror or error}"), file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
+        return 2
+    except Stopped as error:
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 class OneLineParser(argparse.ArgumentParser):

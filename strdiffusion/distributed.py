@@ -1,5 +1,6 @@
 """Several processes that train or test together, as `torchrun` starts them. Alone, every function here does nothing."""
 
+import logging
 import os
 import sys
 import time
@@ -54,11 +55,18 @@ def processes(device: str) -> Iterator[torch.device]:
             raise UserError("another process of this run has ended, so this one ends too: its own message says why") from None
         raise
     except SystemExit as ended:  # of a process that leaves the message to another: threads of the group must not be waited for
+        time.sleep(GRACE)  # torchrun ends the main process as soon as this one is gone, and it has the message to say
+        leave(ended.code if isinstance(ended.code, int) else 1)
+    dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
+
+
+def leave(status: int) -> None:
+    """End a process that torchrun started here and now: while Python exits, threads of torch abort one in a hundred, its work done."""
+    if launched():
+        logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        time.sleep(GRACE)  # torchrun ends the main process as soon as this one is gone, and it has the message to say
-        os._exit(ended.code if isinstance(ended.code, int) else 1)
-    dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
+        os._exit(status)
 
 
 def fresh_store(store: dist.Store, number: int, total: int) -> dist.Store:
