@@ -18,7 +18,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import read_checkpoint
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data import StepSampler, write_image
-from strdiffusion.distributed import fresh_store
+from strdiffusion.distributed import LAUNCHED, fresh_store
 from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator
 from strdiffusion.objectives import discriminator_loss
@@ -164,6 +164,24 @@ def test_the_store_of_a_restart_is_a_fresh_one():
     for i, one in enumerate(names):
         one.set("number", str(i))
     assert [one.get("number") for one in names] == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_process_of_torchrun_is_not_taken_down_by_what_python_does_as_it_exits(status):
+    """Here a hook of Python's exit stands for the threads of torch that sometimes abort it."""
+    code = f"""if True:
+        import atexit, os
+        from strdiffusion.cli import exit_on_user_error
+        atexit.register(os.abort)
+        @exit_on_user_error
+        def main():
+            print("done")
+            return {status}
+        raise SystemExit(main())"""
+    environments = ENVIRONMENT, ENVIRONMENT | dict.fromkeys(LAUNCHED, "0")
+    alone, one_of_many = (subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True) for env in environments)
+    assert alone.returncode == -signal.SIGABRT
+    assert (one_of_many.returncode, one_of_many.stdout) == (status, "done\n")
 
 
 # ---- torchrun -----------------------------------------------------------------------------------------

@@ -710,19 +710,24 @@ class Numbers(Dataset):
         return n
 
 
+def assert_ends(batches, function, *arguments):
+    """Neither the call waits for the loading processes, nor do these go on."""
+    call = threading.Thread(target=function, args=arguments, daemon=True)
+    call.start()
+    call.join(timeout=20)
+    assert not call.is_alive()
+    for worker in batches._workers:
+        worker.join(timeout=20)
+        assert not worker.is_alive()
+
+
 def test_loading_processes_are_not_waited_for_where_one_was_killed():
     """One that was killed may have held a lock, here it is held by nobody who would ever give it back."""
     batches = iter(DataLoader(Numbers(), num_workers=2))
     next(batches)
     batches._workers_done_event._cond.acquire()
     abandon(batches)
-    end = threading.Thread(target=batches.__del__, daemon=True)
-    end.start()
-    end.join(timeout=20)
-    assert not end.is_alive()
-    for worker in batches._workers:
-        worker.join(timeout=20)
-        assert not worker.is_alive()
+    assert_ends(batches, batches.__del__)
 
 
 def test_the_others_end_at_once_where_one_was_killed_during_an_iteration():
@@ -732,10 +737,4 @@ def test_the_others_end_at_once_where_one_was_killed_during_an_iteration():
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         batches._workers[0].kill()
         time.sleep(20)  # until torch hears of it
-    ending = threading.Thread(target=end, args=[batches], daemon=True)
-    ending.start()
-    ending.join(timeout=20)
-    assert not ending.is_alive()
-    for worker in batches._workers:
-        worker.join(timeout=20)
-        assert not worker.is_alive()
+    assert_ends(batches, end, batches)
