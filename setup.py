@@ -26,5 +26,5 @@ setup(
     ],
     entry_points={"console_scripts": ["strdiffusion=strdiffusion.commands.main:main"]},
     extras_require={"test": ["pytest>=7.4", "hypothesis>=6.100"], "web": ["gradio>=6.31"]},
-    package_data={"strdiffusion.web": ["*.html", "*.js", "*.css"]},
+    package_data={"strdiffusion.app.web": ["*.html", "*.js", "*.css"]},
 )

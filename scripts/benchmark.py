@@ -14,16 +14,16 @@ from typing import get_args
 
 import torch
 
-from strdiffusion.benchmark import timing
-from strdiffusion.benchmark.networks import FORMS, Sizes, time_networks
-from strdiffusion.benchmark.report import network_table, sampler_table, training_table
-from strdiffusion.benchmark.samplers import SAMPLERS, time_samplers
-from strdiffusion.benchmark.training import time_training
-from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion.bench import timing
+from strdiffusion.bench.networks import FORMS, Sizes, time_networks
+from strdiffusion.bench.report import network_table, sampler_table, training_table
+from strdiffusion.bench.samplers import SAMPLERS, time_samplers
+from strdiffusion.bench.training import time_training
 from strdiffusion.denoiser import Precision
-from strdiffusion.device import choose_device, device_name, reuse_memory
-from strdiffusion.errors import UserError
 from strdiffusion.networks import KINDS
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.device import choose_device, device_name, reuse_memory
+from strdiffusion.system.errors import UserError
 
 PARTS = ("networks", "samplers", "training")
 TABLES = {"networks": network_table, "samplers": sampler_table, "training": training_table}
@@ -67,15 +67,11 @@ def measure(part: str, found: argparse.Namespace, device: torch.device) -> list[
         return time_networks(sizes, found.precision, found.form, device, found.repeats, found.kind)
     if part == "samplers":
         checkpoints = {kind: getattr(found, kind) for kind in KINDS if getattr(found, kind)}
-        return [
-            row for p in found.precision for row in time_samplers(found.sampler, sizes, found.T, p, found.compile, device, checkpoints)
-        ]
+        return [row for p in found.precision for row in time_samplers(found.sampler, sizes, found.T, p, found.compile, device, checkpoints)]
     return [
         row
         for p in found.precision
-        for row in time_training(
-            found.kind, sizes, p, device, found.repeats, found.workers, found.checkpoint, found.compile, found.images
-        )
+        for row in time_training(found.kind, sizes, p, device, found.repeats, found.workers, found.checkpoint, found.compile, found.images)
     ]
 
 

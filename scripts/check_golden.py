@@ -1,13 +1,13 @@
 """Recompute a folder of golden numbers of the released program, and fail where one is off.
 
-    python scripts/check_golden.py tests/golden [--fast]
+python scripts/check_golden.py tests/golden [--fast]
 """
 
 import sys
 from pathlib import Path
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.evaluation.golden import check_folder
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 
 @exit_on_user_error

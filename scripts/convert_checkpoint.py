@@ -1,7 +1,7 @@
 """Convert a released checkpoint to ours, or one of ours to the released form.
 
-    python scripts/convert_checkpoint.py released.pth ours.pt --T 100
-    python scripts/convert_checkpoint.py ours.pt released.pth
+python scripts/convert_checkpoint.py released.pth ours.pt --T 100
+python scripts/convert_checkpoint.py ours.pt released.pth
 """
 
 import argparse
@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.config.common import SDEConfig, StructureConfig
-from strdiffusion.errors import UserError
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """Inpaint held-out facades with the networks that ship with the repository: tables of several kinds of holes, and a picture.
 
-    python scripts/demo.py
+python scripts/demo.py
 """
 
 import sys
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.config import load_config
 from strdiffusion.config.tables import TableConfig
 from strdiffusion.data.images import opencv, read_image, write_image
 from strdiffusion.data.mask_families import numbered_mask
 from strdiffusion.evaluation.reproduce import plan, reproduce
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 TABLES = ("configs/tables/demo.yml", "configs/tables/demo_families.yml")
 MASKS = Path("demo/masks")

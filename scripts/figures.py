@@ -1,13 +1,13 @@
 """Make a figure, as PNG and PDF.
 
-    python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
-    python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
-    python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
-    python scripts/figures.py guide       --out figures/guide -opt configs/benchmark/test.yml [--first 24] [sampler.steps=20 ...]
-    python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
-    python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
-    python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
-    python scripts/figures.py tradeoff    --out figures/steps results/tables/benchmark_steps [--metrics hole_psnr hole_ssim]
+python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
+python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
+python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
+python scripts/figures.py guide       --out figures/guide -opt configs/benchmark/test.yml [--first 24] [sampler.steps=20 ...]
+python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
+python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
+python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
+python scripts/figures.py tradeoff    --out figures/steps results/tables/benchmark_steps [--metrics hole_psnr hole_ssim]
 """
 
 import argparse
@@ -15,14 +15,14 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
+from strdiffusion import figures
 from strdiffusion.config import TestConfig, load_config
 from strdiffusion.config.tables import Metric
 from strdiffusion.data.masks import Polarity
-from strdiffusion.errors import UserError
-from strdiffusion.evaluation import figures
-from strdiffusion.evaluation.figures import grid as grids
-from strdiffusion.evaluation.figures.style import fit_text
+from strdiffusion.figures import grid as grids
+from strdiffusion.figures.style import fit_text
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import UserError
 
 TITLE_WIDTH = 7.0  # cm
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from strdiffusion.checkpoints import read_checkpoint
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.data import write_image
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("structure", "texture", "discriminator")
@@ -47,10 +47,18 @@ def photographs(folder: Path, count: int) -> None:
 def command(kind: str, data: Path, output: Path, iterations: int, workers: int) -> list[str]:
     network = "network.width=8" if kind == "discriminator" else "network={width: 8, depth: 2}"
     return [
-        sys.executable, str(ROOT / "scripts" / f"train_{kind}.py"), "-opt", str(ROOT / "configs" / "psv" / f"{kind}.yml"),
-        *SETTINGS.split(), network, f"output={output}", f"data.images={data / 'train'}", f"validation.images={data / 'held_out'}",
-        f"data.workers={workers}", f"training.iterations={iterations}",
-    ]  # fmt: skip
+        sys.executable,
+        str(ROOT / "scripts" / f"train_{kind}.py"),
+        "-opt",
+        str(ROOT / "configs" / "psv" / f"{kind}.yml"),
+        *SETTINGS.split(),
+        network,
+        f"output={output}",
+        f"data.images={data / 'train'}",
+        f"validation.images={data / 'held_out'}",
+        f"data.workers={workers}",
+        f"training.iterations={iterations}",
+    ]
 
 
 def start(arguments: list[str], log: Path) -> subprocess.Popen:

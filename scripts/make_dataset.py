@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade
 from strdiffusion.data.facades.files import write_facades
 from strdiffusion.data.images import write_image
-from strdiffusion.output import claim_output_folder
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.files import claim_output_folder
 
 SHEET_IMAGES = 40
 SHEET_WIDTH = 1280  # pixels, about
@@ -58,7 +58,7 @@ def contact_sheet(split: str, size: int, count: int) -> np.ndarray:
     images = [draw_facade(split, i, size) for i in range(count)]
     blank = np.full_like(images[0], 255)
     images += [blank] * (-count % columns)
-    return np.concatenate([np.concatenate(images[i:i + columns], axis=1) for i in range(0, len(images), columns)])
+    return np.concatenate([np.concatenate(images[i : i + columns], axis=1) for i in range(0, len(images), columns)])
 
 
 @exit_on_user_error

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints.tensors import StorageType
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.config.model import ModelConfig
-from strdiffusion.config.parser import build, set_override, to_dict
-from strdiffusion.errors import UserError
 from strdiffusion.networks import KINDS
-from strdiffusion.pipeline import StrDiffusion
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import build, set_override, to_dict
 
 
 def parse_arguments() -> argparse.Namespace:

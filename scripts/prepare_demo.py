@@ -1,6 +1,6 @@
 """Cut the demo's images from the photographs that scikit-image carries: crops to train on, other photographs to test on.
 
-    python scripts/prepare_demo.py demo/data
+python scripts/prepare_demo.py demo/data
 """
 
 import sys
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.data.images import resize_short_side, write_image
-from strdiffusion.output import claim_output_folder
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.files import claim_output_folder
 
 TRAIN = ("coffee", "rocket", "stereo_motorcycle", "retina", "immunohistochemistry", "hubble_deep_field", "camera", "brick", "grass")
 HELD_OUT = ("chelsea", "astronaut")
@@ -65,8 +65,10 @@ def main() -> None:
         for i, crop in enumerate(spread_crops(resize_short_side(photograph(name), TEST_SHORT_SIDE), TEST_CROP, TEST_CROPS)):
             write_image(folder / "test" / f"{name}_{i}.png", crop)
     folder.rename(target)
-    print(f"{len(list((target / 'train').iterdir()))} training crops of {len(TRAIN)} photographs, "
-          f"{len(list((target / 'test').iterdir()))} held-out crops of {', '.join(HELD_OUT)}: {target}")
+    print(
+        f"{len(list((target / 'train').iterdir()))} training crops of {len(TRAIN)} photographs, "
+        f"{len(list((target / 'test').iterdir()))} held-out crops of {', '.join(HELD_OUT)}: {target}"
+    )
 
 
 if __name__ == "__main__":

@@ -14,15 +14,28 @@ from pathlib import Path
 
 from PIL import Image
 
-from strdiffusion.cli import DEFAULT_MODEL, OneLineParser, exit_on_user_error
 from strdiffusion.commands.web import example_streets, model_sources
-from strdiffusion.errors import UserError
+from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDTH, HEIGHT = 1280, 900
-STROKES = [[(0.56, 0.48), (0.64, 0.42), (0.74, 0.48), (0.78, 0.60), (0.74, 0.69), (0.56, 0.69), (0.52, 0.60), (0.56, 0.48), (0.65, 0.52),
-            (0.66, 0.62)], [(0.655, 0.60), (0.655, 0.94)]]  # over the tree of EXAMPLE
+STROKES = [
+    [
+        (0.56, 0.48),
+        (0.64, 0.42),
+        (0.74, 0.48),
+        (0.78, 0.60),
+        (0.74, 0.69),
+        (0.56, 0.69),
+        (0.52, 0.60),
+        (0.56, 0.48),
+        (0.65, 0.52),
+        (0.66, 0.62),
+    ],
+    [(0.655, 0.60), (0.655, 0.94)],
+]  # over the tree of EXAMPLE
 EXAMPLE = 4
 
 
@@ -40,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from playwright.sync_api import sync_playwright
 
-    from strdiffusion.web.limits import Limits
-    from strdiffusion.web.models import Models
-    from strdiffusion.web.server import serve, working_folder
-    from strdiffusion.web.service import Service
-    from strdiffusion.web.session import Sessions
+    from strdiffusion.app.web.limits import Limits
+    from strdiffusion.app.web.models import Models
+    from strdiffusion.app.web.server import serve, working_folder
+    from strdiffusion.app.web.service import Service
+    from strdiffusion.app.web.session import Sessions
 
     limits = Limits()
     with working_folder() as root, sync_playwright() as playwright:

@@ -1,8 +1,8 @@
 """StrDiffusion: image inpainting by structure-guided diffusion (CVPR 2024). Where things are: see README.md.
 
-    from strdiffusion import StrDiffusion
-    model = StrDiffusion.load("weights/benchmark")
-    model("photo.jpg", "mask.png", seed=0).images[0].save("out.png")
+from strdiffusion import StrDiffusion
+model = StrDiffusion.load("weights/benchmark")
+model("photo.jpg", "mask.png", seed=0).images[0].save("out.png")
 """
 
 __version__ = "0.1.0"
@@ -13,6 +13,6 @@ def __getattr__(name: str):
     """The pipeline, imported when it is asked for: the rest of the package needs none of it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from strdiffusion import pipeline
+    from strdiffusion import app
 
-    return getattr(pipeline, name)
+    return getattr(app, name)

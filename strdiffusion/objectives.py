@@ -50,9 +50,16 @@ def weighted_distance(difference: Tensor, mask: Tensor, norm: Norm = "l1") -> Te
 
 
 def matching_loss(
-    denoiser: Denoiser, state: Tensor, clean: Tensor, mean: Tensor, mask: Tensor, t: Tensor,
-    structure: Tensor | None = None, norm: Norm = "l1", loss_on: LossOn = "step",
-) -> MatchingLoss:  # fmt: skip
+    denoiser: Denoiser,
+    state: Tensor,
+    clean: Tensor,
+    mean: Tensor,
+    mask: Tensor,
+    t: Tensor,
+    structure: Tensor | None = None,
+    norm: Norm = "l1",
+    loss_on: LossOn = "step",
+) -> MatchingLoss:
     """Compare the predicted reverse mean of a state with the optimum step, or ("x0") the predicted x0 with the true one."""
     if loss_on == "x0":
         expectation, optimum = denoiser.x0(state, mean, t, structure), clean

@@ -34,9 +34,14 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a CUDA GPU")
     cases = config.getoption("--fuzz-cases")
     settings.register_profile(
-        "fuzz", max_examples=cases or 8, derandomize=not cases, deadline=timedelta(seconds=60), database=None,
-        suppress_health_check=list(HealthCheck), print_blob=True,
-    )  # fmt: skip
+        "fuzz",
+        max_examples=cases or 8,
+        derandomize=not cases,
+        deadline=timedelta(seconds=60),
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
     settings.load_profile("fuzz")
 
 
@@ -132,10 +137,10 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def web_service(runs, tmp_path):
     """Makes a service of the page, without the page: `web_service(megapixels=1)`; everything it keeps is in its `sessions.root`."""
-    from strdiffusion.web.limits import Limits
-    from strdiffusion.web.models import Models
-    from strdiffusion.web.service import Example, Service
-    from strdiffusion.web.session import Sessions
+    from strdiffusion.app.web.limits import Limits
+    from strdiffusion.app.web.models import Models
+    from strdiffusion.app.web.service import Example, Service
+    from strdiffusion.app.web.session import Sessions
 
     services = []
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import script
 
-from strdiffusion.benchmark import timing
-from strdiffusion.benchmark.networks import Sizes, count_gflop
-from strdiffusion.benchmark.timing import Stopwatch, Timing, measure
+from strdiffusion.bench import timing
+from strdiffusion.bench.networks import Sizes, count_gflop
+from strdiffusion.bench.timing import Stopwatch, Timing, measure
 from strdiffusion.networks import KINDS
 
 TINY = ["--size", "16", "--width", "4", "--depth", "1", "--discriminator-width", "4", "--repeats", "2", "--device", "cpu"]
@@ -32,10 +32,16 @@ def benchmark(monkeypatch, capsys, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("kind", "attention", "gflop"), [
-    ("texture", "linear", 834.6), ("structure", "linear", 759.7), ("texture", "none", 806.5), ("structure", "none", 731.6),
-    ("discriminator", "none", 189),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "attention", "gflop"),
+    [
+        ("texture", "linear", 834.6),
+        ("structure", "linear", 759.7),
+        ("texture", "none", 806.5),
+        ("structure", "none", 731.6),
+        ("discriminator", "none", 189),
+    ],
+)
 def test_operations_are_those_of_the_specification(kind, attention, gflop):
     """Spec sec. 4 and 5: GFLOP of a 256x256 evaluation, 2 per multiply-add."""
     assert count_gflop(kind, Sizes(attention=attention)) == pytest.approx(gflop, abs=0.5 if kind == "discriminator" else 0.06)

@@ -68,11 +68,17 @@ def image_cases(folder):
     Image.fromarray(photograph(15)).quantize(8).save(folder / "palette.png")
     save(folder / "same.bmp", photograph(0))
     return {
-        "empty.png is an empty file": "mend", "text.jpg is damaged or not an image": "mend", "cut.jpg is damaged": "mend",
-        "tiny.png has only 7x7 pixels": "mend", "small.png has 20x20 pixels, less than 32": "note", "gray.png is gray (L)": "note",
-        "alpha.png has transparency (RGBA)": "note", "cmyk.jpg is CMYK": "note", "palette.png has a palette": "note",
+        "empty.png is an empty file": "mend",
+        "text.jpg is damaged or not an image": "mend",
+        "cut.jpg is damaged": "mend",
+        "tiny.png has only 7x7 pixels": "mend",
+        "small.png has 20x20 pixels, less than 32": "note",
+        "gray.png is gray (L)": "note",
+        "alpha.png has transparency (RGBA)": "note",
+        "cmyk.jpg is CMYK": "note",
+        "palette.png has a palette": "note",
         "same.bmp shows the same as": "note",
-    }  # fmt: skip
+    }
 
 
 def mask_cases(folder):
@@ -83,8 +89,13 @@ def mask_cases(folder):
     soft[12] = 100  # 1 of 32 rows
     save(folder / "soft.png", soft)
     save(folder / "twin.png", square(4))
-    return {"empty.png has no hole": "mend", "full.png has no known pixel": "mend", "photo.png is gray in": "mend",
-            "soft.png is gray in 3.12% of its pixels": "note", "twin.png shows the same as": "note"}  # fmt: skip
+    return {
+        "empty.png has no hole": "mend",
+        "full.png has no known pixel": "mend",
+        "photo.png is gray in": "mend",
+        "soft.png is gray in 3.12% of its pixels": "note",
+        "twin.png shows the same as": "note",
+    }
 
 
 @pytest.mark.parametrize("cases", [image_cases, mask_cases])
@@ -159,9 +170,14 @@ def test_drawn_facades_are_a_folder_too(check):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [([], "give a folder"), (["absent"], "does not exist"), (["--masks", "absent"], "does not exist"), (["x", "--sample", "0"], "--sample"),
-     (["x", "--polarity", "white"], "--polarity")],
-)  # fmt: skip
+    [
+        ([], "give a folder"),
+        (["absent"], "does not exist"),
+        (["--masks", "absent"], "does not exist"),
+        (["x", "--sample", "0"], "--sample"),
+        (["x", "--polarity", "white"], "--polarity"),
+    ],
+)
 def test_mistakes(check, arguments, said):
     assert said in single_error(check(*arguments))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from strdiffusion.app.loading import require_fit
 from strdiffusion.checkpoints import (
     export_released,
     load_network,
@@ -21,10 +22,9 @@ from strdiffusion.checkpoints import (
 from strdiffusion.checkpoints.released import detect, released_names
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.testing import CheckpointsConfig, TestConfig, TestDataConfig
-from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.pipeline.loading import require_fit
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 RELEASED = json.loads((ROOT / "tests" / "golden" / "released_state_dict_keys.json").read_text())
@@ -198,11 +198,23 @@ def test_wrong_network(tmp_path, kind):
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2}, {"kind": "painter"}, {"kind": None}, {"architecture": {"width": 8, "colour": 3}}, {"architecture": None},
-        {"architecture": {"channels": 1, "width": -8}}, {"sde": None}, {"sde": {"T": "x"}}, {"sde": {"T": 20, "color": 1}},
-        {"structure": None}, {"structure": {}}, {"prediction": "v"}, {"network": None}, {"network": {"stem.weight": 5}}, {"network": {}},
+        {"version": 2},
+        {"kind": "painter"},
+        {"kind": None},
+        {"architecture": {"width": 8, "colour": 3}},
+        {"architecture": None},
+        {"architecture": {"channels": 1, "width": -8}},
+        {"sde": None},
+        {"sde": {"T": "x"}},
+        {"sde": {"T": 20, "color": 1}},
+        {"structure": None},
+        {"structure": {}},
+        {"prediction": "v"},
+        {"network": None},
+        {"network": {"stem.weight": 5}},
+        {"network": {}},
     ],
-)  # fmt: skip
+)
 def test_damaged_description(tmp_path, change):
     path = tmp_path / "ours.pt"
     content = read_checkpoint(write_ours(path, "structure", small("structure")))

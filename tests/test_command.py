@@ -13,9 +13,9 @@ from PIL import Image
 
 from strdiffusion import StrDiffusion
 from strdiffusion.checkpoints import save_released
-from strdiffusion.cli import default_model
 from strdiffusion.commands.main import COMMANDS, main
 from strdiffusion.config import TestConfig, load_config
+from strdiffusion.system.cli import default_model
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--sampler", "mars_sde", "--steps", "2", "--resampling", "none", "--device", "cpu")
@@ -128,8 +128,12 @@ def test_mistakes(command, photo, tmp_path, change, said):
 def test_photographs_and_masks_that_do_not_go_together(command, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     mask, absent = tmp_path / "mask.png", tmp_path / "x.png"
-    cases = [(photo, tmp_path, "is a folder"), (tmp_path / "empty", mask, "no image"), (absent, mask, "cannot read"),
-             (photo, absent, "cannot read")]  # fmt: skip
+    cases = [
+        (photo, tmp_path, "is a folder"),
+        (tmp_path / "empty", mask, "no image"),
+        (absent, mask, "cannot read"),
+        (photo, absent, "cannot read"),
+    ]
     for image, mask, said in cases:
         assert said in single_error(command("inpaint", image, mask, "-o", tmp_path / "out.png", "--model", "{runs}", *QUICK))
 
@@ -161,8 +165,19 @@ def test_info(command, runs, tmp_path):
     save_released(tmp_path / "released.pth", model.networks.structure.network)
     status, out, _ = command("info", folder)
     assert status == 0
-    expected = ("model folder", f"{SIZE}x{SIZE}", "texture", "structure", "discriminator", "guided", "T              10", "0 iterations",
-                "gray2edge", "parameters", "resampling released")  # fmt: skip
+    expected = (
+        "model folder",
+        f"{SIZE}x{SIZE}",
+        "texture",
+        "structure",
+        "discriminator",
+        "guided",
+        "T              10",
+        "0 iterations",
+        "gray2edge",
+        "parameters",
+        "resampling released",
+    )
     assert all(said in out for said in expected), out
     count = sum(parameter.numel() for parameter in model.networks.texture.network.parameters())
     status, out, _ = command("info", runs / "texture" / "latest.pt")
@@ -194,9 +209,15 @@ def test_help(command, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["inpant"], "did you mean inpaint"), (["zzz"], "known: "), (["train"], "structure, texture"), (["train", "x"], "structure, texture"),
-     (["test"], "-opt"), (["info"], "FILE")],
-)  # fmt: skip
+    [
+        (["inpant"], "did you mean inpaint"),
+        (["zzz"], "known: "),
+        (["train"], "structure, texture"),
+        (["train", "x"], "structure, texture"),
+        (["test"], "-opt"),
+        (["info"], "FILE"),
+    ],
+)
 def test_commands_that_there_are_not(command, arguments, said):
     assert said in single_error(command(*arguments))
 

@@ -16,8 +16,8 @@ from strdiffusion.config import (
     to_dict,
 )
 from strdiffusion.config.common import SDEConfig, StructureConfig
-from strdiffusion.config.parser import build
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import build
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRAIN = "data: {images: photos}\noutput: run\n"

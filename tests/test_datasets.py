@@ -14,7 +14,7 @@ from strdiffusion.data import datasets, testset
 from strdiffusion.data.mask_sources import GeneratedMasks
 from strdiffusion.data.masks import resize_mask
 from strdiffusion.data.structure import edge_map, gray_map
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 
 def save(path, array):
@@ -39,8 +39,17 @@ def training(folder, **options):
 
 
 def item_set(folder, masks=None, **options):
-    defaults = dict(pairing="name", polarity="white_hole", seed=0, size=32, fit="center_crop", hole_share=(0.1, 0.5),
-                    pair="gray2edge", edge_source="known", edge_sigma=2.0)
+    defaults = dict(
+        pairing="name",
+        polarity="white_hole",
+        seed=0,
+        size=32,
+        fit="center_crop",
+        hole_share=(0.1, 0.5),
+        pair="gray2edge",
+        edge_source="known",
+        edge_sigma=2.0,
+    )
     return datasets.TestDataset(images=folder, masks=masks, **{**defaults, **options})
 
 
@@ -52,7 +61,11 @@ def test_training_sample(folder):
     dataset = training(folder)
     sample = dataset[3]
     assert {key: tuple(value.shape) for key, value in sample.items()} == {
-        "texture": (3, 32, 32), "structure": (1, 32, 32), "structure_mean": (1, 32, 32), "mask": (1, 32, 32)}
+        "texture": (3, 32, 32),
+        "structure": (1, 32, 32),
+        "structure_mean": (1, 32, 32),
+        "mask": (1, 32, 32),
+    }
     assert all(value.dtype == torch.float32 and value.is_contiguous() for value in sample.values())
     texture, known = sample["texture"].numpy().transpose(1, 2, 0), sample["mask"][0].numpy()
     assert 0.1 <= 1 - known.mean() <= 0.5
@@ -60,8 +73,7 @@ def test_training_sample(folder):
     source = np.asarray(Image.open(dataset.path(3)))
     turned = [np.rot90(t, k) for t in (source, source[:, ::-1]) for k in range(4)]
     crop = np.rint(texture * 255).astype(np.uint8)
-    assert any((t[y:y + 32, x:x + 32] == crop).all() for t in turned
-               for y in range(t.shape[0] - 31) for x in range(t.shape[1] - 31))
+    assert any((t[y : y + 32, x : x + 32] == crop).all() for t in turned for y in range(t.shape[0] - 31) for x in range(t.shape[1] - 31))
     assert np.array_equal(sample["structure"][0], gray_map(texture))
     assert np.array_equal(sample["structure_mean"][0], edge_map(gray_map(texture), 2, known))
 
@@ -69,7 +81,7 @@ def test_training_sample(folder):
 def test_every_epoch_visits_each_image_once_in_another_order(folder):
     dataset = training(folder)
     order = [dataset.path(n).name for n in range(25)]
-    epochs = [tuple(order[i:i + 5]) for i in range(0, 25, 5)]
+    epochs = [tuple(order[i : i + 5]) for i in range(0, 25, 5)]
     assert all(sorted(epoch) == [f"{i}.png" for i in range(5)] for epoch in epochs) and len(set(epochs)) > 1
     assert [training(folder, seed=8).path(n).name for n in range(25)] != order
     reds = [round(255 * float(dataset[n]["texture"][0].mean())) for n in range(5)]
@@ -102,8 +114,7 @@ def test_crops_flips_and_turns_all_occur(tmp_path):
         plain.add((int(corners[0, 0, 0]), int(corners[1, 0, 0])))
         assert corners[0, 1, 0] - corners[0, 0, 0] == 31 and corners[1, 0, 1] - corners[1, 0, 0] == 31
         corners = torch.round(dataset[n]["texture"][:2, ::31, ::31] * 255 / 6)
-        turned.add(tuple(torch.sign(corners[:, 0, 0] - corners[:, 1, 1]).tolist())
-                   + (bool(corners[0, 0, 0] == corners[0, 0, 1]),))
+        turned.add(tuple(torch.sign(corners[:, 0, 0] - corners[:, 1, 1]).tolist()) + (bool(corners[0, 0, 0] == corners[0, 0, 1]),))
     assert {top for top, _ in plain} == set(range(9)) and {left for _, left in plain} == set(range(5))
     assert len(turned) == 8
 
@@ -139,8 +150,7 @@ def square_masks(folder, names, size=(40, 48), hole=(slice(12, 22), slice(20, 30
 def test_item_with_mask_file(folder, tmp_path, caplog):
     items = item_set(folder, square_masks(tmp_path / "m", [f"{i}_mask.png" for i in range(5)]))
     item = items[2]
-    assert len(items) == 5 and (item.name, item.image_path, item.mask_path) == (
-        "2", folder / "2.png", tmp_path / "m" / "2_mask.png")
+    assert len(items) == 5 and (item.name, item.image_path, item.mask_path) == ("2", folder / "2.png", tmp_path / "m" / "2_mask.png")
     pixels = np.asarray(Image.open(folder / "2.png"))[4:36, 8:40] / np.float32(255)
     known = np.ones((32, 32), np.float32)
     known[8:18, 12:22] = 0

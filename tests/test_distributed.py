@@ -18,11 +18,11 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import read_checkpoint
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data import StepSampler, write_image
-from strdiffusion.distributed import LAUNCHED, fresh_store
-from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator
 from strdiffusion.objectives import discriminator_loss
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.distributed import LAUNCHED, fresh_store
+from strdiffusion.system.errors import UserError
 from strdiffusion.training.shares import Shares
 
 ROOT = Path(__file__).parents[1]
@@ -39,17 +39,42 @@ def data(tmp_path):
 
 
 def arguments(data, script, output, *more):
-    training = [] if script == "test" else [
-        "network.width=8", "training.batch_size=8", "training.learning_rate=1e-3", "training.save_every=2", "training.log_every=1",
-        "training.clip_gradient=1", "validation.every=3", "validation.samples=2", f"validation.images={data / 'held_out'}",
-        "data.workers=0", "resume=auto", "validation.index=null", "training.keep=20",
-    ]  # fmt: skip
+    training = (
+        []
+        if script == "test"
+        else [
+            "network.width=8",
+            "training.batch_size=8",
+            "training.learning_rate=1e-3",
+            "training.save_every=2",
+            "training.log_every=1",
+            "training.clip_gradient=1",
+            "validation.every=3",
+            "validation.samples=2",
+            f"validation.images={data / 'held_out'}",
+            "data.workers=0",
+            "resume=auto",
+            "validation.index=null",
+            "training.keep=20",
+        ]
+    )
     kind = script.removeprefix("train_")
     return [
-        str(ROOT / "scripts" / f"{script}.py"), "-opt", str(ROOT / "configs" / "psv" / f"{kind}.yml"), *training, "sde.T=6", "data.size=24",
-        "data.index=null", "data.masks.folder=null", "device=cpu", f"data.images={data / 'train'}", f"output={output}",
-        "structure.edge_source=known", *(["network.depth=2"] if kind in ("structure", "texture") else []), *more,
-    ]  # fmt: skip
+        str(ROOT / "scripts" / f"{script}.py"),
+        "-opt",
+        str(ROOT / "configs" / "psv" / f"{kind}.yml"),
+        *training,
+        "sde.T=6",
+        "data.size=24",
+        "data.index=null",
+        "data.masks.folder=null",
+        "device=cpu",
+        f"data.images={data / 'train'}",
+        f"output={output}",
+        "structure.edge_source=known",
+        *(["network.depth=2"] if kind in ("structure", "texture") else []),
+        *more,
+    ]
 
 
 def run(*command, processes=1, restarts=0, launcher=(), largest_file=None, wait=True):
@@ -171,7 +196,7 @@ def test_a_process_of_torchrun_is_not_taken_down_by_what_python_does_as_it_exits
     """Here a hook of Python's exit stands for the threads of torch that sometimes abort it."""
     code = f"""if True:
         import atexit, os
-        from strdiffusion.cli import exit_on_user_error
+        from strdiffusion.system.cli import exit_on_user_error
         atexit.register(os.abort)
         @exit_on_user_error
         def main():

@@ -14,26 +14,31 @@ import pytest
 import yaml
 from conftest import script
 
+from strdiffusion.app.counting import count_evaluations
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
 from strdiffusion.config import TestConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config, load_evaluation
 from strdiffusion.config.common import SDEConfig
 from strdiffusion.config.evaluation import EvaluateConfig
-from strdiffusion.config.parser import convert
 from strdiffusion.config.tables import TableConfig
 from strdiffusion.config.testing import ReleasedConfig, SamplerConfig
-from strdiffusion.errors import UserError
-from strdiffusion.evaluation.figures import FiguresConfig
+from strdiffusion.figures import FiguresConfig
 from strdiffusion.networks import KINDS
-from strdiffusion.pipeline.counting import count_evaluations
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import convert
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGURATIONS = {
-    "train_structure": TrainStructureConfig, "train_texture": TrainTextureConfig, "train_discriminator": TrainDiscriminatorConfig,
-    "train structure": TrainStructureConfig, "train texture": TrainTextureConfig, "train discriminator": TrainDiscriminatorConfig,
-    "test": TestConfig, "figures": FiguresConfig,
-}  # fmt: skip
+    "train_structure": TrainStructureConfig,
+    "train_texture": TrainTextureConfig,
+    "train_discriminator": TrainDiscriminatorConfig,
+    "train structure": TrainStructureConfig,
+    "train texture": TrainTextureConfig,
+    "train discriminator": TrainDiscriminatorConfig,
+    "test": TestConfig,
+    "figures": FiguresConfig,
+}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
@@ -177,13 +182,13 @@ def commands(page):
             continue
         for words in shell_words(block):
             programs = [i for i, word in enumerate(words) if re.fullmatch(r"(\./)?scripts/\S+\.py", word)]
-            if programs and any(word in ("python", "torchrun") or word.endswith("/python") for word in words[:programs[0]]):
-                yield Path(words[programs[0]]).stem, words[programs[0] + 1:]
+            if programs and any(word in ("python", "torchrun") or word.endswith("/python") for word in words[: programs[0]]):
+                yield Path(words[programs[0]]).stem, words[programs[0] + 1 :]
             start = 1 if words[:1] == ["do"] else 0
-            if words[start:start + 1] == ["strdiffusion"]:
-                yield "strdiffusion", words[start + 1:]
-            if words[start:start + 3] == ["python", "-m", "strdiffusion"]:
-                yield "strdiffusion", words[start + 3:]
+            if words[start : start + 1] == ["strdiffusion"]:
+                yield "strdiffusion", words[start + 1 :]
+            if words[start : start + 3] == ["python", "-m", "strdiffusion"]:
+                yield "strdiffusion", words[start + 3 :]
 
 
 ALL_COMMANDS = [(page, *command) for page in PAGES for command in commands(page)]
@@ -192,8 +197,14 @@ ALL_COMMANDS = [(page, *command) for page in PAGES for command in commands(page)
 def test_commands_are_found():
     found = {(name(page), program) for page, program, _ in ALL_COMMANDS}
     assert len(ALL_COMMANDS) > 60
-    assert {("README.md", "test"), ("README.md", "strdiffusion"), ("docs/training.md", "train_texture"), ("docs/data.md", "strdiffusion"),
-            ("docs/evaluation.md", "figures"), ("docs/questions.md", "convert_checkpoint")} <= found  # fmt: skip
+    assert {
+        ("README.md", "test"),
+        ("README.md", "strdiffusion"),
+        ("docs/training.md", "train_texture"),
+        ("docs/data.md", "strdiffusion"),
+        ("docs/evaluation.md", "figures"),
+        ("docs/questions.md", "convert_checkpoint"),
+    } <= found
     kinds = [program for page, program, _ in ALL_COMMANDS if name(page) == "README.md" and program.startswith("train_")]
     assert len(kinds) >= 6  # three, and the loop's three
     said = " ".join(" ".join(arguments) for _, program, arguments in ALL_COMMANDS if program == "strdiffusion")
@@ -209,7 +220,7 @@ def test_commands_are_accepted(parsed, monkeypatch, page, program, arguments):
         options = parsed(program, *arguments)
         which = program
         if program == "strdiffusion":
-            which = next(" ".join(words) for words in COMMANDS if tuple(arguments[:len(words)]) == words)
+            which = next(" ".join(words) for words in COMMANDS if tuple(arguments[: len(words)]) == words)
         if which == "evaluate":
             load_evaluation(options.opt, options.overrides)
         elif which == "reproduce":

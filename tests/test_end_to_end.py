@@ -43,10 +43,21 @@ def photographs(folder: Path, count: int) -> Path:
 def small(tmp_path: Path, kind: str) -> list[str]:
     """Overrides that make a demo configuration tiny."""
     return [
-        "-opt", str(ROOT / f"configs/demo/{kind}.yml"), f"output={tmp_path / kind}", "sde.T=6", "network.width=4", "data.size=16",
-        "data.workers=0", f"data.images={tmp_path / 'train'}", f"validation.images={tmp_path / 'held_out'}", "training.iterations=3",
-        "training.warmup=1", "training.batch_size=2", "validation.samples=2", "device=cpu",
-    ]  # fmt: skip
+        "-opt",
+        str(ROOT / f"configs/demo/{kind}.yml"),
+        f"output={tmp_path / kind}",
+        "sde.T=6",
+        "network.width=4",
+        "data.size=16",
+        "data.workers=0",
+        f"data.images={tmp_path / 'train'}",
+        f"validation.images={tmp_path / 'held_out'}",
+        "training.iterations=3",
+        "training.warmup=1",
+        "training.batch_size=2",
+        "validation.samples=2",
+        "device=cpu",
+    ]
 
 
 def test_three_trainings_and_a_test(tmp_path, run):
@@ -57,11 +68,19 @@ def test_three_trainings_and_a_test(tmp_path, run):
         run(f"train_{kind}", *options)
         assert (tmp_path / kind / "latest.pt").exists()
     out = run(
-        "test", "-opt", ROOT / "configs/demo/test.yml", f"output={tmp_path / 'results'}", "sde.T=6", "data.size=16",
+        "test",
+        "-opt",
+        ROOT / "configs/demo/test.yml",
+        f"output={tmp_path / 'results'}",
+        "sde.T=6",
+        "data.size=16",
         f"data.images={held_out}",
         *(f"checkpoints.{kind}={tmp_path / kind / 'latest.pt'}" for kind in ("structure", "texture", "discriminator")),
-        "checkpoints.width=4", "checkpoints.depth=2", "checkpoints.discriminator_width=4", "device=cpu",
-    )  # fmt: skip
+        "checkpoints.width=4",
+        "checkpoints.depth=2",
+        "checkpoints.discriminator_width=4",
+        "device=cpu",
+    )
     assert "| all |" in " ".join(out.split())
     rows = list(csv.DictReader((tmp_path / "results" / "results.csv").open()))
     assert [Path(row["image"]).name for row in rows] == ["0.png", "1.png"]

@@ -11,10 +11,10 @@ from conftest import script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from strdiffusion.config import EvaluateConfig, TestConfig, load_config, load_evaluation
-from strdiffusion.errors import UserError
-from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.compare import Measures, compare_arrays, compare_folders
 from strdiffusion.evaluation.folder import inpaint_folder
+from strdiffusion.methods.baselines import Baseline
+from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SIZE = 32
@@ -85,10 +85,14 @@ def test_a_folder_of_outputs(command, work):
         mean, values = structural_similarity(truth, output, full=True, **options)
         error = np.abs(truth.astype(float) - output) / 255
         expected = {
-            "hole_share": hole.mean(), "psnr": peak_signal_noise_ratio(truth, output), "ssim": mean, "l1": error.mean(),
-            "hole_psnr": peak_signal_noise_ratio(truth[hole], output[hole]), "hole_ssim": values[hole].mean(),
+            "hole_share": hole.mean(),
+            "psnr": peak_signal_noise_ratio(truth, output),
+            "ssim": mean,
+            "l1": error.mean(),
+            "hole_psnr": peak_signal_noise_ratio(truth[hole], output[hole]),
+            "hole_ssim": values[hole].mean(),
             "hole_l1": error[hole].mean(),
-        }  # fmt: skip
+        }
         for metric, value in expected.items():
             assert abs(float(line[metric]) - value) < 1e-6 * max(1, value), (name, metric)
         assert line["truth"] == str(work / "truths" / f"{name}.png") and line["mask"] == str(work / "masks" / f"{name}.png")

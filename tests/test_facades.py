@@ -13,7 +13,7 @@ from conftest import script, single_error
 from strdiffusion.data import GeneratedMasks, TrainingDataset, find_images, index_file, read_image
 from strdiffusion.data.facades import SPLITS, draw_facade
 from strdiffusion.data.facades.dice import Dice
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 # What the first release drew. A change here is another benchmark: raise facades.VERSION and train the weights anew.
 DIGESTS = {
@@ -21,7 +21,7 @@ DIGESTS = {
     ("val", 7, 64): "7469e3bc09a186d5",
     ("test", 199, 128): "da6a434d93c13769",
     ("test", 3, 256): "35875d33bc5a8563",
-}  # fmt: skip
+}
 
 
 def digest(split: str, number: int, size: int) -> str:
@@ -69,7 +69,9 @@ def test_splits_are_disjoint():
 @pytest.mark.parametrize(
     ("split", "number", "size", "message"),
     [
-        ("training", 0, 64, "no split"), ("val", 100, 64, "no image 100"), ("val", -1, 64, "no image -1"),
+        ("training", 0, 64, "no split"),
+        ("val", 100, 64, "no image 100"),
+        ("val", -1, 64, "no image -1"),
         ("val", 0, 100, "not drawn at 100"),
     ],
 )
@@ -93,8 +95,17 @@ def test_facades_stand_where_a_folder_of_images_is_asked_for():
     assert len(files) == SPLITS["val"] and str(files[7]) == "facades:64/val/00007.png"
     np.testing.assert_array_equal((255 * read_image(files[7])).round(), draw_facade("val", 7, 64))
     masks = GeneratedMasks((0.1, 0.5))
-    data = TrainingDataset(folder="facades:64/train", size=64, masks=masks, pair="gray2edge", edge_source="known", edge_sigma=1, seed=0,
-                           augment=False, index=index_file("auto", "facades:64/train"))  # fmt: skip
+    data = TrainingDataset(
+        folder="facades:64/train",
+        size=64,
+        masks=masks,
+        pair="gray2edge",
+        edge_source="known",
+        edge_sigma=1,
+        seed=0,
+        augment=False,
+        index=index_file("auto", "facades:64/train"),
+    )
     assert len(data) == SPLITS["train"]
     np.testing.assert_array_equal(data[5]["texture"].permute(1, 2, 0).numpy(), read_image(data.path(5)))
 

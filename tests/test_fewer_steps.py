@@ -95,10 +95,18 @@ def spec_step(sde, x, mu, q, t, to, z=None, previous=None):
     return result + sigma(to) * mp.sqrt(1 - e) * mpf(z) + alpha(to) * (1 - (1 - e) / (2 * h)) * D1
 
 
-@pytest.mark.parametrize(("T", "t", "to", "before"), [
-    (100, 2, 1, 3), (100, 100, 99, None), (100, 99, 98, 100), (100, 60, 20, 80),
-    (1000, 3, 2, 4), (1000, 1000, 1, None), (1000, 500, 499, 501),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("T", "t", "to", "before"),
+    [
+        (100, 2, 1, 3),
+        (100, 100, 99, None),
+        (100, 99, 98, 100),
+        (100, 60, 20, 80),
+        (1000, 3, 2, 4),
+        (1000, 1000, 1, None),
+        (1000, 500, 499, 501),
+    ],
+)
 @pytest.mark.parametrize("z", [None, 0.7])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_step_is_the_specification_s(schedule, T, t, to, before, z):

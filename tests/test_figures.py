@@ -13,23 +13,23 @@ from conftest import script
 from matplotlib.colors import to_hex
 from skimage.metrics import peak_signal_noise_ratio
 
+from strdiffusion import figures
+from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints import network_record, write_checkpoint
 from strdiffusion.config import TestConfig, load_config
 from strdiffusion.data import TestDataset, collate
-from strdiffusion.errors import UserError
-from strdiffusion.evaluation import figures
-from strdiffusion.evaluation.figures.grid import choose_images, fit_of, grid_figure
-from strdiffusion.evaluation.figures.histogram import count_buckets
-from strdiffusion.evaluation.figures.methods import DiscrepancyConfig, chosen_item, load_methods
-from strdiffusion.evaluation.figures.process import chosen_times
-from strdiffusion.evaluation.figures.states import estimate, visit_states
-from strdiffusion.evaluation.figures.style import COLOURS, fit_text, text_width
 from strdiffusion.evaluation.folder import image_seed
+from strdiffusion.figures.grid import choose_images, fit_of, grid_figure
+from strdiffusion.figures.histogram import count_buckets
+from strdiffusion.figures.methods import DiscrepancyConfig, chosen_item, load_methods
+from strdiffusion.figures.process import chosen_times
+from strdiffusion.figures.states import estimate, visit_states
+from strdiffusion.figures.style import COLOURS, fit_text, text_width
 from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.pipeline import StrDiffusion
 from strdiffusion.samplers import SeededNoise
 from strdiffusion.samplers.grid import early_end
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SIZE, T = 16, 6
@@ -192,9 +192,18 @@ def test_estimates_are_what_the_networks_predict(methods):
 def plain_dataset(folder):
     """The images of test.yml, opened by hand."""
     return TestDataset(
-        images=folder / "photos", masks=folder / "masks", pairing="name", polarity="white_hole", seed=0, size=SIZE, fit="resize",
-        hole_share=(0.1, 0.5), pair="gray2edge", edge_source="known", edge_sigma=1.0,
-    )  # fmt: skip
+        images=folder / "photos",
+        masks=folder / "masks",
+        pairing="name",
+        polarity="white_hole",
+        seed=0,
+        size=SIZE,
+        fit="resize",
+        hole_share=(0.1, 0.5),
+        pair="gray2edge",
+        edge_source="known",
+        edge_sigma=1.0,
+    )
 
 
 def test_discrepancy_curves_are_psnr(folder, methods):
@@ -422,18 +431,31 @@ def test_guide(command, folder, tmp_path):
     assert distance.hole[0] == distance.known[0] == distance.wrong[0] == 0 and (distance.hole[1:] > 0).all()
     sde = MeanRevertingSDE(T=T)
     assert distance.noise == pytest.approx(sde.sigma_bar[distance.t.copy()].numpy())
-    dataset, foreign = (TestDataset(
-        images=folder / "photos", masks=folder / "masks", pairing="name", polarity="white_hole", seed=0, size=SIZE, fit="resize",
-        hole_share=(0.1, 0.5), pair="gray2edge", edge_source="known", edge_sigma=1.0, foreign_structure=other,
-    ) for other in (False, True))  # fmt: skip
+    dataset, foreign = (
+        TestDataset(
+            images=folder / "photos",
+            masks=folder / "masks",
+            pairing="name",
+            polarity="white_hole",
+            seed=0,
+            size=SIZE,
+            fit="resize",
+            hole_share=(0.1, 0.5),
+            pair="gray2edge",
+            edge_source="known",
+            edge_sigma=1.0,
+            foreign_structure=other,
+        )
+        for other in (False, True)
+    )
     # the posterior's mean is linear in x0: the states are apart by a share of the x0s, the same for all pixels
     last = int(distance.t[-1])
     weight = 1.0
     for t in range(T, last, -1):
         weight = float(sde.optimum_x[t]) * (0.0 if t == T else weight) + float(sde.optimum_x0[t])
-    expected = np.sqrt(np.mean([
-        ((foreign[i].structure - dataset[i].structure)[dataset[i].mask < 0.5] ** 2).mean().item() for i in range(3)
-    ]))  # fmt: skip
+    expected = np.sqrt(
+        np.mean([((foreign[i].structure - dataset[i].structure)[dataset[i].mask < 0.5] ** 2).mean().item() for i in range(3)])
+    )
     assert distance.wrong[-1] == pytest.approx(weight * expected, rel=1e-4)
     assert command("guide", "--out", tmp_path / "fig", "-opt", folder / "test.yml", "--first", 1, "sampler.resampling=none")[0] == 0
     require_figure(tmp_path / "fig")

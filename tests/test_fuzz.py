@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from strdiffusion.checkpoints import load_network
 from strdiffusion.config import TestConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
-from strdiffusion.config.parser import build
 from strdiffusion.data import find_images, read_image, read_mask
-from strdiffusion.errors import UserError
-from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.folder import inpaint_folder
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.methods.baselines import Baseline
 from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import build
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.journal import forget_later_lines
 from strdiffusion.training.state import TrainingState
@@ -65,9 +65,15 @@ def snapshot(folder):
 # ---- configurations -----------------------------------------------------------------------------------
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-(10**400), 10**400), st.floats(), st.text(max_size=20), st.dates(),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(10**400), 10**400),
+    st.floats(),
+    st.text(max_size=20),
+    st.dates(),
     st.sampled_from(["auto", "none", "1e-4", "../..", "a\0b", "~", ".inf", "-1", "", "cuda", "fp16", "9" * 5000, "1:2:3", "0x1", "a: b"]),
-)  # fmt: skip
+)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6) | st.integers(), inner, max_size=4)
 )
@@ -102,10 +108,43 @@ def test_configurations(tmp_path_factory, data, kind):
 
 
 yaml_pieces = st.sampled_from(
-    ["&a ", "*a", "- ", "[", "]", "{", "}", ": ", "<<: ", "\n", "  ", "!!python/object/apply:os.system ", "!!binary ", "!!set ",
-     "!!timestamp ", "data", "output", "x", "&b ", "*b", "? ", "|", ">", "'", '"', "2026-99-99", "1_0", "0o7", "%YAML 1.1\n", "---\n",
-     "...\n", "\t", "#", ", "]
-)  # fmt: skip
+    [
+        "&a ",
+        "*a",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        "<<: ",
+        "\n",
+        "  ",
+        "!!python/object/apply:os.system ",
+        "!!binary ",
+        "!!set ",
+        "!!timestamp ",
+        "data",
+        "output",
+        "x",
+        "&b ",
+        "*b",
+        "? ",
+        "|",
+        ">",
+        "'",
+        '"',
+        "2026-99-99",
+        "1_0",
+        "0o7",
+        "%YAML 1.1\n",
+        "---\n",
+        "...\n",
+        "\t",
+        "#",
+        ", ",
+    ]
+)
 
 
 @given(text=st.lists(yaml_pieces | st.text(max_size=3), max_size=40).map("".join).map(str.encode) | st.binary(max_size=60))
@@ -158,9 +197,23 @@ def encodings():
     rng = np.random.default_rng(0)
     pixels = cv2.resize(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8), (24, 20), interpolation=cv2.INTER_CUBIC)
     image = Image.fromarray(pixels)
-    forms = [("png", image), ("jpeg", image), ("webp", image), ("bmp", image), ("tiff", image), ("png", image.convert("P")), ("gif", image),
-             ("jpeg", image.convert("CMYK")), ("tiff", image.convert("CMYK")), ("png", image.convert("1")), ("png", image.convert("RGBA")),
-             ("tiff", image.convert("RGBA")), ("png", image.convert("L")), ("ppm", image), ("ico", image)]  # fmt: skip
+    forms = [
+        ("png", image),
+        ("jpeg", image),
+        ("webp", image),
+        ("bmp", image),
+        ("tiff", image),
+        ("png", image.convert("P")),
+        ("gif", image),
+        ("jpeg", image.convert("CMYK")),
+        ("tiff", image.convert("CMYK")),
+        ("png", image.convert("1")),
+        ("png", image.convert("RGBA")),
+        ("tiff", image.convert("RGBA")),
+        ("png", image.convert("L")),
+        ("ppm", image),
+        ("ico", image),
+    ]
     for form, picture in forms:
         file = io.BytesIO()
         picture.save(file, form)
@@ -271,9 +324,10 @@ def test_bytes_of_checkpoints(saved, data):
 
 tensors = st.builds(
     lambda shape, kind, value: torch.full(shape, value).to(kind),
-    st.lists(st.integers(0, 3), max_size=4), st.sampled_from([torch.float32, torch.float16, torch.int64, torch.bool, torch.complex64]),
+    st.lists(st.integers(0, 3), max_size=4),
+    st.sampled_from([torch.float32, torch.float16, torch.int64, torch.bool, torch.complex64]),
     st.sampled_from([0.0, 1.0, float("nan"), float("inf"), 3e38]),
-)  # fmt: skip
+)
 odd_tensors = st.sampled_from(
     [torch.zeros(1).expand(10**9), torch.zeros(2, 2).to_sparse(), torch.empty(3, device="meta"), torch.nn.Parameter(torch.zeros(2))]
 )
@@ -332,8 +386,9 @@ names = st.lists(
     st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=12)
     | st.sampled_from(["..", "...", "a b", "it's", '"', "new\nline", "日本", "-rf", "~", "$HOME", "%s", "a.png", "x" * 200, "\\..\\.."])
     | st.binary(min_size=1, max_size=6).filter(lambda b: b"/" not in b and b"\0" not in b).map(os.fsdecode),
-    min_size=1, max_size=3,
-)  # fmt: skip
+    min_size=1,
+    max_size=3,
+)
 PICTURE = cv2.imencode(".png", cv2.resize(np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8), (16, 16)))[1].tobytes()
 
 
@@ -348,9 +403,14 @@ def test_results_stay_in_their_folder(tmp_path_factory, found):
             path.write_bytes(PICTURE if sound else PICTURE[:40])
     (folder / "images").mkdir(exist_ok=True)
     before = snapshot(folder)
-    tree = {"output": str(folder / "out"), "device": "cpu", "sde": {"T": 4}, "checkpoints": {"texture": "t"},
-            "sampler": {"guidance": False, "resampling": "none"},
-            "data": {"images": str(folder / "images"), "size": 16, "index": None}}  # fmt: skip
+    tree = {
+        "output": str(folder / "out"),
+        "device": "cpu",
+        "sde": {"T": 4},
+        "checkpoints": {"texture": "t"},
+        "sampler": {"guidance": False, "resampling": "none"},
+        "data": {"images": str(folder / "images"), "size": 16, "index": None},
+    }
     config = build(TestConfig, tree, "test")
     with one_clear_line("names"), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         inpaint_folder(config, Baseline("masked_input"))
@@ -365,8 +425,12 @@ def test_results_stay_in_their_folder(tmp_path_factory, found):
 index_names = st.sampled_from(["a.png", "../secret.png", "..", "/etc/x.png", "sub/../../x.png", "", ".hidden.png", "b.png", "a\0.png"])
 
 
-@given(images=st.lists(index_names, max_size=3), below=st.lists(index_names, max_size=2), at=st.sampled_from(["", "..", "sub"]),
-       odd=st.sampled_from([None, 3, "x", [], {"": 3}, {"": [1]}, {"": None}]))  # fmt: skip
+@given(
+    images=st.lists(index_names, max_size=3),
+    below=st.lists(index_names, max_size=2),
+    at=st.sampled_from(["", "..", "sub"]),
+    odd=st.sampled_from([None, 3, "x", [], {"": 3}, {"": [1]}, {"": None}]),
+)
 def test_an_index_cannot_lead_out_of_the_folder(tmp_path_factory, images, below, at, odd):
     folder = tmp_path_factory.mktemp("index")
     (folder / "images" / "sub").mkdir(parents=True)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import script
 
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation import golden as golden_module
 from strdiffusion.evaluation.golden import check_folder
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -56,9 +56,15 @@ def test_a_folder_of_other_sizes_is_recomputed_too(tmp_path):
     """Nothing is wired to the sizes of tests/golden. Values of our own cannot prove values, only that all are covered."""
     shutil.copytree(GOLDEN, tmp_path / "other")
     meta = {
-        "seed": 5, "nf": 12, "depth": 3, "size": 24, "odd_size": [13, 27], "T": 7,
-        "photo": {"name": "camera", "top": 30, "left": 11}, "discriminator_ngf": 4,
-    }  # fmt: skip
+        "seed": 5,
+        "nf": 12,
+        "depth": 3,
+        "size": 24,
+        "odd_size": [13, 27],
+        "T": 7,
+        "photo": {"name": "camera", "top": 30, "left": 11},
+        "discriminator_ngf": 4,
+    }
     (tmp_path / "other" / "meta.json").write_text(json.dumps(meta))
     losses, sampler = (dict(np.load(GOLDEN / f"{name}.npz")) for name in ("losses", "sampler"))
     losses["mask"] = losses["mask"][:, :, :24, :24]

@@ -8,14 +8,14 @@ from test_samplers import DISCRIMINATOR, RELEASED, STRUCTURE, TEXTURE, known, sd
 
 from strdiffusion import StrDiffusion
 from strdiffusion.config import TrainTextureConfig
-from strdiffusion.config.parser import build
 from strdiffusion.data import write_image
 from strdiffusion.denoiser import Denoiser
-from strdiffusion.device import set_float32_precision
 from strdiffusion.evaluation.golden import golden_weights
 from strdiffusion.networks import UNet
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import Models, SeededNoise, sample_released
+from strdiffusion.system.device import set_float32_precision
+from strdiffusion.system.parser import build
 from strdiffusion.training import train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")]
@@ -76,10 +76,14 @@ def test_training_on_the_gpu(tmp_path, precision):
     for i in range(2):
         write_image(tmp_path / "photos" / f"{i}.png", torch.rand(40, 40, 3).numpy())
     tree = {
-        "output": str(tmp_path / "run"), "device": "cuda", "precision": precision, "sde": {"T": 10},
-        "network": {"width": 4, "depth": 2}, "data": {"images": str(tmp_path / "photos"), "size": 32, "workers": 0, "index": None},
+        "output": str(tmp_path / "run"),
+        "device": "cuda",
+        "precision": precision,
+        "sde": {"T": 10},
+        "network": {"width": 4, "depth": 2},
+        "data": {"images": str(tmp_path / "photos"), "size": 32, "workers": 0, "index": None},
         "training": {"iterations": 3, "batch_size": 2, "log_every": 1},
-    }  # fmt: skip
+    }
     assert train("texture", build(TrainTextureConfig, tree, "test")).exists()
 
 

@@ -13,8 +13,20 @@ from strdiffusion.sde import MeanRevertingSDE
 
 
 def dataset(photos, **options):
-    return TestDataset(images=photos, masks=photos.parent / "masks", pairing="name", polarity="white_hole", seed=0, size=SIZE, fit="none",
-                       hole_share=(0.1, 0.5), pair="gray2edge", edge_source="known", edge_sigma=1, **options)  # fmt: skip
+    return TestDataset(
+        images=photos,
+        masks=photos.parent / "masks",
+        pairing="name",
+        polarity="white_hole",
+        seed=0,
+        size=SIZE,
+        fit="none",
+        hole_share=(0.1, 0.5),
+        pair="gray2edge",
+        edge_source="known",
+        edge_sigma=1,
+        **options,
+    )
 
 
 def test_the_foreign_structure_is_the_next_image_in_the_hole(photos):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from strdiffusion.data import images, listing
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 OLD = 1_600_000_000
 
@@ -55,8 +55,7 @@ def test_gray_alpha_palette_and_bilevel(tmp_path, rng):
     palette = Image.fromarray(rgb).quantize(8)
     bilevel = Image.fromarray(rgb[..., 0] > 127)
     gray_alpha = Image.fromarray(rgb[..., :2].copy(), "LA")
-    for name, image, options in [("p", palette, {}), ("t", palette, {"transparency": 2}), ("b", bilevel, {}),
-                                 ("la", gray_alpha, {})]:
+    for name, image, options in [("p", palette, {}), ("t", palette, {"transparency": 2}), ("b", bilevel, {}), ("la", gray_alpha, {})]:
         read = images.read_image(save(tmp_path / f"{name}.png", image, **options))
         expected = np.array((image.getchannel(0) if name == "la" else image).convert("RGB"))
         assert np.array_equal(np.rint(read * 255), expected), name
@@ -95,8 +94,12 @@ def test_exif_orientation(tmp_path, rng, orientation, suffix):
 def test_unreadable_files_name_the_path(tmp_path, rng):
     whole = io.BytesIO()
     Image.fromarray(levels(rng, 64, 64, 3)).save(whole, "PNG")
-    contents = {"text.png": b"hello, I am a text", "empty.jpg": b"", "cut.png": whole.getvalue()[:3000],
-                "fake.tif": b"II*\0garbage and more garbage"}
+    contents = {
+        "text.png": b"hello, I am a text",
+        "empty.jpg": b"",
+        "cut.png": whole.getvalue()[:3000],
+        "fake.tif": b"II*\0garbage and more garbage",
+    }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=name):
@@ -108,8 +111,10 @@ def test_unreadable_files_name_the_path(tmp_path, rng):
 
 def test_opencv_prints_nothing(tmp_path):
     (tmp_path / "text.tif").write_bytes(b"II*\0garbage and more garbage")
-    code = ("from strdiffusion.data.images import read_image\nfrom strdiffusion.errors import UserError\n"
-            f"try: read_image({str(tmp_path / 'text.tif')!r})\nexcept UserError: print('refused')")
+    code = (
+        "from strdiffusion.data.images import read_image\nfrom strdiffusion.system.errors import UserError\n"
+        f"try: read_image({str(tmp_path / 'text.tif')!r})\nexcept UserError: print('refused')"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr) == ("refused\n", "")
@@ -236,8 +241,19 @@ def test_index_lists_only_what_changed(tmp_path, listed):
     assert "b/2.png" not in found(root, index)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": "other"}', b'{"folders": {"": [1]}}',
-                                     b'{"folders": {"": [1, 2, [3], [], []]}}', b'{"root": "/elsewhere"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"format": "other"}',
+        b'{"folders": {"": [1]}}',
+        b'{"folders": {"": [1, 2, [3], [], []]}}',
+        b'{"root": "/elsewhere"}',
+    ],
+)
 def test_unusable_index_is_rebuilt(tmp_path, content, caplog):
     root, index = tmp_path / "root", tmp_path / "index.json"
     touch(root, "1.png")

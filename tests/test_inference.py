@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from strdiffusion import compiling
 from strdiffusion.denoiser import Denoiser
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.golden import golden_weights
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.networks.inference import Conv, Convert, EnlargingConv, InferenceForm, for_inference
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system import compiling
+from strdiffusion.system.errors import UserError
 
 
 def images(channels: int, size: tuple[int, int], batch: int = 3) -> torch.Tensor:

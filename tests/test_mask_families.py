@@ -11,7 +11,7 @@ import pytest
 
 from strdiffusion.data.mask_families import BUCKETED, FAMILIES, draw_mask, in_bucket, irregular, numbered_mask, touches_border
 from strdiffusion.data.masks import hole_share, irregular_mask, read_mask
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 BUCKETS = [(1, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60)]
 FIXED = ["every_second_line", "super_resolution", "half", "expand", "center_box"]
@@ -26,7 +26,7 @@ def hole_rows_and_columns(known):
     """(top, bottom, left, right) of the hole, the ends exclusive; it must fill that box."""
     rows, columns = np.nonzero(known == 0)
     box = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    assert (known[box[0]:box[1], box[2]:box[3]] == 0).all()
+    assert (known[box[0] : box[1], box[2] : box[3]] == 0).all()
     return tuple(map(int, box))
 
 
@@ -83,7 +83,7 @@ def test_irregular_masks_lie_in_their_bucket_and_keep_off_the_border(bucket, siz
         assert bucket[0] / 100 < np.mean(known == 0) <= bucket[1] / 100
         assert touches_border(known) != inside
         if inside:
-            assert hole_share(known[size // 20:-size // 20, size // 20:-size // 20]) > hole_share(known)
+            assert hole_share(known[size // 20 : -size // 20, size // 20 : -size // 20]) > hole_share(known)
             assert known[:3].all() and known[:, -3:].all()
 
 
@@ -124,14 +124,17 @@ def test_numbered_masks_do_not_depend_on_each_other():
     assert hashes == ["394d9fae", "f35e620a"]
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (("wided", rng(), 64, 64), "unknown mask family"),
-    (("half", rng(), 64, 4), "at least 8"),
-    (("half", rng(), 64, 64, (0.1, 0.2)), "no hole share"),
-    (("half", rng(), 64, 64, None, False), "off the border"),
-    (("irregular", rng(), 8, 8, (0.001, 0.01)), "no hole of 64 pixels"),
-    (("irregular", rng(), 64, 64, (0.5, 0.99), False), "no room"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("wided", rng(), 64, 64), "unknown mask family"),
+        (("half", rng(), 64, 4), "at least 8"),
+        (("half", rng(), 64, 64, (0.1, 0.2)), "no hole share"),
+        (("half", rng(), 64, 64, None, False), "off the border"),
+        (("irregular", rng(), 8, 8, (0.001, 0.01)), "no hole of 64 pixels"),
+        (("irregular", rng(), 64, 64, (0.5, 0.99), False), "no room"),
+    ],
+)
 def test_what_cannot_be_drawn_is_refused(arguments, said):
     with pytest.raises(UserError, match=said):
         draw_mask(*arguments)
@@ -204,17 +207,20 @@ def test_make_masks_refuses_a_folder_that_holds_files(make_masks, tmp_path):
     assert contents(tmp_path) == {"mine.txt": b"precious"}
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--families", "round"], "round"),
-    (["--buckets", "20"], "'20'"),
-    (["--buckets", "20-10"], "20-10"),
-    (["--buckets", "10-101"], "10-101"),
-    (["--count", "0"], "from 1 to"),
-    (["--size", "4"], "from 8 to"),
-    (["--seed", "-1"], "--seed"),
-    (["--buckets", "0-1", "--size", "8"], "no hole of 64 pixels"),
-    (["--buckets", "99-100", "--border", "inside"], "no room"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--families", "round"], "round"),
+        (["--buckets", "20"], "'20'"),
+        (["--buckets", "20-10"], "20-10"),
+        (["--buckets", "10-101"], "10-101"),
+        (["--count", "0"], "from 1 to"),
+        (["--size", "4"], "from 8 to"),
+        (["--seed", "-1"], "--seed"),
+        (["--buckets", "0-1", "--size", "8"], "no hole of 64 pixels"),
+        (["--buckets", "99-100", "--border", "inside"], "no room"),
+    ],
+)
 def test_make_masks_refuses_in_one_line_and_writes_nothing(make_masks, tmp_path, arguments, said):
     status, _, err = make_masks(tmp_path / "m", *arguments)
     assert status == 2 and err.startswith("error: ") and said in err and err.count("\n") == 1

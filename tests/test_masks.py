@@ -9,7 +9,7 @@ from PIL import Image
 from strdiffusion.data import masks
 from strdiffusion.data.mask_sources import GeneratedMasks, MaskFolder
 from strdiffusion.data.pairing import pair_masks
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 
 def test_read_mask_polarity_and_threshold(tmp_path):
@@ -24,8 +24,11 @@ def test_read_mask_other_file_types(tmp_path):
     bits = np.random.default_rng(0).random((9, 8)) > 0.5
     gray = bits.astype(np.uint8) * 255
     colours = np.dstack([gray, gray, gray, np.full_like(gray, 7)])
-    for name, image in [("bits.png", Image.fromarray(bits)), ("alpha.png", Image.fromarray(colours)),
-                        ("deep.png", Image.fromarray(gray.astype(np.uint16) * 257))]:
+    for name, image in [
+        ("bits.png", Image.fromarray(bits)),
+        ("alpha.png", Image.fromarray(colours)),
+        ("deep.png", Image.fromarray(gray.astype(np.uint16) * 257)),
+    ]:
         image.save(tmp_path / name)
         known = masks.read_mask(tmp_path / name)
         assert known.dtype == np.float32 and np.array_equal(known, 1 - bits), name

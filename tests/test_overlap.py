@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.overlap import MOST_WAITING, Writer, ahead
+from strdiffusion.system.errors import UserError
 
 
 def test_items_come_in_order_and_the_next_is_prepared_meanwhile():
@@ -19,7 +19,7 @@ def test_items_come_in_order_and_the_next_is_prepared_meanwhile():
     seen = []
     for i in ahead(items()):
         assert i == 3 or prepared[i + 1].wait(10)
-        assert not any(event.is_set() for event in prepared[i + 2:])
+        assert not any(event.is_set() for event in prepared[i + 2 :])
         seen.append(i)
     assert seen == [0, 1, 2, 3]
 

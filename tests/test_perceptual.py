@@ -12,15 +12,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation import perceptual, weights
 from strdiffusion.evaluation.compare import Measures, compare_arrays
 from strdiffusion.evaluation.perceptual import Inception, Lpips, frechet_distance, kernel_distance
 from strdiffusion.evaluation.weights import PUBLISHED, Unavailable, find_weights
+from strdiffusion.system.errors import UserError
 
 # torchvision's `features`: (number of the layer, channels in, out, kernel, stride, padding, max pooling before it)
-ALEX = [(0, 3, 64, 11, 4, 2, None), (3, 64, 192, 5, 1, 2, (3, 2)), (6, 192, 384, 3, 1, 1, (3, 2)), (8, 384, 256, 3, 1, 1, None),
-        (10, 256, 256, 3, 1, 1, None)]  # fmt: skip
+ALEX = [
+    (0, 3, 64, 11, 4, 2, None),
+    (3, 64, 192, 5, 1, 2, (3, 2)),
+    (6, 192, 384, 3, 1, 1, (3, 2)),
+    (8, 384, 256, 3, 1, 1, None),
+    (10, 256, 256, 3, 1, 1, None),
+]
 VGG_WIDTHS = [(64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)]
 
 

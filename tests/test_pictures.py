@@ -10,8 +10,8 @@ import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
-from strdiffusion.errors import UserError
-from strdiffusion.pipeline import Picture, open_picture
+from strdiffusion.app import Picture, open_picture
+from strdiffusion.system.errors import UserError
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -120,9 +120,15 @@ def test_tiff_of_16_bits(tmp_path, channels, compression):
 def test_pictures_are_upright(tmp_path, orientation):
     upright, sixteen = pixels(shape=(6, 10)), pixels(3, np.uint16, (6, 10))
     store = {
-        1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: np.rot90(a), 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: lambda a: np.rot90(a, -1),
-    }[orientation]  # fmt: skip
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
     stored = Image.fromarray(np.ascontiguousarray(store(upright)))
     stored.save(tmp_path / "a.png", exif=exif(orientation), icc_profile=PROFILE, dpi=(300, 300))
     picture = open_picture(tmp_path / "a.png")
@@ -229,9 +235,16 @@ def truncated(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "cannot read"), (b"", "empty file"), (b"text", "not an image"), (truncated, "damaged"), ("animation", "2 frames"),
-     ("float", "type float"), ("bomb", "megapixels")],
-)  # fmt: skip
+    [
+        (None, "cannot read"),
+        (b"", "empty file"),
+        (b"text", "not an image"),
+        (truncated, "damaged"),
+        ("animation", "2 frames"),
+        ("float", "type float"),
+        ("bomb", "megapixels"),
+    ],
+)
 def test_files_that_are_no_picture(tmp_path, content, said, monkeypatch):
     path = tmp_path / "x.png"
     if content == "animation":

@@ -16,6 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from strdiffusion import Cancelled, StrDiffusion, UserError
+from strdiffusion.app.canvas import put_back
+from strdiffusion.app.counting import count_evaluations
+from strdiffusion.app.inputs import read_inputs
+from strdiffusion.app.loading import Model
+from strdiffusion.app.windows import Options, lay_out, tiles_of
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import LoadedNetwork, save_released
 from strdiffusion.config import TestConfig, load_config
@@ -25,13 +30,8 @@ from strdiffusion.config.testing import ReleasedConfig, RepaintConfig, SamplerCo
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
-from strdiffusion.inpainting import Inpainter, Networks
+from strdiffusion.methods.inpainting import Inpainter, Networks
 from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.pipeline.canvas import put_back
-from strdiffusion.pipeline.counting import count_evaluations
-from strdiffusion.pipeline.inputs import read_inputs
-from strdiffusion.pipeline.loading import Model
-from strdiffusion.pipeline.windows import Options, lay_out, tiles_of
 from strdiffusion.samplers import Begin, SeededNoise
 from strdiffusion.sde import MeanRevertingSDE
 
@@ -54,7 +54,7 @@ def photograph(height, width, channels=3, seed=0, dtype=np.uint8):
 def hole(height, width, *boxes):
     mask = np.zeros((height, width), bool)
     for top, left, h, w in boxes:
-        mask[top:top + h, left:left + w] = True
+        mask[top : top + h, left : left + w] = True
     return mask
 
 
@@ -150,10 +150,14 @@ def test_kinds_of_arguments_agree(model, tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     Image.fromarray(mask).save(tmp_path / "m.png")
     pairs = [
-        (image, mask), (tmp_path / "a.png", str(tmp_path / "m.png")), (Image.fromarray(image), Image.fromarray(mask)),
-        (torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)), (image, mask.astype(np.uint8) * 255), (image, mask[None] * 1.0),
+        (image, mask),
+        (tmp_path / "a.png", str(tmp_path / "m.png")),
+        (Image.fromarray(image), Image.fromarray(mask)),
+        (torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)),
+        (image, mask.astype(np.uint8) * 255),
+        (image, mask[None] * 1.0),
         (image, np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)),
-    ]  # fmt: skip
+    ]
     outs = [model(a, b, **FAST).images[0].levels for a, b in pairs]
     assert all(np.array_equal(outs[0], out) for out in outs)
     inverted = model(image, ~mask, polarity="white_known", **FAST).images[0].levels
@@ -190,8 +194,11 @@ def test_files_of_every_kind(model, tmp_path):
         picture.save(tmp_path / f"out_{name}")
         unread = {"deep.tif": cv2.IMREAD_UNCHANGED}.get(name)
         before = cv2.imread(str(tmp_path / name), unread)[..., ::-1] if unread else np.asarray(Image.open(tmp_path / name).convert("RGBA"))
-        after = cv2.imread(str(tmp_path / f"out_{name}"), unread)[..., ::-1] if unread else np.asarray(
-            Image.open(tmp_path / f"out_{name}").convert("RGBA"))  # fmt: skip
+        after = (
+            cv2.imread(str(tmp_path / f"out_{name}"), unread)[..., ::-1]
+            if unread
+            else np.asarray(Image.open(tmp_path / f"out_{name}").convert("RGBA"))
+        )
         before = np.rot90(before, -1) if name == "portrait.png" else before
         assert np.array_equal(before[~mask], after[~mask]), name
         assert not np.array_equal(before[mask], after[mask]), name
@@ -310,8 +317,17 @@ def test_callback_and_plan(model):
     assert np.array_equal(np.rint(255 * steps[0].texture[known]), image[rows, columns][known])
 
 
-@pytest.mark.parametrize("options", [FAST, {"resampling": "none"}, {"resampling": "fixed", "steps": 6}, {"resampling": "released"},
-                                     {"resampling": "paper"}, {"sampler": SamplerConfig(resampling="released")}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        FAST,
+        {"resampling": "none"},
+        {"resampling": "fixed", "steps": 6},
+        {"resampling": "released"},
+        {"resampling": "paper"},
+        {"sampler": SamplerConfig(resampling="released")},
+    ],
+)
 def test_planned_evaluations_are_those_that_happen(runs, options):
     model = StrDiffusion.load(runs, device="cpu")
     image, mask = photograph(60, 60), hole(60, 60, (5, 5, 8, 8), (30, 20, 28, 34))
@@ -480,8 +496,12 @@ def test_save_and_load(model, tmp_path):
     image, mask = photograph(40, 50), hole(40, 50, (10, 10, 9, 9))
     expected = model(image, mask, seed=2).images[0].levels
     folder = model.save(tmp_path / "model")
-    assert sorted(path.name for path in folder.iterdir()) == ["discriminator.safetensors", "model.yml", "structure.safetensors",
-                                                             "texture.safetensors"]  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "discriminator.safetensors",
+        "model.yml",
+        "structure.safetensors",
+        "texture.safetensors",
+    ]
     loaded = StrDiffusion.load(folder, device="cpu")
     assert loaded.config == model.config and loaded.config.size == SIZE and loaded.config.sde.T == T
     assert np.array_equal(loaded(image, mask, seed=2).images[0].levels, expected)
@@ -599,10 +619,21 @@ def damage(folder, what):
 
 @pytest.mark.parametrize(
     ("what", "said"),
-    [("missing", "do not exist"), ("truncated", "damaged"), ("text", "damaged"), ("shape", "misshapen"), ("name", "unexpected"),
-     ("integers", "hold I64"), ("nan", "not finite"), ("width", "do not fit"), ("depth", "depth"), ("key", "did you mean size"),
-     ("no structure", "networks.structure is missing"), ("no discriminator", "networks.discriminator is missing")],
-)  # fmt: skip
+    [
+        ("missing", "do not exist"),
+        ("truncated", "damaged"),
+        ("text", "damaged"),
+        ("shape", "misshapen"),
+        ("name", "unexpected"),
+        ("integers", "hold I64"),
+        ("nan", "not finite"),
+        ("width", "do not fit"),
+        ("depth", "depth"),
+        ("key", "did you mean size"),
+        ("no structure", "networks.structure is missing"),
+        ("no discriminator", "networks.discriminator is missing"),
+    ],
+)
 def test_damaged_folders(model, tmp_path, what, said):
     folder = model.save(tmp_path / "model")
     damage(folder, what)
@@ -684,9 +715,16 @@ def test_of_two_texture_networks_the_one_that_is_named_so(runs, tmp_path, caplog
 
 @pytest.mark.parametrize(
     "options",
-    [{"polarity": "white-known"}, {"precision": "half"}, {"device": "gpu"}, {"num_samples": 1.5}, {"num_samples": 0}, {"batch_size": "x"},
-     {"feather": -1}],
-)  # fmt: skip
+    [
+        {"polarity": "white-known"},
+        {"precision": "half"},
+        {"device": "gpu"},
+        {"num_samples": 1.5},
+        {"num_samples": 0},
+        {"batch_size": "x"},
+        {"feather": -1},
+    ],
+)
 def test_misspelt_options_are_refused(runs, options):
     (name,) = options
     image, mask = np.zeros((24, 24, 3), np.uint8), np.eye(24, dtype=np.float32)

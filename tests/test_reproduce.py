@@ -12,14 +12,14 @@ from conftest import SIZE, T, script
 from strdiffusion.batch import Batch
 from strdiffusion.config import load_config
 from strdiffusion.config.tables import TableConfig
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation import folder as folder_module
-from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.compare import Cell
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.reproduce import reproduce
 from strdiffusion.evaluation.statistics import Summary
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.methods.baselines import Baseline
+from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,8 +72,10 @@ def test_differences_are_of_the_same_image(table):
     lines = {(line["row"], line["bucket"], line["metric"]): line for line in csv.DictReader((folder / "differences.csv").open())}
     assert {key[0] for key in lines} == {"Telea", "adaptive (released)"} and {key[2] for key in lines} == {"psnr", "hole_psnr"}
     for (_, bucket, metric), line in ((key, line) for key, line in lines.items() if key[0] == "Telea"):
-        telea, none = ({row.name: getattr(row, metric) for row in read_rows(folder / "runs" / slug / bucket / "results.csv")}
-                       for slug in ("telea", "none"))  # fmt: skip
+        telea, none = (
+            {row.name: getattr(row, metric) for row in read_rows(folder / "runs" / slug / bucket / "results.csv")}
+            for slug in ("telea", "none")
+        )
         differences = [telea[name] - none[name] for name in none]
         assert float(line["mean"]) == pytest.approx(np.mean(differences), abs=1e-4) and line["images"] == "3"
         assert min(differences) - 1e-4 <= float(line["low"]) <= float(line["mean"]) <= float(line["high"]) <= max(differences) + 1e-4

@@ -70,8 +70,10 @@ RUNS = {
     "released": lambda k, n: sample_released(models(), k, n, **RELEASED),
     "released posterior clip": lambda k, n: sample_released(
         models(texture=Denoiser(TEXTURE, sde, clip=True), structure=Denoiser(STRUCTURE, sde, clip=True), method="posterior"),
-        k, n, **RELEASED,
-    ),  # fmt: skip
+        k,
+        n,
+        **RELEASED,
+    ),
     "released higher": lambda k, n: sample_released(models(), k, n, **RELEASED, accept="higher"),
     "paper": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, re=2),
     "paper lower": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, accept="lower"),

@@ -16,8 +16,8 @@ import torch
 from conftest import SIZE, T, save, script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from strdiffusion.cli import exit_on_user_error
 from strdiffusion.config import TestConfig, load_config
+from strdiffusion.system.cli import exit_on_user_error
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -166,12 +166,22 @@ def test_real_holes(command, photos, tmp_path, size):
     [
         (["sampler.resampling=none"], (T, 7, 0)),  # structure in the early stage, t = 10..4
         (["sampler.resampling=none", "sampler.method=posterior"], (T, 7, 0)),
-        (["sampler.resampling=none", "sampler.guidance=false", "checkpoints.texture={unguided}", "checkpoints.structure=null",
-          "checkpoints.discriminator=null"], (T, 0, 0)),
+        (
+            [
+                "sampler.resampling=none",
+                "sampler.guidance=false",
+                "checkpoints.texture={unguided}",
+                "checkpoints.structure=null",
+                "checkpoints.discriminator=null",
+            ],
+            (T, 0, 0),
+        ),
         # times 10, 8, .., 2, of which 10 to 4 are the early stage
         (["sampler.resampling=none", "sampler.method=mars_ode", "sampler.steps=5"], (5, 4, 0)),
-        (["sampler.resampling=none", "sampler.method=mars_sde", "sampler.order=1", "sampler.steps=5", "sampler.spacing=log_snr"],
-         (5, 4, 0)),
+        (
+            ["sampler.resampling=none", "sampler.method=mars_sde", "sampler.order=1", "sampler.steps=5", "sampler.spacing=log_snr"],
+            (5, 4, 0),
+        ),
         (["sampler.resampling=released", "sampler.method=posterior", "sampler.steps=4"], None),
         # five jumps back by 2, from t = 8, 6, 4, 2, 0
         (["sampler.resampling=repaint", "sampler.guidance=false", "checkpoints.texture={unguided}"], (T + 2 * 5, 0, 0)),
@@ -180,7 +190,7 @@ def test_real_holes(command, photos, tmp_path, size):
         (["sampler.resampling=released", "checkpoints.structure={released}", "precision=bf16"], None),
         (["sampler.resampling=released", "sampler.released.accept=higher", "data.fit=center_crop", "data.limit=1"], None),
     ],
-)  # fmt: skip
+)
 def test_every_sampler_runs(command, weights, tmp_path, overrides, evaluations):
     paths = {"{unguided}": str(weights / "unguided.pt"), "{released}": str(weights / "released.pth")}
     for placeholder, path in paths.items():

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from strdiffusion import StrDiffusion
 from strdiffusion.config import TestConfig, load_config
-from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.folder import inpaint_folder
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.methods.baselines import Baseline
 from strdiffusion.networks import KINDS
 
 ROOT = Path(__file__).parents[1]

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from strdiffusion import compiling
 from strdiffusion.config.training import TrainingConfig
-from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.networks.discriminator import DownBlock
 from strdiffusion.networks.unet import ResidualBlock
+from strdiffusion.system import compiling
+from strdiffusion.system.errors import UserError
 from strdiffusion.training.speed import prepare_network
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from strdiffusion.data.structure import edge_map, gray_map, structure_maps
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 PAIRS = ["gray2edge", "gray2gray", "edge2edge", "edge2gray"]
 
@@ -16,7 +16,7 @@ def image():
     image = np.full((48, 40, 3), 0.5, np.float32)
     for _ in range(25):
         top, left, height, width = rng.integers(0, 40, 4)
-        image[top:top + height, left:left + width] = rng.random(3)
+        image[top : top + height, left : left + width] = rng.random(3)
     return image
 
 
@@ -69,13 +69,11 @@ def test_states_of_each_pair(image, known):
 @pytest.mark.parametrize("pair", PAIRS)
 def test_hole_content_does_not_influence_known_states(image, known, pair):
     other = scrambled(image, known)
-    assert np.array_equal(structure_maps(image, known, pair, "known", 2)[1],
-                          structure_maps(other, known, pair, "known", 2)[1])
+    assert np.array_equal(structure_maps(image, known, pair, "known", 2)[1], structure_maps(other, known, pair, "known", 2)[1])
     one, two = (structure_maps(content, known, pair, "known", 2, ground_truth=False) for content in (image, other))
     assert np.array_equal(one, two) and not one[1][known == 0].any()
     if pair == "gray2edge":  # the released source does leak, which is why the other exists
-        assert not np.array_equal(structure_maps(image, known, pair, "full", 2)[1],
-                                  structure_maps(other, known, pair, "full", 2)[1])
+        assert not np.array_equal(structure_maps(image, known, pair, "full", 2)[1], structure_maps(other, known, pair, "full", 2)[1])
 
 
 def test_without_ground_truth_full_edges_are_refused(image, known):

@@ -21,15 +21,15 @@ from conftest import ROOT, script
 from test_training import checkpoint, configure, metrics, photos, refusal, same, spy, steps  # noqa: F401
 from torch.utils.data import DataLoader, Dataset
 
-from strdiffusion import distributed
 from strdiffusion.checkpoints import files, read_checkpoint, write_checkpoint
 from strdiffusion.config import TrainStructureConfig
-from strdiffusion.config.parser import build
 from strdiffusion.data import images as images_module
 from strdiffusion.data import read_image
-from strdiffusion.errors import Stopped, UserError, brief, one_line
-from strdiffusion.output import inside
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system import distributed
+from strdiffusion.system.errors import Stopped, UserError, brief, one_line
+from strdiffusion.system.files import inside
+from strdiffusion.system.parser import build
 from strdiffusion.training import dry_run, rehearsal, train
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
@@ -105,8 +105,13 @@ def test_a_signal_does_not_cost_the_validation_that_is_due(configure, photos, mo
 
 
 def test_what_was_logged_after_the_checkpoint_is_forgotten(tmp_path):
-    lines = [{"step": 0, "kind": "validation"}, {"step": 1, "kind": "train"}, {"step": 2, "kind": "train"},
-             {"step": 2, "kind": "validation"}, {"step": 3, "kind": "train"}]  # fmt: skip
+    lines = [
+        {"step": 0, "kind": "validation"},
+        {"step": 1, "kind": "train"},
+        {"step": 2, "kind": "train"},
+        {"step": 2, "kind": "validation"},
+        {"step": 3, "kind": "train"},
+    ]
     path = tmp_path / "metrics.jsonl"
     for step, validated, kept in [(2, 2, 4), (2, 0, 3), (0, None, 0), (3, 2, 5)]:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "ki')
@@ -339,7 +344,7 @@ def holidays(tmp_path):
     (folder / "day 1").mkdir(parents=True)
     rng = np.random.default_rng(0)
     names = [f"day 1/IMG_{i:04d}.png" for i in range(12)]
-    names += ["it's \"us\".png", "new\nline.png", "Plage à Étretat.png", "日本.png", "a  b.png", "-rf.png", "%s%n.png"]
+    names += ['it\'s "us".png', "new\nline.png", "Plage à Étretat.png", "日本.png", "a  b.png", "-rf.png", "%s%n.png"]
     names += [os.fsdecode(b"\xff\xfe.png")]  # not text
     for name in names:
         pixels = cv2.resize(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8), (40, 36), interpolation=cv2.INTER_CUBIC)

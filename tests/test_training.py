@@ -16,11 +16,11 @@ import torch
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, network_record, read_checkpoint, write_checkpoint
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
-from strdiffusion.config.parser import build
 from strdiffusion.config.training import TrainingConfig
-from strdiffusion.errors import UserError
 from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import build
 from strdiffusion.training import train
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.ema import EMA
@@ -194,7 +194,15 @@ def test_only_the_newest_are_kept(configure):
     train("structure", config)
     assert steps(config) == [3, 4]
     assert sorted(path.name for path in Path(config.output).iterdir() if path.is_file()) == [
-        ".lock", "config.yml", "latest.pt", "log.txt", "metrics.jsonl", "status.txt", "step_000000003.pt", "step_000000004.pt"]  # fmt: skip
+        ".lock",
+        "config.yml",
+        "latest.pt",
+        "log.txt",
+        "metrics.jsonl",
+        "status.txt",
+        "step_000000003.pt",
+        "step_000000004.pt",
+    ]
 
 
 def test_results_are_not_overwritten(configure):
@@ -442,8 +450,14 @@ def test_texture_guidance(configure):
     assert losses["ground_truth"] != losses["denoised"]
 
 
-@pytest.mark.parametrize(("change", "said"), [({"sde": {"T": 20}}, "sde.T"), ({"sde": {"schedule": "linear"}}, "sde.schedule"),
-                                              ({"structure": {"pair": "edge2edge"}}, "structure.pair")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sde": {"T": 20}}, "sde.T"),
+        ({"sde": {"schedule": "linear"}}, "sde.schedule"),
+        ({"structure": {"pair": "edge2edge"}}, "structure.pair"),
+    ],
+)
 def test_the_guiding_structure_network_must_fit(configure, change, said):
     path = train("structure", configure(output="structure", training={"iterations": 1}))
     config = configure("texture", objective={"guidance": "denoised", "structure_checkpoint": str(path)}, **change)

@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from strdiffusion.pipeline import open_picture
-from strdiffusion.web.job import Job
+from strdiffusion.app import open_picture
+from strdiffusion.app.web.job import Job
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 TIMEOUT = 20_000  # ms
 BRUSH = 12  # as in paint.html: of 200 parts of the longer side
 ROOT = Path(__file__).parents[1]
@@ -53,7 +60,7 @@ def browser():
 @pytest.fixture
 def visit(browser, web_service):
     """Opens the page of a service: `visit(megapixels=1)`. Afterwards nothing was asked of other machines, and no script failed."""
-    from strdiffusion.web.server import serve
+    from strdiffusion.app.web.server import serve
 
     contexts, servers, problems = [], [], []
 
@@ -92,8 +99,11 @@ def upload(page, name, content):
 
 
 def wait_until_open(page, width, height):
-    page.wait_for_function("([w, h]) => { const c = document.querySelector('#paint canvas'); return c.width === w && c.height === h"
-                           " && document.querySelector('.sd-paint').dataset.ready === 'yes' }", arg=[width, height])  # fmt: skip
+    page.wait_for_function(
+        "([w, h]) => { const c = document.querySelector('#paint canvas'); return c.width === w && c.height === h"
+        " && document.querySelector('.sd-paint').dataset.ready === 'yes' }",
+        arg=[width, height],
+    )
 
 
 def paint(page, *points, pixels):

@@ -13,16 +13,16 @@ from conftest import single_error
 from PIL import Image
 
 from strdiffusion import Cancelled, StrDiffusion, UserError
+from strdiffusion.app import open_picture
+from strdiffusion.app.web import view
+from strdiffusion.app.web.job import Job, Line
+from strdiffusion.app.web.limits import Limits
+from strdiffusion.app.web.models import CUSTOM, QUICK
+from strdiffusion.app.web.painting import read_painting
+from strdiffusion.app.web.service import Settings, spelled
+from strdiffusion.app.web.session import ENDED, tidy_name
 from strdiffusion.commands.main import main as command
 from strdiffusion.commands.web import is_loopback, model_sources
-from strdiffusion.pipeline import open_picture
-from strdiffusion.web import view
-from strdiffusion.web.job import Job, Line
-from strdiffusion.web.limits import Limits
-from strdiffusion.web.models import CUSTOM, QUICK
-from strdiffusion.web.painting import read_painting
-from strdiffusion.web.service import Settings, spelled
-from strdiffusion.web.session import ENDED, tidy_name
 
 FAST = Settings("tiny", CUSTOM, "mars_sde", 2, "none", seed=3)
 KEY = "page"
@@ -31,7 +31,7 @@ KEY = "page"
 def layer(height, width, *boxes, colour=(224, 33, 138, 255)):
     pixels = np.zeros((height, width, 4), np.uint8)
     for top, left, h, w in boxes:
-        pixels[top:top + h, left:left + w] = colour
+        pixels[top : top + h, left : left + w] = colour
     return pixels
 
 
@@ -67,8 +67,10 @@ def files(service):
 
 # ---- pictures and paintings ---------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kind, suffix", [("png", ".png"), ("jpeg", ".jpg"), ("tiff", ".tif"), ("webp", ".webp"), ("bmp", ".bmp"),
-                                          ("gif", ".png")])  # fmt: skip
+
+@pytest.mark.parametrize(
+    "kind, suffix", [("png", ".png"), ("jpeg", ".jpg"), ("tiff", ".tif"), ("webp", ".webp"), ("bmp", ".bmp"), ("gif", ".png")]
+)
 def test_a_picture_is_known_by_its_content(web_service, kind, suffix):
     session = web_service().sessions.open(KEY)
     photo = upload(session, "C:\\pictures\\my photo.doc", encoded(noise(30, 40, 3), kind))
@@ -91,15 +93,22 @@ def png_header(width, height):
     return bytes(content)
 
 
-@pytest.mark.parametrize("name, content, said", [
-    ("notes.jpg", b"no picture at all", "notes.jpg is not a picture that can be read here"),
-    ("empty.png", b"", "empty.png is not a picture"),
-    ("page.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "page.svg is not a picture"),
-    ("wide.png", encoded(noise(1, 1, 3).repeat(1001, 0).repeat(1000, 1), "png"), "wide.png has 1000x1001 pixels, and at most 1 megapixels"),
-    ("bomb.png", png_header(60_000, 60_000), "bomb.png has far too many pixels"),
-    ("cut.png", encoded(noise(60, 60, 3), "png")[:500], "cut.png is damaged or not an image"),
-    ("film.gif", encoded(noise(9, 9, 3), "gif", save_all=True, append_images=[Image.new("RGB", (9, 9))]), "film.gif holds 2 frames"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("notes.jpg", b"no picture at all", "notes.jpg is not a picture that can be read here"),
+        ("empty.png", b"", "empty.png is not a picture"),
+        ("page.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "page.svg is not a picture"),
+        (
+            "wide.png",
+            encoded(noise(1, 1, 3).repeat(1001, 0).repeat(1000, 1), "png"),
+            "wide.png has 1000x1001 pixels, and at most 1 megapixels",
+        ),
+        ("bomb.png", png_header(60_000, 60_000), "bomb.png has far too many pixels"),
+        ("cut.png", encoded(noise(60, 60, 3), "png")[:500], "cut.png is damaged or not an image"),
+        ("film.gif", encoded(noise(9, 9, 3), "gif", save_all=True, append_images=[Image.new("RGB", (9, 9))]), "film.gif holds 2 frames"),
+    ],
+)
 def test_what_is_no_picture_is_refused_in_one_line_and_not_kept(web_service, name, content, said):
     service = web_service(megapixels=1)
     session = service.sessions.open(KEY)
@@ -128,24 +137,28 @@ def test_a_painting_is_a_mask_and_hints():
     assert not hole[4].any() and hole[15, 5:15].all()
 
 
-@pytest.mark.parametrize("value, said", [
-    (None, "Paint a hole first"),
-    ({"hole": None}, "Paint a hole first"),
-    (painted(1, 20, 30), "Paint a hole first"),
-    (painted(1, 20, 30, (0, 0, 20, 30)), "covers all"),
-    (painted(1, 20, 31, (0, 0, 5, 5)), "does not belong"),
-    ({"hole": "data:image/png;base64,AAAA"}, "does not belong"),
-    ({"hole": "data:image/png;base64,?"}, "does not belong"),
-    ({"hole": "file:///etc/passwd"}, "does not belong"),
-    ({"hole": ["x"]}, "does not belong"),
-    ({"hole": as_url(layer(20, 30, (0, 0, 5, 5)), "webp").replace("webp", "png")}, "does not belong"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        (None, "Paint a hole first"),
+        ({"hole": None}, "Paint a hole first"),
+        (painted(1, 20, 30), "Paint a hole first"),
+        (painted(1, 20, 30, (0, 0, 20, 30)), "covers all"),
+        (painted(1, 20, 31, (0, 0, 5, 5)), "does not belong"),
+        ({"hole": "data:image/png;base64,AAAA"}, "does not belong"),
+        ({"hole": "data:image/png;base64,?"}, "does not belong"),
+        ({"hole": "file:///etc/passwd"}, "does not belong"),
+        ({"hole": ["x"]}, "does not belong"),
+        ({"hole": as_url(layer(20, 30, (0, 0, 5, 5)), "webp").replace("webp", "png")}, "does not belong"),
+    ],
+)
 def test_what_is_no_painting_is_refused(value, said):
     with pytest.raises(UserError, match=said):
         read_painting(value, (20, 30), (20, 30))
 
 
 # ---- inpainting ---------------------------------------------------------------------------------------
+
 
 def test_the_same_pixels_as_in_python(web_service, runs):
     service = web_service()
@@ -160,8 +173,7 @@ def test_the_same_pixels_as_in_python(web_service, runs):
     (sample,) = session.results.samples
     out = open_picture(session.folder / sample.files[0])
     mask = layer(50, 70, *boxes)[..., 3] > 0
-    expected = StrDiffusion.load(runs, device="cpu")(pixels, mask, hints=hints, seed=3, sampler="mars_sde", steps=4,
-                                                          resampling="released")  # fmt: skip
+    expected = StrDiffusion.load(runs, device="cpu")(pixels, mask, hints=hints, seed=3, sampler="mars_sde", steps=4, resampling="released")
     assert np.array_equal(out.levels, expected.images[0].levels)
     assert np.array_equal(out.levels[~mask], pixels[~mask]) and (out.levels[13, 23] == (10, 200, 30)).all()
     assert round(out.metadata.dpi[0]) == 144
@@ -215,7 +227,7 @@ def test_the_expected_time_is_that_of_the_plan(web_service):
 
 
 def test_the_least_of_some_measurements_counts():
-    from strdiffusion.web.models import measure
+    from strdiffusion.app.web.models import measure
 
     class Timed:
         times = iter([{"texture": 9.0, "structure": 1.0}, {"texture": 2.0, "structure": 5.0}] + 3 * [{"texture": 3.0, "structure": 3.0}])
@@ -245,7 +257,7 @@ def test_what_does_not_fit_is_said(web_service):
 
 
 def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
-    from strdiffusion.web.models import Models
+    from strdiffusion.app.web.models import Models
 
     offer = web_service().models["tiny"]
     assert list(offer.presets()) == ["quick", "careful", "model", "custom"]
@@ -266,6 +278,7 @@ def test_nothing_that_a_visitor_wrote_is_html(web_service):
 
 
 # ---- cancelling and leaving ---------------------------------------------------------------------------
+
 
 def wait_for(condition):
     end = time.monotonic() + 10
@@ -357,6 +370,7 @@ def test_as_many_pages_as_may_be(web_service):
 
 # ---- the routes ---------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def client(web_service):
     """The session's own routes, without Gradio."""
@@ -366,7 +380,7 @@ def client(web_service):
     from starlette.middleware import Middleware
     from starlette.testclient import TestClient
 
-    from strdiffusion.web.server import LimitBody, routes
+    from strdiffusion.app.web.server import LimitBody, routes
 
     service = web_service(megabytes=1)
     app = Starlette(routes=routes(service.sessions), middleware=[Middleware(LimitBody, limits=service.limits)])
@@ -412,6 +426,7 @@ def test_too_large_a_request_is_cut_off(client, chunked):
 
 
 # ---- the command --------------------------------------------------------------------------------------
+
 
 def test_models_on_the_command_line(tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from strdiffusion.errors import UserError
-from strdiffusion.pipeline.tiles import Tiles, ramp
-from strdiffusion.pipeline.windows import Box, Options, lay_out, tiles_of
+from strdiffusion.app.tiles import Tiles, ramp
+from strdiffusion.app.windows import Box, Options, lay_out, tiles_of
+from strdiffusion.system.errors import UserError
 
 SIZE = 64
 
@@ -14,7 +14,7 @@ SIZE = 64
 def holes(shape, *boxes):
     hole = np.zeros(shape, bool)
     for top, left, height, width in boxes:
-        hole[top:top + height, left:left + width] = True
+        hole[top : top + height, left : left + width] = True
     return hole
 
 
@@ -26,8 +26,10 @@ def check(hole, layout, options=Options(), size=SIZE):
         assert box.top >= 0 and box.left >= 0 and box.top + box.height <= hole.shape[0] and box.left + box.width <= hole.shape[1]
         owners[box.slices] += layout.own(window) & hole[box.slices]
         known = np.ones(window.canvas, bool)
-        rows, columns = (np.minimum((np.nonzero(layout.own(window) & hole[box.slices])[i] * window.canvas[i]) // side, window.canvas[i] - 1)
-                         for i, side in enumerate((box.height, box.width)))  # fmt: skip
+        rows, columns = (
+            np.minimum((np.nonzero(layout.own(window) & hole[box.slices])[i] * window.canvas[i]) // side, window.canvas[i] - 1)
+            for i, side in enumerate((box.height, box.width))
+        )
         known[rows, columns] = 0
         tiles = tiles_of(known, size)
         assert 1 <= len(tiles) <= options.max_tiles and len({tile[2:] for tile in tiles}) == 1
@@ -143,7 +145,9 @@ def test_scores_are_averaged_over_tiles():
     boxes = overlapping()
     y, x = torch.rand(2, 3, 50, 90), torch.rand(2, 1, 50, 90)
     score = Tiles(boxes, 4, lambda: None)("discriminator", lambda y, x, t, group: y.mean(dim=(1, 2, 3)) * t + x.sum(dim=(1, 2, 3)))
-    expected = torch.stack([y[:, :, *b.slices].mean(dim=(1, 2, 3)) * 5 + x[:, :, *b.slices].sum(dim=(1, 2, 3)) for b in boxes]).mean(dim=0)
+    expected = torch.stack([y[(..., *b.slices)].mean(dim=(1, 2, 3)) * 5 + x[(..., *b.slices)].sum(dim=(1, 2, 3)) for b in boxes]).mean(
+        dim=0
+    )
     assert torch.allclose(score(y, x, 5), expected)
 
 

@@ -14,6 +14,15 @@ from strdiffusion.checkpoints.networks import (
 from strdiffusion.checkpoints.tensors import StorageType, network_from_tensors, save_tensors
 
 __all__ = [
-    "LoadedNetwork", "StorageType", "export_released", "load_network", "network_from_tensors", "network_record", "read_checkpoint",
-    "require_same_process", "save_released", "save_tensors", "write_checkpoint",
-]  # fmt: skip
+    "LoadedNetwork",
+    "StorageType",
+    "export_released",
+    "load_network",
+    "network_from_tensors",
+    "network_record",
+    "read_checkpoint",
+    "require_same_process",
+    "save_released",
+    "save_tensors",
+    "write_checkpoint",
+]

@@ -16,14 +16,26 @@ from pathlib import Path
 
 import torch
 
-from strdiffusion.errors import UserError, brief, one_line
+from strdiffusion.system.errors import UserError, brief, one_line
 
 MAX_NAMED = 4
 BLOCK = 1 << 20
 DAMAGE = (
-    RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, ArithmeticError,
-    MemoryError, NotImplementedError, struct.error, zipfile.BadZipFile,
-)  # fmt: skip
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    NotImplementedError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 class WriteError(UserError):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.released import detect, released_names, strip_module
 from strdiffusion.denoiser import Prediction
-from strdiffusion.errors import UserError, brief
 from strdiffusion.networks import KINDS, Kind, build_network
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError, brief
 
 FORMAT = "strdiffusion"
 VERSION = 1

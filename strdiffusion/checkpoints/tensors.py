@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from strdiffusion.checkpoints.files import compare_entries
 from strdiffusion.checkpoints.networks import LoadedNetwork, fill_network, network_on_meta
 from strdiffusion.denoiser import Prediction
-from strdiffusion.errors import UserError
 from strdiffusion.networks import Kind
+from strdiffusion.system.errors import UserError
 
 StorageType = Literal["float32", "float16", "bfloat16"]
 STORAGE_TYPES: dict[StorageType, torch.dtype] = {name: getattr(torch, name) for name in get_args(StorageType)}
@@ -29,8 +29,10 @@ def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "
     from safetensors import SafetensorError
     from safetensors.torch import save
 
-    kept = {name: value.detach().to("cpu", STORAGE_TYPES[dtype] if value.dim() > 1 else torch.float32).contiguous()
-            for name, value in state.items()}
+    kept = {
+        name: value.detach().to("cpu", STORAGE_TYPES[dtype] if value.dim() > 1 else torch.float32).contiguous()
+        for name, value in state.items()
+    }
     broken = next((name for name, value in kept.items() if not value.isfinite().all()), None)
     if broken:
         raise UserError(f"{path} cannot be written as {dtype}: {broken} holds values beyond its range; take float32 or bfloat16")

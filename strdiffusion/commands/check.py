@@ -18,12 +18,12 @@ from typing import get_args
 import numpy as np
 from tqdm import tqdm
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.data.checking import CheckedFile, Problem, check_duplicates, check_image, check_mask, check_pairs, check_polarity
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import CONTACT_SHEET, Polarity, count_buckets
 from strdiffusion.data.pairing import Pairing
-from strdiffusion.errors import UserError, one_line
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import UserError, one_line
 
 BAR = 40  # characters of the longest bar of the histogram
 Files = dict[Path, CheckedFile | None]  # None for what cannot be read
@@ -35,8 +35,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--masks", type=Path, metavar="FOLDER", help="a folder of masks")
     parser.add_argument("--size", type=int, default=256, help="side of the training crops in pixels; 512 for Places2's crop_from (256)")
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the masks (white_hole)")
-    parser.add_argument("--pairing", choices=get_args(Pairing), default="name",
-                        help="how masks belong to images, where one folder of each is given (name)")
+    parser.add_argument(
+        "--pairing", choices=get_args(Pairing), default="name", help="how masks belong to images, where one folder of each is given (name)"
+    )
     parser.add_argument("--sample", type=int, metavar="N", help="look at N files of each folder only, evenly spread")
     parser.add_argument("--lines", type=int, default=20, metavar="N", help="lines of each kind of problem, 0 for all (20)")
     options = parser.parse_args(arguments)

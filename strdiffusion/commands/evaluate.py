@@ -1,16 +1,16 @@
 """Judge a folder of outputs, of any method, by the folder of truths.
 
-    strdiffusion evaluate outputs=results/x/inpainted truths=photos masks.folder=masks output=results/x/evaluation
-    strdiffusion evaluate outputs=results/x/inpainted csv=results/x/results.csv output=results/x/evaluation
-    strdiffusion evaluate -opt FILE [key=value ...]
+strdiffusion evaluate outputs=results/x/inpainted truths=photos masks.folder=masks output=results/x/evaluation
+strdiffusion evaluate outputs=results/x/inpainted csv=results/x/results.csv output=results/x/evaluation
+strdiffusion evaluate -opt FILE [key=value ...]
 """
 
 import argparse
 from collections.abc import Sequence
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.config import load_evaluation
 from strdiffusion.evaluation.report import evaluate
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 
 @exit_on_user_error

@@ -1,8 +1,8 @@
 """Say what a checkpoint or a model folder is: its T, widths, attention, iterations trained, and what else it records.
 
-    strdiffusion info runs/psv/texture/latest.pt
-    strdiffusion info released.pth
-    strdiffusion info weights/benchmark
+strdiffusion info runs/psv/texture/latest.pt
+strdiffusion info released.pth
+strdiffusion info weights/benchmark
 """
 
 import argparse
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from strdiffusion.checkpoints import LoadedNetwork, load_network
-from strdiffusion.cli import OneLineParser, exit_on_user_error
-from strdiffusion.errors import UserError
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import UserError
 
 
 @exit_on_user_error
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:
     """What there is to say about a checkpoint, or about a folder of them, as names and values."""
-    from strdiffusion.pipeline.loading import DESCRIPTION, checkpoint_files, load_folder
+    from strdiffusion.app.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
         if path.suffix == ".safetensors":

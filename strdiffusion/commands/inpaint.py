@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from strdiffusion.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.app import StrDiffusion
+from strdiffusion.app.reading import open_picture
+from strdiffusion.app.writing import FORMATS, require_format
 from strdiffusion.config.common import Device
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
-from strdiffusion.errors import UserError
-from strdiffusion.pipeline import StrDiffusion
-from strdiffusion.pipeline.reading import open_picture
-from strdiffusion.pipeline.writing import FORMATS, require_format
+from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,23 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("image", type=Path, help="a photograph, or a folder of them")
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write ({' '.join(FORMATS)}), or a folder")
-    parser.add_argument("--model", type=Path, metavar="FOLDER",
-                        help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({DEFAULT_MODEL})")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({DEFAULT_MODEL})",
+    )
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")
     parser.add_argument("--hints", type=Path, help="an RGBA picture; what is opaque in it and in the hole counts as known")
-    parser.add_argument("--feather", type=int, default=0, metavar="PIXELS",
-                        help="blend so many pixels around the hole with what was there (0: known pixels stay as they are)")
+    parser.add_argument(
+        "--feather",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="blend so many pixels around the hole with what was there (0: known pixels stay as they are)",
+    )
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the mask (white_hole)")
     parser.add_argument("--sampler", choices=CHOICES["method"], help="how a step is taken (the model's default)")
     parser.add_argument("--steps", type=int, help="how many steps (the model's default; T if that has none)")
@@ -54,10 +63,15 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows or tiles at a time; less needs less memory (8)")
-    parser.add_argument("--context", type=float, default=0.6,
-                        help="by how much a window is larger than its hole, at least, as a share of the hole (0.6)")
-    parser.add_argument("--structure", type=Path, metavar="FILE",
-                        help="write the structure of the first sample, too: the state that guided last, noise included")
+    parser.add_argument(
+        "--context", type=float, default=0.6, help="by how much a window is larger than its hole, at least, as a share of the hole (0.6)"
+    )
+    parser.add_argument(
+        "--structure",
+        type=Path,
+        metavar="FILE",
+        help="write the structure of the first sample, too: the state that guided last, noise included",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser.parse_args(arguments)
 
@@ -127,10 +141,20 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
     for name in sample_names(output, options.samples):
         require_format(name, picture)
     result = model(
-        picture, mask, seed=options.seed, num_samples=options.samples, hints=options.hints, feather=options.feather,
-        polarity=options.polarity, sampler=options.sampler, steps=options.steps, resampling=options.resampling,
-        batch_size=options.batch_size, context=options.context, progress=True,
-    )  # fmt: skip
+        picture,
+        mask,
+        seed=options.seed,
+        num_samples=options.samples,
+        hints=options.hints,
+        feather=options.feather,
+        polarity=options.polarity,
+        sampler=options.sampler,
+        steps=options.steps,
+        resampling=options.resampling,
+        batch_size=options.batch_size,
+        context=options.context,
+        progress=True,
+    )
     for sample, name in zip(result.images, sample_names(output, options.samples), strict=True):
         sample.save(name)
         print(name)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from strdiffusion import __version__
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 
 class Command(NamedTuple):
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"strdiffusion {__version__}")
         return 0
     for words, command in COMMANDS.items():
-        if tuple(arguments[:len(words)]) == words:
+        if tuple(arguments[: len(words)]) == words:
             module = importlib.import_module(f"strdiffusion.commands.{command.module}")
-            return module.main(arguments[len(words):], prog=f"strdiffusion {' '.join(words)}", **command.options)
+            return module.main(arguments[len(words) :], prog=f"strdiffusion {' '.join(words)}", **command.options)
     return refuse(arguments)
 
 
@@ -53,18 +53,25 @@ def usage() -> str:
     """What `--help` prints."""
     width = max(len(" ".join(words)) for words in COMMANDS) + 2
     lines = [f"  {' '.join(words):{width}s}{command.summary}" for words, command in COMMANDS.items()]
-    return "\n".join([
-        __doc__, "", "usage: strdiffusion COMMAND ...        (or python -m strdiffusion COMMAND ...)", "", *lines, "",
-        "strdiffusion COMMAND --help says more, with examples. Start with",
-        "  strdiffusion inpaint photo.jpg mask.png -o out.png --model weights/benchmark",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            __doc__,
+            "",
+            "usage: strdiffusion COMMAND ...        (or python -m strdiffusion COMMAND ...)",
+            "",
+            *lines,
+            "",
+            "strdiffusion COMMAND --help says more, with examples. Start with",
+            "  strdiffusion inpaint photo.jpg mask.png -o out.png --model weights/benchmark",
+        ]
+    )
 
 
 def refuse(arguments: list[str]) -> int:
     """One line about a command that there is not."""
     import difflib
 
-    from strdiffusion.cli import exit_on_user_error
+    from strdiffusion.system.cli import exit_on_user_error
 
     second = {words[1] for words in COMMANDS if len(words) > 1 and words[0] == arguments[0]}
     known = sorted({words[0] for words in COMMANDS})

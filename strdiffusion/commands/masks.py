@@ -1,7 +1,7 @@
 """Write a set of masks as PNG files, white where the hole is: irregular strokes by hole share, RePaint's families, boxes.
 
-    strdiffusion masks datasets/masks/made
-    strdiffusion masks masks --families irregular --buckets 10-20 40-50 --count 100 --size 512 --border inside
+strdiffusion masks datasets/masks/made
+strdiffusion masks masks --families irregular --buckets 10-20 40-50 --count 100 --size 512 --border inside
 """
 
 import argparse
@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.data.images import opencv, write_image
 from strdiffusion.data.mask_families import BUCKETED, FAMILIES, Bucket, bucket_name, numbered_mask, touches_border
 from strdiffusion.data.masks import CONTACT_SHEET, hole_share
-from strdiffusion.output import claim_output_folder
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.files import claim_output_folder
 
 BUCKETS = ((1, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60))
 FINE = {"every_second_line", "super_resolution"}  # the contact sheet enlarges a corner of these
@@ -50,16 +50,31 @@ class Row(NamedTuple):
 def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder to write; one that holds files is refused")
-    parser.add_argument("--families", nargs="+", choices=(*FAMILIES, "all"), default=["all"], metavar="FAMILY",
-                        help=f"all (the default), or some of {', '.join(FAMILIES)}")
-    parser.add_argument("--buckets", nargs="+", type=bucket, default=BUCKETS, metavar="LOW-HIGH",
-                        help="hole shares of the irregular masks in percent, LOW < share <= HIGH "
-                             f"(default: {' '.join(map(bucket_name, BUCKETS))})")
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        choices=(*FAMILIES, "all"),
+        default=["all"],
+        metavar="FAMILY",
+        help=f"all (the default), or some of {', '.join(FAMILIES)}",
+    )
+    parser.add_argument(
+        "--buckets",
+        nargs="+",
+        type=bucket,
+        default=BUCKETS,
+        metavar="LOW-HIGH",
+        help=f"hole shares of the irregular masks in percent, LOW < share <= HIGH (default: {' '.join(map(bucket_name, BUCKETS))})",
+    )
     parser.add_argument("--count", type=whole_number(1, 100_000), default=1000, help="masks in each folder (default: 1000)")
     parser.add_argument("--size", type=whole_number(8, 4096), default=256, help="side in pixels (default: 256)")
     parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="another seed, other masks (default: 0)")
-    parser.add_argument("--border", choices=("both", "touching", "inside"), default="both",
-                        help="irregular holes touch the image's border, keep away from it, or in turn (both, the default)")
+    parser.add_argument(
+        "--border",
+        choices=("both", "touching", "inside"),
+        default="both",
+        help="irregular holes touch the image's border, keep away from it, or in turn (both, the default)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -85,8 +100,7 @@ def whole_number(low: int, high: int):
 def mask_sets(families: list[str], buckets: list[Bucket]) -> list[MaskSet]:
     """One set for each bucket of a family that has buckets, one for each other family."""
     chosen = FAMILIES if "all" in families else dict.fromkeys(families)
-    return [MaskSet(family, item) for family in chosen
-            for item in (dict.fromkeys(buckets) if family in BUCKETED else (None,))]
+    return [MaskSet(family, item) for family in chosen for item in (dict.fromkeys(buckets) if family in BUCKETED else (None,))]
 
 
 def draw(masks: MaskSet, i: int, options: argparse.Namespace) -> np.ndarray:
@@ -119,7 +133,7 @@ def sheet_row(masks: MaskSet, examples: list[np.ndarray], mean_share: float) -> 
         white = 255 * (1 - (known[:16, :16] if masks.family in FINE else known)).astype(np.uint8)
         how = cv2.INTER_AREA if white.shape[0] > THUMBNAIL else cv2.INTER_NEAREST_EXACT
         left = LABEL_WIDTH + i * (THUMBNAIL + GAP)
-        row[:THUMBNAIL, left:left + THUMBNAIL] = cv2.resize(white, (THUMBNAIL, THUMBNAIL), interpolation=how)
+        row[:THUMBNAIL, left : left + THUMBNAIL] = cv2.resize(white, (THUMBNAIL, THUMBNAIL), interpolation=how)
     return row
 
 
@@ -154,5 +168,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     with open(options.output / "masks.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([Row._fields, *table])
     write_image(options.output / CONTACT_SHEET, contact_sheet(pictures))
-    print(f"{len(table)} masks of {options.size}x{options.size} in {seconds:.1f} s, {len(table) / seconds:.0f} masks per second, "
-          f"drawn and written: {options.output} (see {CONTACT_SHEET})")
+    print(
+        f"{len(table)} masks of {options.size}x{options.size} in {seconds:.1f} s, {len(table) / seconds:.0f} masks per second, "
+        f"drawn and written: {options.output} (see {CONTACT_SHEET})"
+    )

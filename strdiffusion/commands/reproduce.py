@@ -1,15 +1,15 @@
 """Run a table of configs/tables/; what is finished already is left alone.
 
-    strdiffusion reproduce configs/tables/psv.yml [key=value ...]
+strdiffusion reproduce configs/tables/psv.yml [key=value ...]
 """
 
 import argparse
 from collections.abc import Sequence
 
-from strdiffusion.cli import OneLineParser, exit_on_user_error
 from strdiffusion.config import load_config
 from strdiffusion.config.tables import TableConfig
 from strdiffusion.evaluation.reproduce import reproduce
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 
 @exit_on_user_error

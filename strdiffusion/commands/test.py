@@ -9,9 +9,9 @@ All options: strdiffusion/config/testing.py. For single photographs of any size 
 
 from collections.abc import Sequence
 
-from strdiffusion.cli import exit_on_user_error, parse_options
 from strdiffusion.config import TestConfig, load_config
 from strdiffusion.evaluation.folder import inpaint_folder
+from strdiffusion.system.cli import exit_on_user_error, parse_options
 
 
 @exit_on_user_error

@@ -9,9 +9,9 @@ All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto goes on.
 
 from collections.abc import Sequence
 
-from strdiffusion.cli import exit_on_user_error, parse_options
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
 from strdiffusion.networks import Kind
+from strdiffusion.system.cli import exit_on_user_error, parse_options
 
 CONFIGURATIONS = {"structure": TrainStructureConfig, "texture": TrainTextureConfig, "discriminator": TrainDiscriminatorConfig}
 

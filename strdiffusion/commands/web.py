@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from strdiffusion.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.app.web.limits import Limits
 from strdiffusion.config.common import Device
 from strdiffusion.denoiser import Precision
-from strdiffusion.errors import UserError
-from strdiffusion.web.limits import Limits
+from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,13 @@ LIMITS = {
 def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     limits = Limits()
     parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", default=[], metavar="[NAME=]FOLDER",
-                        help=f"a model to choose from, under this name; may be given several times ({DEFAULT_MODEL})")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="[NAME=]FOLDER",
+        help=f"a model to choose from, under this name; may be given several times ({DEFAULT_MODEL})",
+    )
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
@@ -62,10 +67,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: make web, or pip install gradio")
 
-    from strdiffusion.web.models import Models
-    from strdiffusion.web.server import serve, working_folder
-    from strdiffusion.web.service import Service
-    from strdiffusion.web.session import Sessions
+    from strdiffusion.app.web.models import Models
+    from strdiffusion.app.web.server import serve, working_folder
+    from strdiffusion.app.web.service import Service
+    from strdiffusion.app.web.session import Sessions
 
     models = Models(sources, options.device, options.precision, options.T)
     stop = threading.Event()
@@ -90,16 +95,18 @@ def model_sources(given: Sequence[str]) -> dict[str, Path]:
         if not name or name in sources:
             raise UserError(f"--model {text}: every model needs a name of its own: --model NAME=FOLDER")
         if not path.exists():
-            raise UserError(f"there is no model {path}: give one that exists, --model NAME=FOLDER "
-                            "(a model folder, training runs, or a test configuration such as configs/demo/test.yml)")  # fmt: skip
+            raise UserError(
+                f"there is no model {path}: give one that exists, --model NAME=FOLDER "
+                "(a model folder, training runs, or a test configuration such as configs/demo/test.yml)"
+            )
         sources[name] = path
     return sources
 
 
 def example_streets() -> list:
     """The pictures of the gallery."""
+    from strdiffusion.app.web.service import Example
     from strdiffusion.data.facades import draw_facade
-    from strdiffusion.web.service import Example
 
     return [Example(f"street {number}.png", draw_facade("test", number, EXAMPLE_SIZE)) for number in STREETS]
 

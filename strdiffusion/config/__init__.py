@@ -4,11 +4,19 @@ common.py: what all share; training.py, testing.py, evaluation.py, tables.py: th
 """
 
 from strdiffusion.config.evaluation import EvaluateConfig, load_evaluation
-from strdiffusion.config.parser import load_config, save_config, to_dict
 from strdiffusion.config.testing import TestConfig
 from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.system.parser import load_config, save_config, to_dict
 
 __all__ = [
-    "EvaluateConfig", "TestConfig", "TrainConfig", "TrainDiscriminatorConfig", "TrainStructureConfig", "TrainTextureConfig",
-    "load_config", "load_evaluation", "save_config", "to_dict",
-]  # fmt: skip
+    "EvaluateConfig",
+    "TestConfig",
+    "TrainConfig",
+    "TrainDiscriminatorConfig",
+    "TrainStructureConfig",
+    "TrainTextureConfig",
+    "load_config",
+    "load_evaluation",
+    "save_config",
+    "to_dict",
+]

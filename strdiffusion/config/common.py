@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from strdiffusion.config.parser import Range
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.structure import EdgeSource, StructurePair
-from strdiffusion.errors import UserError
 from strdiffusion.sde import Schedule
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range
 
 Positive = Annotated[int, Range(1)]
 Count = Annotated[int, Range(0)]

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from strdiffusion.config.common import Device, Positive, Seed
-from strdiffusion.config.parser import Range, build, load_config, set_override
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range, build, load_config, set_override
 
 Metric = Literal["psnr", "ssim", "l1", "lpips_alex", "lpips_vgg", "fid", "kid"]
 Percent = Annotated[float, Range(0, 100)]

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from strdiffusion.config.common import Count, SDEConfig, StructureConfig
-from strdiffusion.config.parser import Range
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.config.training import DiscriminatorConfig, UNetConfig
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range
 
 FORMAT = "strdiffusion model 1"
 

@@ -4,15 +4,27 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from strdiffusion.config.evaluation import PretrainedConfig
-from strdiffusion.errors import UserError
-from strdiffusion.evaluation.baselines import BaselineName
 from strdiffusion.evaluation.differences import PAIRED
 from strdiffusion.evaluation.published import PUBLISHED
+from strdiffusion.methods.baselines import BaselineName
+from strdiffusion.system.errors import UserError
 
 Metric = Literal[
-    "psnr", "ssim", "l1", "hole_psnr", "hole_ssim", "hole_l1", "lpips_alex", "lpips_vgg", "fid", "kid",
-    "seconds", "texture_evaluations", "structure_evaluations", "discriminator_evaluations",
-]  # fmt: skip
+    "psnr",
+    "ssim",
+    "l1",
+    "hole_psnr",
+    "hole_ssim",
+    "hole_l1",
+    "lpips_alex",
+    "lpips_vgg",
+    "fid",
+    "kid",
+    "seconds",
+    "texture_evaluations",
+    "structure_evaluations",
+    "discriminator_evaluations",
+]
 
 
 @dataclass

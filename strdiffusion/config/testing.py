@@ -6,16 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.common import Count, Device, MaskConfig, Positive, SDEConfig, Seed, StructureConfig, check_hole_share
-from strdiffusion.config.parser import Range
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.denoiser import Precision
-from strdiffusion.errors import UserError
 from strdiffusion.samplers.adaptive import Accept
 from strdiffusion.samplers.grid import Spacing, TimeGrid
 from strdiffusion.samplers.repaint import jump_range
 from strdiffusion.samplers.run import Method
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range
 
 
 @dataclass
@@ -189,8 +189,9 @@ class TestConfig:
         sampler.check(self.sde)
         if checkpoints.folder is not None:
             if (checkpoints.texture, checkpoints.structure, checkpoints.discriminator) != (None, None, None):
-                raise UserError(f"checkpoints.folder is given beside separate files: set checkpoints={{folder: {checkpoints.folder}}} "
-                                "to replace them")  # fmt: skip
+                raise UserError(
+                    f"checkpoints.folder is given beside separate files: set checkpoints={{folder: {checkpoints.folder}}} to replace them"
+                )
         elif checkpoints.texture is None:
             raise UserError("checkpoints.texture is missing: give it, or a model folder as checkpoints.folder")
         elif sampler.guidance and checkpoints.structure is None:

@@ -15,11 +15,11 @@ from strdiffusion.config.common import (
     StructureConfig,
     check_hole_share,
 )
-from strdiffusion.config.parser import Range
 from strdiffusion.denoiser import Precision, Prediction
-from strdiffusion.errors import UserError
 from strdiffusion.networks.unet import Attention
 from strdiffusion.objectives import LossOn, Norm
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range
 
 
 @dataclass

@@ -21,6 +21,24 @@ from strdiffusion.data.pairing import pair_masks
 from strdiffusion.data.structure import edge_map, gray_map, structure_maps
 from strdiffusion.data.testset import TestDataset, TestItem, collate
 
-__all__ = ["GeneratedMasks", "MaskFolder", "MaskSource", "StepSampler", "TestDataset", "TestItem", "TrainingDataset",
-           "collate", "default_index", "edge_map", "find_images", "gray_map", "index_file", "irregular_mask", "pair_masks", "read_image",
-           "read_mask", "structure_maps", "write_image"]
+__all__ = [
+    "GeneratedMasks",
+    "MaskFolder",
+    "MaskSource",
+    "StepSampler",
+    "TestDataset",
+    "TestItem",
+    "TrainingDataset",
+    "collate",
+    "default_index",
+    "edge_map",
+    "find_images",
+    "gray_map",
+    "index_file",
+    "irregular_mask",
+    "pair_masks",
+    "read_image",
+    "read_mask",
+    "structure_maps",
+    "write_image",
+]

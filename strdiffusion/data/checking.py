@@ -13,10 +13,24 @@ from strdiffusion.data.facades import is_virtual
 from strdiffusion.data.images import read_pixels
 from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, hole_share, other_polarity
 from strdiffusion.data.pairing import Pairing, pair_masks
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
-Topic = Literal["unreadable", "too small", "small", "colours", "duplicate", "in both sets", "grays", "no mask", "no hole", "all hole",
-                "inverted", "pairing", "unused", "sizes"]  # fmt: skip
+Topic = Literal[
+    "unreadable",
+    "too small",
+    "small",
+    "colours",
+    "duplicate",
+    "in both sets",
+    "grays",
+    "no mask",
+    "no hole",
+    "all hole",
+    "inverted",
+    "pairing",
+    "unused",
+    "sizes",
+]
 MEND: frozenset[Topic] = frozenset({"unreadable", "too small", "in both sets", "no mask", "no hole", "all hole", "inverted", "pairing"})
 BLACK_OR_WHITE = 8 / 255  # what JPEG leaves of them
 GRAY_SHARE = 0.1  # a mask's outline may be soft, but most of it is black or white
@@ -127,8 +141,11 @@ def check_polarity(masks: Sequence[CheckedFile], polarity: Polarity) -> Iterator
     """Whether the masks look inverted."""
     median = np.median([mask.hole_share for mask in masks]) if masks else 0.0
     if median > SUSPICIOUS_SHARE:
-        yield Problem("inverted", f"the masks look inverted: with polarity {polarity} the hole covers {median:.0%} of the median mask; "
-                                  f"set data.masks.polarity={other_polarity(polarity)}, or invert the files")  # fmt: skip
+        yield Problem(
+            "inverted",
+            f"the masks look inverted: with polarity {polarity} the hole covers {median:.0%} of the median mask; "
+            f"set data.masks.polarity={other_polarity(polarity)}, or invert the files",
+        )
 
 
 def check_pairs(

@@ -18,7 +18,7 @@ from strdiffusion.data.mask_sources import MaskSource
 from strdiffusion.data.structure import EdgeSource, StructurePair, structure_maps
 from strdiffusion.data.tensors import sample_tensors
 from strdiffusion.data.testset import TestDataset, TestItem
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 __all__ = ["StepSampler", "TestDataset", "TestItem", "TrainingDataset"]
 
@@ -45,9 +45,21 @@ class TrainingDataset(Dataset):
     Raises UserError for an unusable folder or file.
     """
 
-    def __init__(self, *, folder: str | os.PathLike, size: int, masks: MaskSource, pair: StructurePair,
-                 edge_source: EdgeSource, edge_sigma: float, seed: int, crop_from: int | None = None,
-                 augment: bool = True, index: str | os.PathLike | None = None, files: Sequence[Path] | None = None):
+    def __init__(
+        self,
+        *,
+        folder: str | os.PathLike,
+        size: int,
+        masks: MaskSource,
+        pair: StructurePair,
+        edge_source: EdgeSource,
+        edge_sigma: float,
+        seed: int,
+        crop_from: int | None = None,
+        augment: bool = True,
+        index: str | os.PathLike | None = None,
+        files: Sequence[Path] | None = None,
+    ):
         if crop_from is not None and crop_from < size:
             raise UserError(f"crop_from {crop_from} is smaller than the crop's size {size}; give at least {size}")
         if seed < 0:
@@ -102,7 +114,7 @@ def random_crop(rng: np.random.Generator, image: np.ndarray, size: int) -> np.nd
     """A random (size, size) part of `image` (H, W, 3), all positions equally likely."""
     top = rng.integers(0, image.shape[0] - size + 1)
     left = rng.integers(0, image.shape[1] - size + 1)
-    return image[top:top + size, left:left + size]
+    return image[top : top + size, left : left + size]
 
 
 def random_turn(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -14,11 +14,25 @@ from pathlib import Path
 import numpy as np
 
 from strdiffusion.data.facades import is_virtual, read_facade
-from strdiffusion.data.listing import IMAGE_SUFFIXES, default_index, find_images, write_atomically
-from strdiffusion.errors import UserError
+from strdiffusion.data.listing import IMAGE_SUFFIXES, default_index, find_images
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_atomically
 
-__all__ = ["IMAGE_SUFFIXES", "center_crop", "default_index", "enlarge_to", "enlarged_size", "filled_from", "find_images", "opencv",
-           "read_image", "read_pixels", "resize_image", "resize_short_side", "write_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "center_crop",
+    "default_index",
+    "enlarge_to",
+    "enlarged_size",
+    "filled_from",
+    "find_images",
+    "opencv",
+    "read_image",
+    "read_pixels",
+    "resize_image",
+    "resize_short_side",
+    "write_image",
+]
 
 log = logging.getLogger(__name__)
 
@@ -206,4 +220,4 @@ def center_crop(array: np.ndarray, height: int, width: int) -> np.ndarray:
     top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
     if top < 0 or left < 0:
         raise ValueError(f"an array of {array.shape[:2]} cannot be cropped to {(height, width)}")
-    return array[top:top + height, left:left + width]
+    return array[top : top + height, left : left + width]

@@ -5,13 +5,13 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
 from strdiffusion.data.facades import is_virtual, list_facades
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +69,6 @@ def default_index(folder: str | os.PathLike) -> Path:
 def index_file(index: str | None, folder: str | os.PathLike) -> Path | None:
     """Where an option puts the index of `folder`: "auto" in the user's cache, None nowhere, else the path itself."""
     return default_index(folder) if index == "auto" else (Path(index).expanduser() if index else None)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either the old content or all of the new. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _join(folder: str, name: str) -> str:
@@ -149,8 +138,9 @@ def _checked(fields: list) -> Listing:
     listing = Listing(*fields)
     names = (*listing.images, *listing.folders, *listing.links)
     # A name that leads elsewhere would let results be written elsewhere, too.
-    sound = all(isinstance(name, str) and name and "/" not in name and os.sep not in name and "\0" not in name and name[0] != "."
-                for name in names)  # fmt: skip
+    sound = all(
+        isinstance(name, str) and name and "/" not in name and os.sep not in name and "\0" not in name and name[0] != "." for name in names
+    )
     if not sound or not isinstance(listing.mtime_ns, int):
         raise ValueError("it is damaged")
     return listing

@@ -13,7 +13,7 @@ import numpy as np
 
 from strdiffusion.data.images import opencv
 from strdiffusion.data.masks import check_hole_share, irregular_mask, stable_hash
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 Bucket = tuple[int, int]
 
@@ -22,8 +22,9 @@ MAX_TRIES = 1000
 DEFAULT_SHARE = (0.1, 0.5)
 
 
-def irregular(rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] = DEFAULT_SHARE,
-              border: bool = True) -> np.ndarray:
+def irregular(
+    rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] = DEFAULT_SHARE, border: bool = True
+) -> np.ndarray:
     """The free-form hole that training uses (`irregular_mask`) with low < hole share <= high.
 
     border: True, the hole may touch the image's border; False, it keeps 50 of 512 pixels away from it, or less where
@@ -36,7 +37,7 @@ def irregular(rng: np.random.Generator, height: int, width: int, hole_share: tup
     # in the middle between two whole numbers of pixels, where rounding cannot matter
     share = (low - 0.5) / (rows * columns), (high + 0.5) / (rows * columns)
     known = np.ones((height, width), np.float32)
-    known[margin:height - margin, margin:width - margin] = irregular_mask(rng, rows, columns, share)
+    known[margin : height - margin, margin : width - margin] = irregular_mask(rng, rows, columns, share)
     return known
 
 
@@ -67,7 +68,7 @@ def super_resolution(_rng: np.random.Generator, height: int, width: int) -> np.n
 def half(_rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """The right half is hole, as in RePaint; always the same. Of an odd width, the middle column is hole too."""
     known = np.ones((height, width), np.float32)
-    known[:, width // 2:] = 0
+    known[:, width // 2 :] = 0
     return known
 
 
@@ -87,7 +88,7 @@ def random_box(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     columns = int(rng.integers(width // 4, width // 2 + 1))
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
     known = np.ones((height, width), np.float32)
-    known[top:top + rows, left:left + columns] = 0
+    known[top : top + rows, left : left + columns] = 0
     return known
 
 
@@ -98,8 +99,9 @@ FAMILIES: dict[str, Callable[..., np.ndarray]] = {
 BUCKETED = frozenset({"irregular"})  # families that take a hole share, and whose holes can be kept off the border
 
 
-def draw_mask(family: str, rng: np.random.Generator, height: int, width: int,
-              hole_share: tuple[float, float] | None = None, border: bool = True) -> np.ndarray:
+def draw_mask(
+    family: str, rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] | None = None, border: bool = True
+) -> np.ndarray:
     """A mask known (height, width) of the named family, determined by `rng`.
 
     hole_share: low < share of hole pixels <= high (default: 0.1 to 0.5); border: see `irregular`. Both are options of
@@ -113,13 +115,15 @@ def draw_mask(family: str, rng: np.random.Generator, height: int, width: int,
     if family in BUCKETED:
         return FAMILIES[family](rng, height, width, hole_share or DEFAULT_SHARE, border)
     if hole_share is not None or not border:
-        raise UserError(f"masks of the family {family} take no hole share and cannot be kept off the border: "
-                        f"only {', '.join(sorted(BUCKETED))} can")
+        raise UserError(
+            f"masks of the family {family} take no hole share and cannot be kept off the border: only {', '.join(sorted(BUCKETED))} can"
+        )
     return FAMILIES[family](rng, height, width)
 
 
-def numbered_mask(family: str, seed: int, index: int, height: int, width: int, bucket: Bucket | None = None,
-                  touching: bool = True) -> np.ndarray:
+def numbered_mask(
+    family: str, seed: int, index: int, height: int, width: int, bucket: Bucket | None = None, touching: bool = True
+) -> np.ndarray:
     """Mask number `index` of the set that `seed`, `family` and `bucket` name: known (height, width).
 
     It depends on the arguments alone: on no other mask, and on no machine. bucket: (low, high) in whole percent, low <
@@ -162,8 +166,9 @@ def _hole_pixels(share: tuple[float, float], pixels: int) -> tuple[int, int]:
     low = math.floor(round(share[0] * pixels, 6)) + 1
     high = min(math.floor(round(share[1] * pixels, 6)), pixels - 1)
     if low > high:
-        raise UserError(f"no hole of {pixels} pixels has a share above {share[0]:g} and up to {share[1]:g}: "
-                        "take a larger size or a wider range")
+        raise UserError(
+            f"no hole of {pixels} pixels has a share above {share[0]:g} and up to {share[1]:g}: take a larger size or a wider range"
+        )
     return low, high
 
 
@@ -174,20 +179,20 @@ def _margin(height: int, width: int, holes: int) -> int:
             return margin
     if holes < (height - 2) * (width - 2):
         return 1
-    raise UserError(f"{holes} hole pixels leave no room to keep off the border of {height}x{width} pixels: "
-                    "take a smaller hole share")
+    raise UserError(f"{holes} hole pixels leave no room to keep off the border of {height}x{width} pixels: take a smaller hole share")
 
 
 def _central_hole(height: int, width: int, rows: int, columns: int) -> np.ndarray:
     """known (height, width) with a hole of (rows, columns) in the middle."""
     top, left = (height - rows) // 2, (width - columns) // 2
     known = np.ones((height, width), np.float32)
-    known[top:top + rows, left:left + columns] = 0
+    known[top : top + rows, left : left + columns] = 0
     return known
 
 
-def _strokes(rng: np.random.Generator, height: int, width: int, strokes: tuple[int, int], reach: int,
-             thickness: tuple[int, int]) -> np.ndarray:
+def _strokes(
+    rng: np.random.Generator, height: int, width: int, strokes: tuple[int, int], reach: int, thickness: tuple[int, int]
+) -> np.ndarray:
     """Bent strokes of one to five straight pieces with round ends: known (height, width), the hole at most half of it.
 
     strokes: least and greatest number; reach: greatest extent of a piece along an axis; thickness: least and greatest;

@@ -16,7 +16,7 @@ from strdiffusion.data.masks import (
     sampled_hole_shares,
     warn_if_inverted,
 )
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 
 class MaskError(UserError):
@@ -40,8 +40,7 @@ class MaskFolder:
     Warns once if the masks look inverted. `index` as in `find_images`, whose errors are raised.
     """
 
-    def __init__(self, folder: str | os.PathLike, polarity: Polarity = "white_hole",
-                 index: str | os.PathLike | None = None):
+    def __init__(self, folder: str | os.PathLike, polarity: Polarity = "white_hole", index: str | os.PathLike | None = None):
         self.files = find_images(Path(folder).expanduser(), index)
         self.polarity = polarity
         warn_if_inverted(sampled_hole_shares(self.files, polarity), polarity)
@@ -53,7 +52,7 @@ class MaskFolder:
             raise MaskError(str(error)) from None
         known = resize_mask(known, height, width)
         flip_rows, flip_columns = rng.integers(0, 2, 2)
-        return np.ascontiguousarray(known[::-1 if flip_rows else 1, ::-1 if flip_columns else 1])
+        return np.ascontiguousarray(known[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
 
 class GeneratedMasks:

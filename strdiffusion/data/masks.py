@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from strdiffusion.data.images import opencv, read_pixels
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,13 @@ def warn_if_inverted(shares: Sequence[float], polarity: Polarity) -> None:
     """Log one warning if the median of the hole shares is so large that the masks are probably inverted."""
     if len(shares) == 0 or np.median(shares) <= SUSPICIOUS_SHARE:
         return
-    log.warning("the masks look inverted: with polarity %s the hole covers %.0f %% of the median mask; "
-                "if that is not meant, set data.masks.polarity=%s",
-                polarity, 100 * np.median(shares), other_polarity(polarity))
+    log.warning(
+        "the masks look inverted: with polarity %s the hole covers %.0f %% of the median mask; "
+        "if that is not meant, set data.masks.polarity=%s",
+        polarity,
+        100 * np.median(shares),
+        other_polarity(polarity),
+    )
 
 
 def other_polarity(polarity: Polarity) -> Polarity:
@@ -90,8 +94,7 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
-def irregular_mask(rng: np.random.Generator, height: int, width: int,
-                   hole_share: tuple[float, float] = (0.1, 0.5)) -> np.ndarray:
+def irregular_mask(rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] = (0.1, 0.5)) -> np.ndarray:
     """A free-form hole of thick, bending strokes and some ellipses: known (height, width), determined by `rng`.
 
     The share of hole pixels lies in the closed range `hole_share`, or next to it where that is too narrow for a
@@ -122,8 +125,7 @@ def check_hole_share(share: tuple[float, float]) -> None:
     """Raise UserError unless `share` is a range low <= high within [0, 1] that is not "no hole" or "all hole"."""
     low, high = share
     if not (0 <= low <= high <= 1 and low < 1 and high > 0):
-        raise UserError(f"hole share {low}-{high} is not a range of shares from low to high between 0 and 1; "
-                        "give for example 0.1 and 0.5")
+        raise UserError(f"hole share {low}-{high} is not a range of shares from low to high between 0 and 1; give for example 0.1 and 0.5")
 
 
 def _pixel_range(share: tuple[float, float], pixels: int) -> tuple[int, int]:

@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Literal
 
 from strdiffusion.data.masks import stable_hash
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Pairing = Literal["name", "order", "seeded"]
 
 
-def pair_masks(images: list[Path], masks: list[Path], pairing: Pairing, seed: int = 0,
-               image_folder: Path | None = None, mask_folder: Path | None = None) -> list[Path]:
+def pair_masks(
+    images: list[Path],
+    masks: list[Path],
+    pairing: Pairing,
+    seed: int = 0,
+    image_folder: Path | None = None,
+    mask_folder: Path | None = None,
+) -> list[Path]:
     """The mask of each image, in the order of `images`.
 
     name: the mask with the image's relative path, or else its file name, without suffix or with "_mask" added.
@@ -29,12 +35,13 @@ def pair_masks(images: list[Path], masks: list[Path], pairing: Pairing, seed: in
         return _by_name(_keys(images, image_folder), _keys(masks, mask_folder))
     if pairing == "order":
         if len(masks) < len(images):
-            raise UserError(f"{len(images)} images but only {len(masks)} masks in {masks[0].parent if masks else '?'};"
-                            " add masks, or set data.masks.pairing=seeded, which uses a mask several times")
+            raise UserError(
+                f"{len(images)} images but only {len(masks)} masks in {masks[0].parent if masks else '?'};"
+                " add masks, or set data.masks.pairing=seeded, which uses a mask several times"
+            )
         if len(masks) > len(images):
-            log.warning("%d masks for %d images: the last %d masks are not used",
-                        len(masks), len(images), len(masks) - len(images))
-        return list(masks[:len(images)])
+            log.warning("%d masks for %d images: the last %d masks are not used", len(masks), len(images), len(masks) - len(images))
+        return list(masks[: len(images)])
     if pairing == "seeded":
         if not masks:
             raise UserError("no masks to draw from; check the mask folder")
@@ -62,8 +69,7 @@ def _by_name(images: list[tuple[Path, str]], masks: list[tuple[Path, str]]) -> l
     chosen, missing, owner = [], [], {}
     for image, key in images:
         stem = key.rpartition("/")[2]
-        found = (by_path.get(key, []) + by_path.get(key + "_mask", [])
-                 or by_stem.get(stem, []) + by_stem.get(stem + "_mask", []))
+        found = by_path.get(key, []) + by_path.get(key + "_mask", []) or by_stem.get(stem, []) + by_stem.get(stem + "_mask", [])
         if not found:
             missing.append(image)
             continue
@@ -71,12 +77,15 @@ def _by_name(images: list[tuple[Path, str]], masks: list[tuple[Path, str]]) -> l
             raise UserError(f"image {image} has several masks by name: {_some(found)}; keep one of them")
         # x.png and x.jpg may share a mask, a/x.png and b/x.png may not: it would belong to one of them.
         if owner.setdefault(found[0], key) != key:
-            raise UserError(f"mask {found[0]} fits several images by name, one of them {image}; "
-                            "give the masks the same subfolders as the images")
+            raise UserError(
+                f"mask {found[0]} fits several images by name, one of them {image}; give the masks the same subfolders as the images"
+            )
         chosen.append(found[0])
     if missing:
-        raise UserError(f"{len(missing)} of {len(images)} images have no mask of the same name (or with _mask added): "
-                        f"{_some(missing)}; add them, or for a test set data.masks.pairing=order or seeded")
+        raise UserError(
+            f"{len(missing)} of {len(images)} images have no mask of the same name (or with _mask added): "
+            f"{_some(missing)}; add them, or for a test set data.masks.pairing=order or seeded"
+        )
     return chosen
 
 

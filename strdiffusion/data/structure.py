@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 StructurePair = Literal["gray2edge", "gray2gray", "edge2edge", "edge2gray"]
 EdgeSource = Literal["full", "known"]
@@ -34,12 +34,14 @@ def edge_map(gray: np.ndarray, sigma: float, known: np.ndarray | None = None) ->
 def check_edge_source(pair: StructurePair, edge_source: EdgeSource, ground_truth: bool) -> None:
     """Raise UserError if edges of the full image are asked for where the hole's content does not exist."""
     if not ground_truth and edge_source == "full" and "edge" in pair:
-        raise UserError("edges of the full image need the ground truth, which a photograph with a real hole "
-                        "lacks; set structure.edge_source=known")
+        raise UserError(
+            "edges of the full image need the ground truth, which a photograph with a real hole lacks; set structure.edge_source=known"
+        )
 
 
-def structure_maps(image: np.ndarray, known: np.ndarray, pair: StructurePair, edge_source: EdgeSource,
-                   sigma: float, ground_truth: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def structure_maps(
+    image: np.ndarray, known: np.ndarray, pair: StructurePair, edge_source: EdgeSource, sigma: float, ground_truth: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """The clean structure state x0 and the terminal state mu_x, both float32 (H, W).
 
     image (H, W, 3) in [0, 1]; known (H, W), 1 = known pixel; sigma of the edges in pixels.

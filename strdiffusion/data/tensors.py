@@ -9,6 +9,5 @@ def sample_tensors(image: np.ndarray, known: np.ndarray, x0: np.ndarray, mean: n
 
     All are contiguous and share no memory with the arrays.
     """
-    arrays = {"texture": image.transpose(2, 0, 1), "structure": x0[None], "structure_mean": mean[None],
-              "mask": known[None]}
+    arrays = {"texture": image.transpose(2, 0, 1), "structure": x0[None], "structure_mean": mean[None], "mask": known[None]}
     return {name: torch.from_numpy(np.array(array, np.float32, order="C")) for name, array in arrays.items()}

@@ -30,7 +30,7 @@ from strdiffusion.data.masks import (
 from strdiffusion.data.pairing import Pairing, pair_masks
 from strdiffusion.data.structure import EdgeSource, StructurePair, check_edge_source, structure_maps
 from strdiffusion.data.tensors import sample_tensors
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,25 @@ class TestDataset(Dataset):
 
     __test__ = False
 
-    def __init__(self, *, images: str | os.PathLike, masks: str | os.PathLike | None, pairing: Pairing,
-                 polarity: Polarity, seed: int, size: int | None, fit: Fit, hole_share: tuple[float, float],
-                 pair: StructurePair, edge_source: EdgeSource, edge_sigma: float, ground_truth: bool = True,
-                 index: str | os.PathLike | None = None, limit: int | None = None, foreign_structure: bool = False):
+    def __init__(
+        self,
+        *,
+        images: str | os.PathLike,
+        masks: str | os.PathLike | None,
+        pairing: Pairing,
+        polarity: Polarity,
+        seed: int,
+        size: int | None,
+        fit: Fit,
+        hole_share: tuple[float, float],
+        pair: StructurePair,
+        edge_source: EdgeSource,
+        edge_sigma: float,
+        ground_truth: bool = True,
+        index: str | os.PathLike | None = None,
+        limit: int | None = None,
+        foreign_structure: bool = False,
+    ):
         if fit not in get_args(Fit):
             raise ValueError(f"unknown fit {fit!r}")
         if fit != "none" and size is None:
@@ -125,8 +140,7 @@ class TestDataset(Dataset):
         x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma, self.ground_truth)
         if self.foreign_structure:
             x0 = np.where(known > 0.5, x0, self._next_structure(i, x0.shape))
-        return TestItem(name=name, image_path=path, mask_path=mask_path, hole_share=share,
-                        **sample_tensors(image, known, x0, mean))
+        return TestItem(name=name, image_path=path, mask_path=mask_path, hole_share=share, **sample_tensors(image, known, x0, mean))
 
     def _next_structure(self, i: int, shape: tuple[int, int]) -> np.ndarray:
         """x0 of the image after item i, resized to (height, width) `shape`."""
@@ -147,16 +161,23 @@ class TestDataset(Dataset):
         fits = known.shape == native or self.fit != "none" and known.shape == (self.size, self.size)
         if not fits and not self._told_resized:
             self._told_resized = True
-            log.warning("mask %s has %dx%d pixels but image %s has %dx%d (height x width): masks of another size are "
-                        "resized to their image", path, *known.shape, image_path, *native)
+            log.warning(
+                "mask %s has %dx%d pixels but image %s has %dx%d (height x width): masks of another size are resized to their image",
+                path,
+                *known.shape,
+                image_path,
+                *native,
+            )
         return known
 
     def _useless_mask(self, mask_path: Path | str, path: Path, share: float) -> str:
         where = f"mask {mask_path} of image {path} (fit {self.fit})"
         if share == 0:
             return f"{where} has no hole, so there is nothing to inpaint; replace the mask or remove the image"
-        return (f"{where} has no known pixel; replace the mask, or if the masks are inverted set "
-                f"data.masks.polarity={other_polarity(self.polarity)}")
+        return (
+            f"{where} has no known pixel; replace the mask, or if the masks are inverted set "
+            f"data.masks.polarity={other_polarity(self.polarity)}"
+        )
 
 
 def collate(items: Sequence[TestItem]) -> Batch:

@@ -1,8 +1,8 @@
 """Judge images by their truths: metrics per image, FID and KID of the set, and what they are by hole share.
 
-    measures = Measures(["psnr", "lpips_alex", "fid"], device="cpu")   # loads networks once, for any number of comparisons
-    comparison = compare_arrays(images, measures)                      # or compare_folders(config, measures)
-    comparison.rows()[-1].cells["fid"]                                 # a Cell: a value with its interval, or why there is none
+measures = Measures(["psnr", "lpips_alex", "fid"], device="cpu")   # loads networks once, for any number of comparisons
+comparison = compare_arrays(images, measures)                      # or compare_folders(config, measures)
+comparison.rows()[-1].cells["fid"]                                 # a Cell: a value with its interval, or why there is none
 """
 
 import logging
@@ -18,13 +18,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.config.evaluation import EvaluateConfig, Metric, PretrainedConfig
 from strdiffusion.data.masks import SUSPICIOUS_SHARE, hole_share, other_polarity
-from strdiffusion.device import choose_device, set_float32_precision
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.metrics import l1, psnr, ssim
 from strdiffusion.evaluation.pairs import Loaded, Pair, Pairs, Reading, find_pairs, load_pair, reading, to_8_bit
 from strdiffusion.evaluation.perceptual import Inception, Lpips, frechet_distance, kernel_distance
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.weights import Unavailable, WeightsFile
+from strdiffusion.system.device import choose_device, set_float32_precision
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.compare import Cell
 from strdiffusion.evaluation.statistics import summarise
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.system.errors import UserError
 
 PAIRED = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # what results.csv holds for every image
 

@@ -11,22 +11,22 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from strdiffusion import distributed
+from strdiffusion.app import StrDiffusion
 from strdiffusion.batch import Batch
 from strdiffusion.config import TestConfig, save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
-from strdiffusion.errors import UserError, one_line
 from strdiffusion.evaluation.guides import OracleGuided
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.evaluation.overlap import Writer, ahead
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
-from strdiffusion.inpainting import Inpainter
+from strdiffusion.methods.inpainting import Inpainter
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
-from strdiffusion.output import claim_output_folder
-from strdiffusion.pipeline import StrDiffusion
 from strdiffusion.samplers import ImageTrace, Progress, Sample
+from strdiffusion.system import distributed
+from strdiffusion.system.errors import UserError, one_line
+from strdiffusion.system.files import claim_output_folder
 
 log = logging.getLogger(__name__)
 
@@ -136,10 +136,20 @@ def test_dataset(config: TestConfig) -> TestDataset:
     """The images and masks of a test configuration."""
     data = config.data
     return TestDataset(
-        images=data.images, masks=data.masks.folder, pairing=data.masks.pairing, polarity=data.masks.polarity, seed=config.seed,
-        size=data.size, fit=data.fit, hole_share=data.masks.hole_share, ground_truth=data.ground_truth, limit=data.limit,
-        index=index_file(data.index, data.images), foreign_structure=config.guide == "other_image", **vars(config.structure),
-    )  # fmt: skip
+        images=data.images,
+        masks=data.masks.folder,
+        pairing=data.masks.pairing,
+        polarity=data.masks.polarity,
+        seed=config.seed,
+        size=data.size,
+        fit=data.fit,
+        hole_share=data.masks.hole_share,
+        ground_truth=data.ground_truth,
+        limit=data.limit,
+        index=index_file(data.index, data.images),
+        foreign_structure=config.guide == "other_image",
+        **vars(config.structure),
+    )
 
 
 test_dataset.__test__ = False  # not a test, whatever pytest thinks of its name
@@ -231,12 +241,21 @@ def result_row(item: TestItem, result: np.ndarray, trace: ImageTrace, seconds: f
         truth, masked = as_8_bit(item.texture), as_8_bit(item.texture * item.mask)
         hole = item.mask[0].numpy() < 0.5
         metrics = {
-            "psnr": psnr(result, truth), "ssim": ssim(result, truth),
-            "hole_psnr": psnr(result, truth, hole), "hole_ssim": ssim(result, truth, hole),
-            "masked_hole_psnr": psnr(masked, truth, hole), "masked_hole_ssim": ssim(masked, truth, hole),
-        }  # fmt: skip
+            "psnr": psnr(result, truth),
+            "ssim": ssim(result, truth),
+            "hole_psnr": psnr(result, truth, hole),
+            "hole_ssim": ssim(result, truth, hole),
+            "masked_hole_psnr": psnr(masked, truth, hole),
+            "masked_hole_ssim": ssim(masked, truth, hole),
+        }
     return ResultRow(
-        name=item.name, image=str(item.image_path), mask=str(item.mask_path), hole_share=item.hole_share, seconds=seconds,
-        texture_evaluations=trace.evaluations("texture"), structure_evaluations=trace.evaluations("structure"),
-        discriminator_evaluations=trace.evaluations("discriminator"), **metrics,
-    )  # fmt: skip
+        name=item.name,
+        image=str(item.image_path),
+        mask=str(item.mask_path),
+        hole_share=item.hole_share,
+        seconds=seconds,
+        texture_evaluations=trace.evaluations("texture"),
+        structure_evaluations=trace.evaluations("structure"),
+        discriminator_evaluations=trace.evaluations("discriminator"),
+        **metrics,
+    )

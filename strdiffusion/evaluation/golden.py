@@ -20,12 +20,12 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints.released import released_names
 from strdiffusion.data.structure import edge_map, gray_map
 from strdiffusion.denoiser import Denoiser
-from strdiffusion.errors import UserError
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.objectives import discriminator_loss, structure_guide, structure_loss, texture_loss
 from strdiffusion.samplers import Models, sample_released
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
 
 EXACT = 0.0
 TOLERANCE_SDE = TOLERANCE_NETWORKS = TOLERANCE_LOSSES = TOLERANCE_SCORES = 1e-5
@@ -259,4 +259,3 @@ def sampler_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
         error = relative_error(scores[:, 1], expected[:, 1]) if same_times else float("inf")
         yield stored.record(f"{run}_scores", error, TOLERANCE_SCORES)
         yield stored.compare(f"{run}_draws", tape.draws, EXACT)
-

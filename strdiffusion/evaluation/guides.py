@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from strdiffusion.batch import Batch
 from strdiffusion.denoiser import OracleStructure
-from strdiffusion.inpainting import Inpainter
+from strdiffusion.methods.inpainting import Inpainter
 from strdiffusion.samplers import Sample, SeededNoise, sample_guided
 from strdiffusion.samplers.trace import Callback
 

@@ -35,9 +35,15 @@ def ssim(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -
     if min(image.shape[:2]) < SSIM_WINDOW or (hole is not None and not hole.any()):
         return float("nan")
     mean, similarity = structural_similarity(
-        truth.astype(np.float64), image.astype(np.float64), data_range=1.0, channel_axis=-1,
-        gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
-    )  # fmt: skip
+        truth.astype(np.float64),
+        image.astype(np.float64),
+        data_range=1.0,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
     return float(mean) if hole is None else float(similarity[hole].mean())
 
 

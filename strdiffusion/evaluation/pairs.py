@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from strdiffusion.config.evaluation import EvaluateConfig
-from strdiffusion.config.parser import read_yaml
 from strdiffusion.data.images import read_image, resize_image
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity, hole_share, irregular_mask, read_mask, stable_hash
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.data.testset import Fit, fit_image, fit_mask, item_names
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.table import ResultRow, read_rows
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import read_yaml
 
 GENERATED = re.compile(r"generated:seed=(\d+):share=([\d.]+)-([\d.]+)")
 SHARE_TOLERANCE = 1e-5  # of the six digits in a results.csv

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.weights import Unavailable, WeightsFile, find_weights, read_weights
+from strdiffusion.system.errors import UserError
 
 LPIPS_VERSION = "0.1"  # of the linear heads, which the package brings along
 SMALLEST_SIDE = {"alex": 31, "vgg": 16}  # pixels that the backbones need to reach their last layer

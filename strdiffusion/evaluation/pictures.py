@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from strdiffusion.data import TestItem, read_image, write_image
-from strdiffusion.output import inside
 from strdiffusion.samplers import ImageTrace, Progress
+from strdiffusion.system.files import inside
 
 GAP = 4  # pixels between pictures side by side
 

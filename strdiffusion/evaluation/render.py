@@ -92,10 +92,18 @@ def as_latex(table: Table) -> str:
     rules = " ".join(rf"\cmidrule(lr){{{2 + i * n}-{1 + (i + 1) * n}}}" for i in range(len(table.buckets)))
     titles = " & ".join(f"{_escape(METRICS[m][0])} {arrows[METRICS[m][2]]}" for _ in table.buckets for m in table.metrics)
     lines = [
-        r"% needs \usepackage{booktabs,graphicx}", r"\begin{table*}", r"\centering", rf"\caption{{{_escape(table.title)}}}",
-        r"\resizebox{\textwidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * n * len(table.buckets)}}}",
-        r"\toprule", rf" & {groups} \\", rules, rf" & {titles} \\", r"\midrule",
-    ]  # fmt: skip
+        r"% needs \usepackage{booktabs,graphicx}",
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{_escape(table.title)}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * n * len(table.buckets)}}}",
+        r"\toprule",
+        rf" & {groups} \\",
+        rules,
+        rf" & {titles} \\",
+        r"\midrule",
+    ]
     for row in table.rows:
         cells = [_escape(_text(row.cells.get((bucket, metric)), metric)) for bucket in table.buckets for metric in table.metrics]
         label = rf"\emph{{{_escape(row.label)} (published)}}" if row.source else _escape(row.label)

@@ -12,21 +12,25 @@ from pathlib import Path
 
 from strdiffusion.config import save_config
 from strdiffusion.config.evaluation import EvaluateConfig
-from strdiffusion.data.listing import write_atomically
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.compare import SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
 from strdiffusion.evaluation.metrics import SSIM_WINDOW
 from strdiffusion.evaluation.pairs import find_pairs, reading, size_text, some
 from strdiffusion.evaluation.perceptual import FEATURES, KID_SUBSET, KID_SUBSETS, LPIPS_VERSION
 from strdiffusion.evaluation.statistics import LEVEL, RESAMPLES
-from strdiffusion.output import claim_output_folder
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import claim_output_folder, write_atomically
 
 log = logging.getLogger(__name__)
 
 TITLES = {  # of a metric, and digits
-    "psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 4), "l1": ("L1", 4), "lpips_alex": ("LPIPS alex", 4), "lpips_vgg": ("LPIPS vgg", 4),
-    "fid": ("FID", 2), "kid": ("KID", 5),
-}  # fmt: skip
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "l1": ("L1", 4),
+    "lpips_alex": ("LPIPS alex", 4),
+    "lpips_vgg": ("LPIPS vgg", 4),
+    "fid": ("FID", 2),
+    "kid": ("KID", 5),
+}
 PACKAGES = ("numpy", "scikit-image", "opencv-python-headless", "torch", "lpips", "torch-fidelity")
 
 

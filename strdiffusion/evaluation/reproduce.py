@@ -9,9 +9,6 @@ from pathlib import Path
 
 from strdiffusion.config import TestConfig, load_config, save_config, to_dict
 from strdiffusion.config.tables import BucketConfig, RowConfig, TableConfig
-from strdiffusion.device import choose_device, device_name
-from strdiffusion.errors import UserError
-from strdiffusion.evaluation.baselines import Baseline
 from strdiffusion.evaluation.compare import Cell, Measures
 from strdiffusion.evaluation.differences import PAIRED, paired_differences
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
@@ -19,6 +16,9 @@ from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.tablecells import image_metrics, published_cell, run_cells
+from strdiffusion.methods.baselines import Baseline
+from strdiffusion.system.device import choose_device, device_name
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,7 @@ class Summary:
     count: int
 
 
-def bootstrap_interval(
-    values: Iterable[float], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> tuple[float, float]:
+def bootstrap_interval(values: Iterable[float], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high) of the mean of values (n,); the same for the same seed.
 
     `resamples` times, n values are drawn with replacement and averaged; the interval holds the middle `level` of these

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 COLUMNS = [  # title, field, digits
     ("PSNR", "psnr", 2),

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from strdiffusion.config.evaluation import EvaluateConfig
-from strdiffusion.data.listing import write_atomically
-from strdiffusion.errors import UserError
 from strdiffusion.evaluation.compare import Cell, Measures, compare_folders
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_atomically
 
 COSTS = ("seconds", "texture_evaluations", "structure_evaluations", "discriminator_evaluations")
 CACHE = "numbers.json"

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from strdiffusion.checkpoints.files import read_checkpoint
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 Pretrained = Literal["alex", "vgg", "inception"]
 

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from strdiffusion.compiling import compiled
 from strdiffusion.denoiser import AUTOCAST_DTYPES, Precision
-from strdiffusion.device import require_precision
 from strdiffusion.networks.attention import HEAD_WIDTH, HEADS, LinearAttention
 from strdiffusion.networks.discriminator import CorrelationDiscriminator, DownBlock, halve, lrelu
 from strdiffusion.networks.spade import EPS, SpadeBlock, SpadeNorm
 from strdiffusion.networks.unet import ResidualBlock, UNet
+from strdiffusion.system.compiling import compiled
+from strdiffusion.system.device import require_precision
 
 FORMS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # of each network the form made last, and what it was made of
 
@@ -227,7 +227,7 @@ class EnlargingConv(nn.Module):
         for row in (0, 1):
             for column in (0, 1):
                 first = (2 * row + column) * c
-                out[:, row::2, column::2] = kinds[:, row:row + H, column:column + W, first:first + c]
+                out[:, row::2, column::2] = kinds[:, row : row + H, column : column + W, first : first + c]
         return out.permute(0, 3, 1, 2)
 
 

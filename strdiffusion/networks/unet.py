@@ -94,9 +94,7 @@ class UNet(nn.Module):
         self.attention, self.guided = attention, guided
         time_width = 4 * width
         self.stem = nn.Conv2d(2 * channels, width, 7, padding=3, bias=False)
-        self.time = nn.Sequential(
-            SinusoidalEmbedding(width), nn.Linear(width, time_width), nn.GELU(), nn.Linear(time_width, time_width)
-        )
+        self.time = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, time_width), nn.GELU(), nn.Linear(time_width, time_width))
         widths = [width * 2**i for i in range(depth)]
         self.encoder = nn.ModuleList(
             EncoderLevel(d, time_width, attention, last=i == depth - 1, guided=guided) for i, d in enumerate(widths)
@@ -105,9 +103,7 @@ class UNet(nn.Module):
         self.middle_block1 = ResidualBlock(inner, inner, time_width)
         self.middle_attention = attention_block(attention, inner)
         self.middle_block2 = ResidualBlock(inner, inner, time_width)
-        self.decoder = nn.ModuleList(
-            DecoderLevel(d, time_width, attention, outermost=i == 0) for i, d in reversed(list(enumerate(widths)))
-        )
+        self.decoder = nn.ModuleList(DecoderLevel(d, time_width, attention, outermost=i == 0) for i, d in reversed(list(enumerate(widths))))
         self.final_block = ResidualBlock(2 * width, width, time_width)
         self.final_conv = conv3x3(width, channels, bias=True)
 

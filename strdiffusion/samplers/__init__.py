@@ -16,7 +16,19 @@ from strdiffusion.samplers.run import Begin, Models
 from strdiffusion.samplers.trace import ImageTrace, Progress, Sample
 
 __all__ = [
-    "Begin", "ImageTrace", "Models", "NoiseSource", "Progress", "Sample", "SeededNoise", "TimeGrid",
-    "sample_fixed", "sample_guided", "sample_paper", "sample_released", "sample_repaint",
-    "sample_structure", "sample_unguided",
-]  # fmt: skip
+    "Begin",
+    "ImageTrace",
+    "Models",
+    "NoiseSource",
+    "Progress",
+    "Sample",
+    "SeededNoise",
+    "TimeGrid",
+    "sample_fixed",
+    "sample_guided",
+    "sample_paper",
+    "sample_released",
+    "sample_repaint",
+    "sample_structure",
+    "sample_unguided",
+]

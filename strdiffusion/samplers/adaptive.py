@@ -15,9 +15,16 @@ Accept = Literal["lower", "higher"]
 
 @torch.inference_mode()
 def sample_released(
-    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None,
-    u_max: int = 25, u_min: int = 4, jump: int = 2, re: int = 2, accept: Accept = "lower",
-) -> Sample:  # fmt: skip
+    models: Models,
+    known: Batch,
+    noise: NoiseSource,
+    callback: Callback | None = None,
+    u_max: int = 25,
+    u_min: int = 4,
+    jump: int = 2,
+    re: int = 2,
+    accept: Accept = "lower",
+) -> Sample:
     """StrDiffusion with adaptive resampling, as released (spec sec. 7), in the release's order of noise draws.
 
     Args:
@@ -60,9 +67,16 @@ def sample_released(
 
 @torch.inference_mode()
 def sample_paper(
-    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None,
-    threshold: float = 0.0, u_max: int = 5, jump: int = 1, re: int = 1, accept: Accept = "higher",
-) -> Sample:  # fmt: skip
+    models: Models,
+    known: Batch,
+    noise: NoiseSource,
+    callback: Callback | None = None,
+    threshold: float = 0.0,
+    u_max: int = 5,
+    jump: int = 1,
+    re: int = 1,
+    accept: Accept = "higher",
+) -> Sample:
     """StrDiffusion with adaptive resampling, as the paper describes it (spec sec. 7, `paper`).
 
     While the best score so far is worse than the threshold, and at most u_max times a step, the best structure is

@@ -38,7 +38,7 @@ class TimeGrid:
         self.early_end = self.at_or_after(early_end(self.T))
         if begin is not None:
             self.N = max(self.at_or_before(begin), self.early_end)
-            self.times = self.times[:self.N + 1]
+            self.times = self.times[: self.N + 1]
 
     def __getitem__(self, n: int) -> int:
         return self.times[n]

@@ -19,9 +19,15 @@ from strdiffusion.sde import MeanRevertingSDE
 
 
 def mars_step(
-    sde: MeanRevertingSDE, x: Tensor, mu: Tensor, q: Tensor, t: int, to: int,
-    noise: Tensor | None = None, previous: tuple[Tensor, int] | None = None,
-) -> Tensor:  # fmt: skip
+    sde: MeanRevertingSDE,
+    x: Tensor,
+    mu: Tensor,
+    q: Tensor,
+    t: int,
+    to: int,
+    noise: Tensor | None = None,
+    previous: tuple[Tensor, int] | None = None,
+) -> Tensor:
     """Carry x from t to `to` < t; all tensors (B,C,H,W).
 
     Args:

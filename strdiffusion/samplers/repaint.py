@@ -13,9 +13,15 @@ from strdiffusion.samplers.trace import Callback, Sample, State
 
 @torch.inference_mode()
 def sample_repaint(
-    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None,
-    jump_length: int = 10, resamplings: int = 10, start: int | None = None, stop: int = 0,
-) -> Sample:  # fmt: skip
+    models: Models,
+    known: Batch,
+    noise: NoiseSource,
+    callback: Callback | None = None,
+    jump_length: int = 10,
+    resamplings: int = 10,
+    start: int | None = None,
+    stop: int = 0,
+) -> Sample:
     """Denoise, and jump back `jump_length` steps `resamplings - 1` times, again and again between the times start and stop.
 
     Texture and structure jump together, and after every step the known pixels of both are drawn anew from the known
@@ -82,7 +88,7 @@ def jump_range(grid: TimeGrid, start: int | None, stop: int, guided: bool) -> tu
 
 def timeline(N: int, jump_length: int, resamplings: int, start: int, stop: int) -> list[tuple[int, int]]:
     """The moves (n, n') from N down to 0 steps left, each to a neighbour, with the jumps back between start and stop."""
-    jumps = {n: resamplings - 1 for n in range(stop, start - jump_length + 1, jump_length)} if resamplings > 1 else {}
+    jumps = dict.fromkeys(range(stop, start - jump_length + 1, jump_length), resamplings - 1) if resamplings > 1 else {}
     moves, n = [], N
     while n > 0:
         moves.append((n, n - 1))

@@ -5,17 +5,8 @@ import logging
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.config.common import MaskConfig
-from strdiffusion.data import (
-    GeneratedMasks,
-    MaskFolder,
-    MaskSource,
-    TestDataset,
-    TrainingDataset,
-    collate,
-    default_index,
-    index_file,
-)
-from strdiffusion.errors import UserError
+from strdiffusion.data import GeneratedMasks, MaskFolder, MaskSource, TestDataset, TrainingDataset, collate, default_index, index_file
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +22,15 @@ def training_dataset(config: TrainConfig) -> TrainingDataset:
     """The stream of training samples."""
     data = config.data
     return TrainingDataset(
-        folder=data.images, size=data.size, masks=mask_source(data.masks, data.index is not None), seed=config.seed,
-        crop_from=data.crop_from, augment=data.augment, index=index_file(data.index, data.images), **vars(config.structure),
-    )  # fmt: skip
+        folder=data.images,
+        size=data.size,
+        masks=mask_source(data.masks, data.index is not None),
+        seed=config.seed,
+        crop_from=data.crop_from,
+        augment=data.augment,
+        index=index_file(data.index, data.images),
+        **vars(config.structure),
+    )
 
 
 def validation_batches(config: TrainConfig) -> list[Batch]:
@@ -42,10 +39,18 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
     if validation.images is None:
         return []
     dataset = TestDataset(
-        images=validation.images, masks=validation.masks.folder, pairing="seeded", polarity=validation.masks.polarity,
-        seed=config.seed, size=config.data.size, fit="center_crop", hole_share=validation.masks.hole_share,
-        index=index_file(validation.index, validation.images), limit=validation.loss_images, **vars(config.structure),
-    )  # fmt: skip
+        images=validation.images,
+        masks=validation.masks.folder,
+        pairing="seeded",
+        polarity=validation.masks.polarity,
+        seed=config.seed,
+        size=config.data.size,
+        fit="center_crop",
+        hole_share=validation.masks.hole_share,
+        index=index_file(validation.index, validation.images),
+        limit=validation.loss_images,
+        **vars(config.structure),
+    )
     items = []
     for i in range(len(dataset)):
         try:

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset, default_collate
 
 from strdiffusion.data import TrainingDataset
 from strdiffusion.data.mask_sources import MaskError
-from strdiffusion.distributed import gather
-from strdiffusion.errors import UserError, one_line
+from strdiffusion.system.distributed import gather
+from strdiffusion.system.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -89,5 +89,9 @@ class FaultCounter:
     def summary(self) -> None:
         """Log the list once more at the end."""
         if self.known:
-            log.warning("%d of %d files could not be used and were replaced by others: %s",
-                        len(self.known), sum(self.totals.values()), "; ".join(self.known))  # fmt: skip
+            log.warning(
+                "%d of %d files could not be used and were replaced by others: %s",
+                len(self.known),
+                sum(self.totals.values()),
+                "; ".join(self.known),
+            )

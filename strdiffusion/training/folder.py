@@ -9,7 +9,7 @@ from pathlib import Path
 
 from strdiffusion.checkpoints import read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.files import WriteError
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 

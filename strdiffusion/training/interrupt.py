@@ -3,7 +3,7 @@
 import signal
 from types import FrameType
 
-from strdiffusion.distributed import launched
+from strdiffusion.system.distributed import launched
 
 # Ctrl-C; what schedulers and torchrun send; what Slurm sends before a preemption (not on Windows)
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))

@@ -15,12 +15,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from strdiffusion import distributed
 from strdiffusion.checkpoints.files import WriteError
 from strdiffusion.config import TrainConfig, to_dict
-from strdiffusion.data.listing import write_atomically
-from strdiffusion.device import device_name
-from strdiffusion.errors import UserError, one_line
+from strdiffusion.system import distributed
+from strdiffusion.system.device import device_name
+from strdiffusion.system.errors import UserError, one_line
+from strdiffusion.system.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -201,8 +201,16 @@ def log_start(kind: str, config: TrainConfig, network: torch.nn.Module, images: 
     """Log the facts that a run starts from."""
     parameters = sum(p.numel() for p in network.parameters())
     processes = f", {distributed.count()} processes" if distributed.count() > 1 else ""
-    log.info("%s network: %.2f M parameters, %d images, %d held out, %s%s, output %s",
-             kind, parameters / 1e6, images, held_out, device_name(device), processes, config.output)  # fmt: skip
+    log.info(
+        "%s network: %.2f M parameters, %d images, %d held out, %s%s, output %s",
+        kind,
+        parameters / 1e6,
+        images,
+        held_out,
+        device_name(device),
+        processes,
+        config.output,
+    )
     log.info("python %s, torch %s, %s; command: %s", platform.python_version(), torch.__version__, platform.platform(), " ".join(sys.argv))
     log.info("configuration: %s", yaml.safe_dump(to_dict(config), default_flow_style=True, width=10**9, sort_keys=False).strip())
 

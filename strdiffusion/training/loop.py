@@ -15,11 +15,11 @@ from torch.utils.data._utils import signal_handling
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from strdiffusion import distributed
 from strdiffusion.batch import Batch
-from strdiffusion.compiling import explain
 from strdiffusion.config import TrainConfig
-from strdiffusion.errors import Stopped, UserError, one_line
+from strdiffusion.system import distributed
+from strdiffusion.system.compiling import explain
+from strdiffusion.system.errors import Stopped, UserError, one_line
 from strdiffusion.training.faults import DataError, FaultCounter
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal
@@ -35,9 +35,17 @@ class Loop:
     """Step, log, validate, save: until the iterations are done, the time is up, or a signal asks to stop."""
 
     def __init__(
-        self, task: Task, config: TrainConfig, state: TrainingState, shares: Shares, journal: Journal, validation: list[Batch],
-        faults: FaultCounter, stop: StopRequest, device: torch.device,
-    ):  # fmt: skip
+        self,
+        task: Task,
+        config: TrainConfig,
+        state: TrainingState,
+        shares: Shares,
+        journal: Journal,
+        validation: list[Batch],
+        faults: FaultCounter,
+        stop: StopRequest,
+        device: torch.device,
+    ):
         self.task, self.config, self.state, self.shares, self.journal = task, config, state, shares, journal
         self.validation, self.faults, self.stop, self.device = validation, faults, stop, device
         self.model = shared_model(task.network, device)
@@ -171,8 +179,13 @@ class Loop:
         progress.skipped_in_row = 0 if finite else progress.skipped_in_row + 1
         if not finite:
             progress.skipped += 1
-            log.warning("iteration %d was skipped: loss %g, gradient norm %g (skipped so far: %d)",
-                        progress.step, values["loss"], values["gradient_norm"], progress.skipped)  # fmt: skip
+            log.warning(
+                "iteration %d was skipped: loss %g, gradient norm %g (skipped so far: %d)",
+                progress.step,
+                values["loss"],
+                values["gradient_norm"],
+                progress.skipped,
+            )
             self.journal.add("skipped", progress.step, values)
         return values
 

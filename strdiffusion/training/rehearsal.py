@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from strdiffusion import distributed
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints.files import tensors_in
 from strdiffusion.config import TrainConfig
 from strdiffusion.data import TrainingDataset
-from strdiffusion.device import choose_device, device_name, set_float32_precision
-from strdiffusion.errors import UserError
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system import distributed
+from strdiffusion.system.device import choose_device, device_name, set_float32_precision
+from strdiffusion.system.errors import UserError
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from strdiffusion import distributed
 from strdiffusion.config import TrainConfig, save_config
-from strdiffusion.config.parser import read_yaml
 from strdiffusion.data import StepSampler, TrainingDataset
-from strdiffusion.device import set_float32_precision
-from strdiffusion.errors import UserError
-from strdiffusion.output import claim_output_folder
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system import distributed
+from strdiffusion.system.device import set_float32_precision
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.parser import read_yaml
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
 from strdiffusion.training.folder import BEST, LATEST, LOCK, CheckpointFolder, only_run
@@ -63,11 +63,15 @@ def train(kind: str, config: TrainConfig) -> Path:
 def training_loader(config: TrainConfig, dataset: TrainingDataset, shares: Shares, step: int, device: torch.device) -> DataLoader:
     """This process's parts of the global batches, from iteration `step` on."""
     return DataLoader(
-        SkippingDataset(dataset), batch_size=shares.size, collate_fn=collate_samples,
+        SkippingDataset(dataset),
+        batch_size=shares.size,
+        collate_fn=collate_samples,
         sampler=StepSampler(step, shares.batch_size, shares.positions.flatten().tolist()),
-        num_workers=config.data.workers, worker_init_fn=ignore_signals, pin_memory=device.type == "cuda",
+        num_workers=config.data.workers,
+        worker_init_fn=ignore_signals,
+        pin_memory=device.type == "cuda",
         generator=torch.Generator().manual_seed(config.seed),  # else it draws from the state of training
-    )  # fmt: skip
+    )
 
 
 def open_folder(config: TrainConfig) -> Path:

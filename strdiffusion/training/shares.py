@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from strdiffusion.config.training import TrainingConfig
-from strdiffusion.errors import UserError
 from strdiffusion.networks.discriminator import GROUP, group_size
+from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,9 @@ class Shares:
         if kind == "discriminator" and not self.keeps_groups:
             log.warning(
                 "a share of %d images is no multiple of the minibatch statistic's groups: the discriminator trains a little differently "
-                "than in one process; choose training.batch_size = 4 x processes x training.accumulate x N", self.size,
-            )  # fmt: skip
+                "than in one process; choose training.batch_size = 4 x processes x training.accumulate x N",
+                self.size,
+            )
 
     def noise(self, seed: int, step: int, part: int, T: int, first_t: int, device: torch.device) -> tuple[Tensor, Draw]:
         """The times (size,), uniform in first_t..T, and the noise of a part of an iteration: a function of (seed, step) and positions."""

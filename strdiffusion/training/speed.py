@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from strdiffusion.compiling import require_compiler
 from strdiffusion.config.training import TrainingConfig
-from strdiffusion.device import require_precision, reuse_memory
 from strdiffusion.networks.recompute import recompute_blocks
+from strdiffusion.system.compiling import require_compiler
+from strdiffusion.system.device import require_precision, reuse_memory
 
 
 def prepare_network(network: nn.Module, options: TrainingConfig, precision: str, device: torch.device) -> None:

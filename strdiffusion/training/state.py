@@ -14,9 +14,9 @@ from strdiffusion.checkpoints.files import compare_entries
 from strdiffusion.checkpoints.networks import is_plain
 from strdiffusion.config import TrainConfig, to_dict
 from strdiffusion.config.training import TrainingConfig
-from strdiffusion.distributed import count, on_main
-from strdiffusion.errors import UserError, brief
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.distributed import count, on_main
+from strdiffusion.system.errors import UserError, brief
 from strdiffusion.training.ema import EMA
 from strdiffusion.training.folder import BEST, CheckpointFolder
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from strdiffusion import distributed
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
+from strdiffusion.system import distributed
 from strdiffusion.training.shares import step_noise
 from strdiffusion.training.tasks import FIRST_T, Task
 

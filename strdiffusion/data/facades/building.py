@@ -46,9 +46,17 @@ def draw_building(canvas: Canvas, left: float, ground: float, storey: float, lig
     colour = varied(dice, dice.choice(WALLS[wall][0]), 10)
     stone = toned(colour, 1.08) if wall == "limestone" else varied(dice, dice.choice(LIMESTONE), 8)
     house = Building(
-        left=left, right=left + bay * bays, ground=ground, ground_floor=storey * dice.uniform(1.05, 1.3),
-        storey=storey * dice.uniform(0.94, 1.06), storeys=dice.integer(1, 3), bays=bays, wall=wall, colour=colour, stone=stone,
-    )  # fmt: skip
+        left=left,
+        right=left + bay * bays,
+        ground=ground,
+        ground_floor=storey * dice.uniform(1.05, 1.3),
+        storey=storey * dice.uniform(0.94, 1.06),
+        storeys=dice.integer(1, 3),
+        bays=bays,
+        wall=wall,
+        colour=colour,
+        stone=stone,
+    )
     draw_wall(canvas, house, dice)
     draw_floors(canvas, house, light, dice)
     draw_ground_floor(canvas, house, light, dice)
@@ -96,9 +104,7 @@ def draw_floors(canvas: Canvas, house: Building, light: Light, dice: Dice) -> No
             windows.draw_balcony(canvas, house.left + 0.012, house.right - 0.012, base, house.stone, light)
 
 
-def draw_row(
-    canvas: Canvas, house: Building, style: WindowStyle, size: tuple[float, float, float], light: Light, dice: Dice
-) -> None:
+def draw_row(canvas: Canvas, house: Building, style: WindowStyle, size: tuple[float, float, float], light: Light, dice: Dice) -> None:
     """One window a bay; size = (width, height, y of the sill)."""
     width, height, low = size
     for i in range(house.bays):
@@ -176,7 +182,7 @@ def restore_corners(canvas: Canvas, box: tuple[float, float, float, float], behi
     for row in range(rows):
         cut = wide * (rows - row) // rows
         area[row, :cut] = behind[row, :cut]
-        area[row, area.shape[1] - cut:] = behind[row, area.shape[1] - cut:]
+        area[row, area.shape[1] - cut :] = behind[row, area.shape[1] - cut :]
 
 
 def draw_dormer(canvas: Canvas, middle: float, base: float, height: float, house: Building, light: Light) -> None:

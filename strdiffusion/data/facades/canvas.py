@@ -82,7 +82,7 @@ class Canvas:
         """Multiply a rectangle by `tones` (h, w) or (h, w, 3), cut to its size."""
         area = self.region(x0, y0, x1, y1)
         tones = tones if tones.ndim == 3 else tones[:, :, None]
-        area *= tones[:area.shape[0], :area.shape[1]]
+        area *= tones[: area.shape[0], : area.shape[1]]
 
     def perspective(self, strength: float, horizon: float) -> None:
         """Turn the wall: things grow to the right (strength > 0) or left, about the line y = horizon. |strength| up to 0.2.
@@ -101,7 +101,7 @@ class Canvas:
         """The picture without its margin, averaged down to (size, size, 3) uint8."""
         m, n = self.margin, self.resolution
         k = n // size
-        samples = np.clip(self.pixels[m:m + n, m:m + n], 0, 255).astype(np.uint8)
+        samples = np.clip(self.pixels[m : m + n, m : m + n], 0, 255).astype(np.uint8)
         total = sum(samples[i::k, j::k].astype(np.uint32) for i in range(k) for j in range(k))
         return ((total + k * k // 2) // (k * k)).astype(np.uint8)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from strdiffusion.data.facades.dice import Dice
 from strdiffusion.data.facades.street import draw_street
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 SPLITS = {"train": 20_000, "val": 100, "test": 200}  # images in each
 SIZES = (64, 128, 256)

@@ -23,12 +23,12 @@ def courses(dice: Dice, shape: tuple[int, int], height: int, width: int, joint: 
 def grain(dice: Dice, shape: tuple[int, int], block: int, amplitude: float) -> np.ndarray:
     """Speckle of square grains."""
     rough = dice.noise(-(-shape[0] // block), -(-shape[1] // block))
-    return 1 + np.float32(amplitude) * np.repeat(np.repeat(rough, block, 0), block, 1)[:shape[0], :shape[1]]
+    return 1 + np.float32(amplitude) * np.repeat(np.repeat(rough, block, 0), block, 1)[: shape[0], : shape[1]]
 
 
 def weather(dice: Dice, shape: tuple[int, int], block: int, amplitude: float) -> np.ndarray:
     """Streaks of rain that fade downwards."""
-    streaks = np.repeat(dice.noise(-(-shape[1] // block)), block)[:shape[1]]
+    streaks = np.repeat(dice.noise(-(-shape[1] // block)), block)[: shape[1]]
     fade = 1 - np.arange(shape[0], dtype=np.float32) / np.float32(max(shape[0], 1))
     return 1 + np.float32(amplitude) * np.minimum(streaks, 0)[None, :] * fade[:, None]
 

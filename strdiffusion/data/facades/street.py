@@ -9,9 +9,11 @@ from strdiffusion.data.facades.dice import Dice
 from strdiffusion.data.facades.windows import IRON, Light
 
 SKIES = (  # above, at the horizon
-    ((112, 158, 214), (206, 224, 240)), ((176, 192, 208), (222, 226, 228)),
-    ((140, 170, 206), (238, 226, 206)), ((84, 134, 200), (178, 208, 236)),
-)  # fmt: skip
+    ((112, 158, 214), (206, 224, 240)),
+    ((176, 192, 208), (222, 226, 228)),
+    ((140, 170, 206), (238, 226, 206)),
+    ((84, 134, 200), (178, 208, 236)),
+)
 LEAVES = ((86, 112, 58), (70, 100, 62), (112, 124, 60), (150, 122, 54))
 EDGE = 0.125  # houses are drawn to this far outside the picture
 
@@ -60,9 +62,7 @@ def draw_pavement(canvas: Canvas, ground: float, dice: Dice) -> None:
     """The pavement, its kerb, and the road."""
     kerb = ground + dice.uniform(0.035, 0.06)
     stone, road = varied(dice, (178, 172, 164), 12), varied(dice, (98, 98, 102), 12)
-    for top, bottom, colour, material in (
-        (ground, kerb, stone, materials.slabs), (kerb + 0.012, 1 + EDGE, road, materials.asphalt)
-    ):  # fmt: skip
+    for top, bottom, colour, material in ((ground, kerb, stone, materials.slabs), (kerb + 0.012, 1 + EDGE, road, materials.asphalt)):
         canvas.rectangle(-EDGE, top, 1 + EDGE, bottom, colour)
         area = canvas.region(-EDGE, top, 1 + EDGE, bottom)
         canvas.texture(-EDGE, top, 1 + EDGE, bottom, material(dice, area.shape[:2], canvas.resolution))

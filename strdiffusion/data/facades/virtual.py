@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from strdiffusion.data.facades.drawing import SPLITS, draw_facade, require_size, require_split
-from strdiffusion.errors import UserError
+from strdiffusion.system.errors import UserError
 
 PREFIX = "facades:"
 

@@ -42,10 +42,18 @@ class WindowStyle:
 def window_style(dice: Dice, stone: Colour, frame: Colour, shutters: Colour | None) -> WindowStyle:
     arched = dice.chance(0.15)
     return WindowStyle(
-        frame=frame, glass=dice.choice(GLASS), stone=stone, muntins=(2, dice.choice((1, 2, 3, 3))),
-        surround=dice.choice((0.0, 0.008, 0.012, 0.016)), shutters=None if arched else shutters, closed=dice.choice((0.0, 0.0, 0.15, 0.3)),
-        curtains=dice.uniform(0, 0.6), pediment=not arched and dice.chance(0.3), arched=arched, balcony=False,
-    )  # fmt: skip
+        frame=frame,
+        glass=dice.choice(GLASS),
+        stone=stone,
+        muntins=(2, dice.choice((1, 2, 3, 3))),
+        surround=dice.choice((0.0, 0.008, 0.012, 0.016)),
+        shutters=None if arched else shutters,
+        closed=dice.choice((0.0, 0.0, 0.15, 0.3)),
+        curtains=dice.uniform(0, 0.6),
+        pediment=not arched and dice.chance(0.3),
+        arched=arched,
+        balcony=False,
+    )
 
 
 def draw_window(canvas: Canvas, box: tuple[float, float, float, float], style: WindowStyle, light: Light, dice: Dice) -> None:

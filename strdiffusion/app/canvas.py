@@ -1,0 +1,102 @@
+"""A window of the picture on the networks' scale, and what they made of it back in the picture."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from strdiffusion.app.inputs import Inputs
+from strdiffusion.app.windows import Box, Layout, Window, tiles_of
+from strdiffusion.config.common import StructureConfig
+from strdiffusion.data.images import filled_from, opencv, resize_image
+from strdiffusion.data.masks import resize_mask
+from strdiffusion.data.structure import structure_maps
+from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.networks.discriminator import SMALLEST_SIDE
+
+WHOLLY = 0.999  # a shrunk pixel is known where all it covers is
+
+
+def as_image(texture: Tensor) -> np.ndarray:
+    """A texture (3, h, w) as float32 (h, w, 3) in [0, 1]."""
+    return texture.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A window at the size at which the networks see it: its known pixels, bool (h, w), and the tiles over the hole.
+
+    coarse: where there are several tiles, the same window shrunk to one, which is inpainted first. A tile in the middle of a large
+    hole sees nothing that is known; so it begins with what was made of the whole.
+    """
+
+    window: Window
+    known: np.ndarray
+    tiles: tuple[Box, ...]
+    coarse: "Canvas | None" = None
+
+    def image(self, inputs: Inputs) -> np.ndarray:
+        """The picture's window at this size, float32 (h, w, 3), zero in the hole; what is in the hole has no influence."""
+        seen = inputs.seen[self.window.box.slices]
+        image = inputs.picture.rgb(*self.window.box.slices)
+        if enlarged(self.window):
+            image = filled_from(image, seen)  # interpolation would spread the hole's content
+        else:
+            image[~seen] = 0
+        return resize_image(image, *self.window.canvas) * self.known[..., None]
+
+    def tensors(self, image: np.ndarray, structure: StructureConfig) -> dict[str, Tensor]:
+        """The fields of a batch. Edges are those of the known pixels, whatever the training's were: there are no others."""
+        known = self.known.astype(np.float32)
+        x0, mean = structure_maps(image, known, structure.pair, "known", structure.edge_sigma, ground_truth=False)
+        return sample_tensors(image, known, x0, mean)
+
+    def estimate(self, image: np.ndarray, coarse: np.ndarray, structure: StructureConfig) -> dict[str, Tensor]:
+        """The clean texture and structure that the coarse canvas' result (h', w', 3) says this one has, as fields of a batch."""
+        texture = np.where(self.known[..., None], image, resize_image(coarse, *self.known.shape))
+        everywhere = np.ones(self.known.shape, np.float32)
+        return sample_tensors(texture, everywhere, *structure_maps(texture, everywhere, structure.pair, "known", structure.edge_sigma))
+
+
+def make_canvas(inputs: Inputs, window: Window, size: int) -> Canvas | None:
+    """The canvas of a window; None where no pixel of the window is known."""
+    seen = inputs.seen[window.box.slices]
+    if not seen.any():
+        return None
+    if enlarged(window):
+        known = resize_mask(seen, *window.canvas) > 0.5
+    else:
+        known = resize_image(seen.astype(np.float32), *window.canvas) > WHOLLY
+    tiles = tiles_of(known, size)
+    coarse = None
+    if len(tiles) > 1:
+        factor = max(window.canvas) / size
+        smaller = tuple(max(round(side / factor), SMALLEST_SIDE) for side in window.canvas)
+        coarse = make_canvas(inputs, replace(window, canvas=smaller), max(size, *smaller))
+    return Canvas(window, known, tiles, coarse)
+
+
+def enlarged(window: Window) -> bool:
+    """Whether a window is brought to a larger canvas."""
+    return window.canvas[0] > window.box.height or window.canvas[1] > window.box.width
+
+
+def put_back(levels: np.ndarray, result: np.ndarray, inputs: Inputs, layout: Layout, window: Window) -> None:
+    """Write a window's result (h, w, 3) into the picture's levels (H, W, C), in place: into its own holes, and blended over the feather."""
+    rows, columns = window.box.slices
+    hole = ~inputs.known[rows, columns] & layout.own(window)
+    result = resize_image(result, window.box.height, window.box.width)
+    colours = inputs.picture.colours
+    target = levels[rows, columns, :colours]
+    if inputs.feather:
+        distance = opencv().distanceTransform((~hole).astype(np.uint8), opencv().DIST_L2, opencv().DIST_MASK_PRECISE)
+        seam = (distance > 0) & (distance <= inputs.feather) & inputs.known[rows, columns]
+        weight = (1 - distance[seam] / (inputs.feather + 1))[:, None]
+        target[seam] = blended(target[seam], inputs.picture.as_levels(result[seam]), weight)
+    target[hole] = inputs.picture.as_levels(result[hole])
+
+
+def blended(old: np.ndarray, new: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(1-w) old + w new, in the type of the old levels."""
+    mixed = old * (1 - weight) + new * weight
+    return mixed.astype(old.dtype) if old.dtype == np.float32 else np.rint(mixed).astype(old.dtype)

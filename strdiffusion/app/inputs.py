@@ -1,0 +1,111 @@
+"""What one picture is inpainted from: the picture, which of its pixels are known, and hints that are taken as known."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from strdiffusion.app.picture import Picture
+from strdiffusion.app.reading import Source, open_picture
+from strdiffusion.data.images import filled_from, opencv, resize_image
+from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, other_polarity, resize_mask
+from strdiffusion.system.errors import UserError
+
+log = logging.getLogger(__name__)
+
+ASPECT_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """picture: with the hints in it. known (H, W) bool: pixels that come back as they are. seen (H, W) bool: those of them that
+    the networks are shown; a feathered seam hides a margin around the hole from them, and blends it.
+    """
+
+    picture: Picture
+    known: np.ndarray
+    seen: np.ndarray
+    feather: int
+
+
+def read_inputs(image: Source, mask: Source, hints: Source | None, polarity: Polarity, feather: int) -> Inputs:
+    """Read and check everything; UserError for what is unusable, and where there is no hole or no known pixel."""
+    picture = open_picture(image, "the image")
+    known = read_known(mask, picture, polarity)
+    if hints is not None:
+        picture, known = with_hints(picture, known, hints)
+    if known.all() and hints is None:
+        raise UserError(
+            f"the mask of {picture.name} has no hole (nothing in it is {'white' if polarity == 'white_hole' else 'black'}), "
+            "so there is nothing to inpaint"
+        )
+    alpha = picture.alpha
+    if alpha is not None and not known.all() and not alpha[~known].any():
+        log.warning("%s is fully transparent in the hole and stays so: what is painted there cannot be seen", picture.name)
+    seen = known
+    if feather:
+        cv2 = opencv()
+        seen = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > feather
+    if not seen.any():
+        raise UserError(
+            f"the mask of {picture.name} leaves no known pixel; replace it, lower the feather, or if it is inverted set the polarity "
+            f"{other_polarity(polarity)}"
+        )
+    if (share := 1 - known.mean()) > SUSPICIOUS_SHARE:
+        log.warning(
+            "the hole covers %.0f %% of %s; if the mask is inverted, set the polarity %s",
+            100 * share,
+            picture.name,
+            other_polarity(polarity),
+        )
+    return Inputs(picture, known, seen, feather)
+
+
+def read_known(mask: Source, picture: Picture, polarity: Polarity) -> np.ndarray:
+    """The mask as known pixels, bool (H, W) of the picture's size; gray values of at least one half are white."""
+    if isinstance(mask, np.ndarray) and mask.ndim == 3 and mask.shape[0] == 1 < mask.shape[2]:
+        mask = mask[0]
+    given = open_picture(mask, "the mask")
+    gray = given.levels[..., 0] / np.float32(given.scale) if given.colours == 1 else given.rgb() @ LUMA
+    white = gray >= 0.5
+    known = (white == (polarity == "white_known")).astype(np.float32)
+    if given.size != picture.size:
+        require_same_aspect(given, picture)
+        log.warning(
+            "%s has %dx%d pixels but %s has %dx%d (height x width): it is resized", given.name, *given.size, picture.name, *picture.size
+        )
+        known = resize_mask(known, *picture.size)
+    return known > 0.5
+
+
+def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Picture, np.ndarray]:
+    """The picture with the opaque pixels of the hints put into its hole, and those pixels known.
+
+    Pixels of at least half opacity count as opaque. What lies outside of the hole is ignored.
+    """
+    given = open_picture(hints, "the hints")
+    if given.alpha is None:
+        raise UserError(f"{given.name} has no alpha, so it would cover all of the hole: give RGBA, transparent where there is no hint")
+    colours, opaque = given.rgb(), given.alpha.astype(np.float32) / given.scale >= 0.5
+    if given.size != picture.size and opaque.any():
+        require_same_aspect(given, picture)
+        colours = resize_image(filled_from(colours, opaque), *picture.size)  # without what colour transparent pixels may have
+        opaque = resize_mask(opaque, *picture.size) > 0.5
+    elif given.size != picture.size:
+        opaque = np.zeros_like(known)
+    opaque &= ~known
+    if not opaque.any():
+        log.warning("%s has no opaque pixel in the hole, so there is no hint", given.name)
+    levels = picture.levels.copy()
+    levels[opaque, : picture.colours] = picture.as_levels(colours[opaque])
+    return replace(picture, levels=levels), known | opaque
+
+
+def require_same_aspect(given: Picture, picture: Picture) -> None:
+    """Raise UserError where one picture cannot be the other at another size."""
+    (h, w), (H, W) = given.size, picture.size
+    if abs(h * W / (w * H) - 1) > ASPECT_TOLERANCE and abs(h - H * w / W) > 1:
+        turned = "; it seems to be turned" if abs(h * H / (w * W) - 1) <= ASPECT_TOLERANCE else ""
+        raise UserError(
+            f"{given.name} has {w}x{h} pixels and {picture.name}, upright, {W}x{H} (width x height): they must have one shape{turned}"
+        )

@@ -1,0 +1,111 @@
+"""Pictures as people have them: gray or colour, 8 or 16 bits, with alpha, EXIF and an ICC profile.
+
+They are read upright (`reading`), the hole is replaced, and they are written with everything else as it was (`writing`).
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from strdiffusion.app.writing import encode, info, require_format
+from strdiffusion.data.masks import LUMA
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_atomically
+
+SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says beside its pixels. jpeg: quantisation tables and chroma subsampling, so that it is saved as it was."""
+
+    exif: Image.Exif | None = None
+    icc_profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    jpeg: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, upright. levels (H, W, C): uint8, uint16, or float32 in [0, 1]; C is 1 gray, 2 with alpha, 3 RGB, 4 with alpha."""
+
+    levels: np.ndarray
+    metadata: Metadata = field(default_factory=Metadata)
+    name: str = "the image"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.levels.shape[:2]
+
+    @property
+    def scale(self) -> int:
+        """The level of white."""
+        return SCALES[self.levels.dtype.name]
+
+    @property
+    def colours(self) -> int:
+        """How many channels are no alpha: 1 or 3."""
+        return 3 if self.levels.shape[2] >= 3 else 1
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        """Opacity (H, W) in the picture's own levels, if it has one."""
+        return self.levels[..., -1] if self.levels.shape[2] in (2, 4) else None
+
+    def rgb(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """A part of the picture as float32 (h, w, 3) in [0, 1], without alpha."""
+        part = self.levels[rows, columns, : self.colours].astype(np.float32) / np.float32(self.scale)
+        return np.repeat(part, 3, axis=2) if self.colours == 1 else part
+
+    def as_levels(self, rgb: np.ndarray) -> np.ndarray:
+        """Colours float (..., 3) in [0, 1] in this picture's own channels and levels, without alpha."""
+        values = np.clip(rgb if self.colours == 3 else rgb @ LUMA[:, None], 0, 1) * self.scale
+        return values.astype(np.float32) if self.scale == 1 else np.rint(values).astype(self.levels.dtype)
+
+    def copy(self) -> "Picture":
+        """The same picture with levels of its own."""
+        return replace(self, levels=self.levels.copy())
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        levels = self.levels[..., 0] if self.levels.shape[2] == 1 else self.levels
+        return np.array(levels, dtype=dtype, copy=copy or None)
+
+    def pil(self) -> Image.Image:
+        """A Pillow image, 8 bits, with EXIF and profile in its info; gray ones of 16 bits stay so."""
+        channels = self.levels.shape[2]
+        if channels == 1 and self.scale == 65535:
+            image = Image.fromarray(self.levels[..., 0])
+        else:
+            levels = self.eight_bits().levels
+            image = Image.fromarray(np.ascontiguousarray(levels[..., 0] if channels == 1 else levels))
+        image.info.update(info(self.metadata))
+        if self.metadata.exif is not None:
+            image.info["exif"] = self.metadata.exif.tobytes()  # where its getexif looks
+        return image
+
+    def tensor(self) -> torch.Tensor:
+        """float32 (C, H, W) in [0, 1]."""
+        return torch.from_numpy(np.ascontiguousarray(self.levels.transpose(2, 0, 1), np.float32) / np.float32(self.scale))
+
+    def eight_bits(self) -> "Picture":
+        """The same picture in 8 bits."""
+        if self.scale == 255:
+            return self
+        return replace(self, levels=np.rint(np.clip(self.levels * (255 / self.scale), 0, 255)).astype(np.uint8))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the picture in the format of the path's suffix; the file appears complete or not at all.
+
+        PNG, TIFF, WebP and BMP keep every pixel, JPEG does not. 16 bits are kept by PNG and TIFF. Raises UserError for another suffix,
+        for alpha in a JPEG or BMP, and where the file cannot be written.
+        """
+        content = encode(self, require_format(path, self), path)
+        try:
+            write_atomically(Path(path).expanduser(), content)
+        except OSError as error:
+            raise UserError(f"cannot write image {path}: {error.strerror}; choose another place") from error

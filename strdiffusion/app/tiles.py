@@ -1,0 +1,67 @@
+"""Networks on canvases larger than what they know: on overlapping tiles, whose outputs are blended at every evaluation.
+
+All tiles are of one state with one noise, and what they predict of a pixel is averaged with weights that fall towards their borders
+(MultiDiffusion, arXiv 2302.08113). So the state has no seam at any t.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from strdiffusion.app.windows import OVERLAP, Box
+from strdiffusion.networks import Kind
+
+
+class Tiles:
+    """Evaluates networks on the tiles of a canvas.
+
+    Args:
+        boxes: the tiles, all of one size. Where there is none, a denoiser's output is 0; no tile sees what becomes of it.
+        at_once: how many tiles of all images a network is given at a time, which bounds its memory.
+        before: called before every evaluation; what it raises ends the sampling.
+    """
+
+    def __init__(self, boxes: Sequence[Box], at_once: int, before: Callable[[], None]):
+        self.boxes, self.at_once, self.before = boxes, at_once, before
+        self.ramp = ramp(boxes[0].height)[:, None] * ramp(boxes[0].width) if len(boxes) > 1 else torch.ones(1, 1)
+
+    def __call__(self, kind: Kind, network: nn.Module) -> Callable:
+        """The network of a kind as it is called by samplers, on whole canvases."""
+        return self._score(network) if kind == "discriminator" else self._denoise(network)
+
+    def _denoise(self, network: nn.Module) -> Callable:
+        def evaluate(x: Tensor, mu: Tensor, t: int, structure: Tensor | None = None) -> Tensor:
+            outputs = self._each(lambda x, mu, *guide: network(x, mu, t, *guide), [x, mu] + [structure] * (structure is not None))
+            weight = self.ramp.to(x)
+            total, weights = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+            for i, box in enumerate(self.boxes):
+                total[(..., *box.slices)] += outputs[i] * weight
+                weights[(..., *box.slices)] += weight
+            return total / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+
+        return evaluate
+
+    def _score(self, network: nn.Module) -> Callable:
+        def evaluate(texture: Tensor, structure: Tensor, t: int, group: int = 1) -> Tensor:
+            scores = self._each(lambda y, x: network(y, x, t, group=1), [texture, structure])
+            return torch.stack(scores).float().mean(dim=0)
+
+        return evaluate
+
+    def _each(self, evaluate: Callable, inputs: list[Tensor]) -> list[Tensor]:
+        """Evaluate on every tile of every image; a tensor over the images (B,...) for each tile."""
+        B = len(inputs[0])
+        jobs = [(image, box) for box in self.boxes for image in range(B)]
+        outputs = []
+        for start in range(0, len(jobs), self.at_once):
+            self.before()
+            chunk = jobs[start : start + self.at_once]
+            outputs.append(evaluate(*(torch.stack([v[(image, ..., *box.slices)] for image, box in chunk]) for v in inputs)))
+        return list(torch.cat(outputs).split(B))
+
+
+def ramp(length: int) -> Tensor:
+    """Weights (length,) of a tile's pixels along one axis: 1 inside, falling smoothly to nearly 0 over the overlap at both ends."""
+    distance = torch.minimum(torch.arange(length) + 0.5, length - torch.arange(length) - 0.5)
+    return torch.sin((distance / max(length // OVERLAP, 1)).clamp(max=1) * torch.pi / 2) ** 2

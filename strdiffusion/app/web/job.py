@@ -1,0 +1,149 @@
+"""One inpainting in a thread of its own, watched and cancelled from outside."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from strdiffusion.app import Cancelled, Step
+from strdiffusion.system.errors import UserError
+
+R = TypeVar("R")
+
+INTERVAL = 0.2  # seconds between two looks at the intermediate states
+
+
+@dataclass(frozen=True, eq=False)
+class Glimpse:
+    """How far a job is. ahead: how many are before it in the line.
+
+    texture (h, w, 3), structure (h, w): uint8, of the window that is worked on; None before the first step, as t.
+    """
+
+    ahead: int = 0
+    done: float = 0.0
+    t: int | None = None
+    number: int = 0
+    windows: int = 1
+    sample: int = 0
+    texture: np.ndarray | None = None
+    structure: np.ndarray | None = None
+
+
+class Line:
+    """Who waits to compute: one at a time, in the order of arrival, and only so many."""
+
+    def __init__(self, waiting: int):
+        self.waiting = waiting
+        self._members: list[object] = []
+        self._changed = threading.Condition()
+
+    def join(self, member: object) -> None:
+        """Take the last place; UserError where there is none."""
+        with self._changed:
+            if len(self._members) > self.waiting:
+                raise UserError(f"All {self.waiting} places to wait are taken: try again later.")
+            self._members.append(member)
+
+    def ahead(self, member: object) -> int:
+        """How many are before a member."""
+        with self._changed:
+            return self._members.index(member) if member in self._members else 0
+
+    def wait(self, member: object, cancelled: Callable[[], bool]) -> None:
+        """Return when it is the member's turn, or when it is cancelled."""
+        with self._changed:
+            self._changed.wait_for(lambda: cancelled() or self._members[0] is member)
+
+    def wake(self) -> None:
+        """Let who waits look whether they are cancelled."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def leave(self, member: object) -> None:
+        with self._changed:
+            self._members.remove(member)
+            self._changed.notify_all()
+
+
+class Job(Generic[R]):
+    """Runs `work(callback, cancel)`, whose arguments are those of StrDiffusion's call, when it is its turn in the line."""
+
+    def __init__(self, work: Callable[[Callable[[Step], None], Callable[[], bool]], R], line: Line):
+        self._work, self._line = work, line
+        self._cancelled, self._finished = threading.Event(), threading.Event()
+        self._glimpse: Glimpse | None = None
+        self._looked = 0.0
+        self._result: R | None = None
+        self._error: BaseException | None = None
+        line.join(self)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="inpainting")
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """End the job before its next network evaluation, or in the line."""
+        self._cancelled.set()
+        self._line.wake()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to end."""
+        return self._cancelled.is_set()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def watch(self) -> Iterator[Glimpse]:
+        """What has changed, until the job has ended. A watcher that leaves early cancels the job."""
+        seen = None
+        try:
+            while not self._finished.wait(0 if seen is None else INTERVAL):
+                glimpse = self._glimpse or Glimpse(ahead=self._line.ahead(self))
+                if glimpse is not seen and (seen is None or glimpse.t is not None or glimpse.ahead != seen.ahead):
+                    yield (seen := glimpse)
+        finally:
+            self.cancel()
+
+    def result(self) -> R:
+        """What the work returned, once it has; raises what it raised, Cancelled where it was cancelled."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _run(self) -> None:
+        try:
+            self._line.wait(self, self._cancelled.is_set)
+            if self.cancelled:
+                raise Cancelled
+            self._result = self._work(self._after_step, self._cancelled.is_set)
+        except BaseException as error:  # for result() to raise, in the thread that asks
+            self._error = error
+        finally:
+            self._line.leave(self)
+            self._finished.set()
+
+    def _after_step(self, step: Step) -> None:
+        now = time.monotonic()
+        if now - self._looked < INTERVAL:
+            return
+        self._looked = now
+        structure = step.structure
+        self._glimpse = Glimpse(
+            0,
+            step.done,
+            step.t,
+            step.number,
+            step.windows,
+            step.sample,
+            as_bytes(step.texture),
+            None if structure is None else as_bytes(structure),
+        )
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1] as uint8."""
+    return np.rint(255 * values).astype(np.uint8)

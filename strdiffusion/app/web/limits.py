@@ -1,0 +1,33 @@
+"""How much a visitor of the page may ask for."""
+
+from dataclasses import dataclass
+
+from strdiffusion.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """megabytes: of an uploaded file, as of any request. megapixels: of a picture. samples: at a time.
+
+    queue: how many may wait for their turn. sessions: how many pages may be open.
+    """
+
+    megabytes: int = 64
+    megapixels: int = 50
+    samples: int = 8
+    queue: int = 8
+    sessions: int = 32
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value < 1:
+                raise UserError(f"the limit {name} must be at least 1, not {value}")
+
+    @property
+    def bytes(self) -> int:
+        return self.megabytes * 10**6
+
+    def require_pixels(self, width: int, height: int, name: str) -> None:
+        """Raise UserError for a picture with too many pixels."""
+        if width * height > self.megapixels * 10**6:
+            raise UserError(f"{name} has {width}x{height} pixels, and at most {self.megapixels} megapixels are taken here: make it smaller")

@@ -1,0 +1,188 @@
+"""The layout of the page, and which of the service's doings belongs to which button."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+
+from strdiffusion.app import Cancelled
+from strdiffusion.app.web import view
+from strdiffusion.app.web.models import CUSTOM
+from strdiffusion.app.web.service import Service, Settings, spelled
+from strdiffusion.config.testing import SamplerConfig
+
+HERE = Path(__file__).parent
+CSS = HERE / "page.css"
+METHODS = get_args(SamplerConfig.__annotations__["method"])
+RESAMPLINGS = get_args(SamplerConfig.__annotations__["resampling"])
+SCROLL = "() => document.querySelector('#result .sd-compare')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' })"
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+AT_ONCE = {"queue": False, **QUIET}
+
+
+def build_page(service: Service) -> gr.Blocks:
+    """The page as Gradio's Blocks; nothing of it is part of an API."""
+    handlers = _Handlers(service)
+    first = service.models[service.models.names[0]]
+    own = first.model.config.sampler
+    with gr.Blocks(title="StrDiffusion", analytics_enabled=False, fill_width=False) as page:
+        gr.HTML(
+            '<div class="sd-head"><h1>StrDiffusion</h1><p>Paint over what should go; the hole is filled from its surroundings, '
+            "structure first.</p></div>"
+        )
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=420):
+                gallery = gr.Gallery(
+                    [example.pixels for example in service.examples],
+                    label="Examples",
+                    show_label=False,
+                    rows=1,
+                    columns=max(len(service.examples), 1),
+                    height=124,
+                    allow_preview=False,
+                    interactive=False,
+                    object_fit="cover",
+                    buttons=[],
+                    container=False,
+                    elem_id="examples",
+                    visible=bool(service.examples),
+                )
+                paint = gr.HTML(
+                    None,
+                    html_template=(HERE / "paint.html").read_text("utf-8"),
+                    js_on_load=(HERE / "paint.js").read_text("utf-8"),
+                    apply_default_css=False,
+                    elem_id="paint",
+                    token=None,
+                    picture=None,
+                    number=0,
+                    megabytes=service.limits.megabytes,
+                )
+            with gr.Column(scale=3, min_width=300):
+                model = gr.Dropdown(service.models.names, value=first.name, label="Model", elem_id="model")
+                preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
+                with gr.Group(visible=False) as custom:
+                    method = gr.Dropdown(list(METHODS), value=own.method, label="Method", elem_id="method")
+                    steps = gr.Slider(2, first.T, value=own.steps or first.T, step=1, label="Steps", elem_id="steps")
+                    resampling = gr.Dropdown(first.resamplings(RESAMPLINGS), value=own.resampling, label="Resampling", elem_id="resampling")
+                with gr.Row():
+                    seed = gr.Number(0, precision=0, label="Seed", min_width=120, elem_id="seed", info="The same seed, the same result")
+                    samples = gr.Slider(
+                        1, service.limits.samples, value=1, step=1, label="Samples", min_width=140, elem_id="samples", info="Alternatives"
+                    )
+                cost = gr.HTML(elem_classes="sd-cost", elem_id="cost")
+                with gr.Row():
+                    run = gr.Button("Fill the hole", variant="primary", elem_id="run", scale=2)
+                    cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
+                status = gr.HTML(elem_id="status")
+        chosen = gr.Radio([], label="Sample", visible=False, elem_id="chosen")
+        result = gr.HTML(elem_id="result", apply_default_css=False)
+
+        settings: list[Any] = [model, preset, method, steps, resampling, seed, samples]
+        estimate = {"fn": handlers.expected, "inputs": [paint, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
+        opened = [paint, cost, status, chosen, result]
+        page.load(handlers.arrive, None, [paint, status], **AT_ONCE)
+        page.unload(handlers.leave)
+        gallery.select(handlers.take_example, None, opened, **AT_ONCE)
+        paint.upload(handlers.take_upload, None, opened, **AT_ONCE)
+        paint.input(**estimate)
+        model.input(handlers.change_model, model, [preset, custom, method, steps, resampling], **AT_ONCE).then(**estimate)
+        preset.input(lambda preset: gr.update(visible=preset == CUSTOM), preset, custom, **AT_ONCE)
+        for control in settings[1:]:
+            (control.release if isinstance(control, gr.Slider) else control.input)(**estimate)
+
+        buttons = [run, cancel]
+        begin = run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
+        work = begin.then(handlers.run, [paint, *settings], [status, chosen, result], concurrency_limit=None, **QUIET)
+        work.then(handlers.end, None, buttons, **AT_ONCE)
+        work.success(None, None, None, js=SCROLL)
+        cancel.click(handlers.cancel, None, [status, *buttons], cancels=[work], **AT_ONCE)
+        chosen.input(handlers.show, chosen, result, **AT_ONCE)
+    return page
+
+
+def choices(labels: dict[str, str]) -> list[tuple[str, str]]:
+    """What Gradio calls choices: label before name."""
+    return [(label, name) for name, label in labels.items()]
+
+
+class _Handlers:
+    """What events do. A visit's key is Gradio's session hash."""
+
+    def __init__(self, service: Service):
+        self.service = service
+
+    def arrive(self, request: gr.Request):
+        try:
+            session = self.service.sessions.open(request.session_hash)
+        except Exception as error:
+            return gr.skip(), view.message(spelled(error), "error")
+        return gr.HTML(token=session.token), gr.skip()
+
+    def leave(self, request: gr.Request) -> None:
+        self.service.sessions.close(request.session_hash)
+
+    def take_example(self, request: gr.Request, event: gr.SelectData):
+        try:
+            self.service.open_example(request.session_hash, event.index)
+        except Exception as error:
+            return gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
+        return self.take_upload(request)
+
+    def take_upload(self, request: gr.Request):
+        try:
+            photo = self.service.sessions[request.session_hash].photo
+            picture = self.service.preview_address(request.session_hash)
+        except Exception as error:
+            return gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
+        said = f"{photo.name}, {photo.size[1]}x{photo.size[0]} pixels. Now paint over what should be replaced."
+        return gr.HTML(picture=picture, number=photo.number, value=None), view.message(said), "", gr.Radio(visible=False), ""
+
+    def expected(self, request: gr.Request, painted: object, *settings) -> str:
+        try:
+            return view.message(self.service.expected(request.session_hash, painted, Settings(*settings)))
+        except Exception as error:
+            return view.message(spelled(error))
+
+    def change_model(self, name: str):
+        offer = self.service.models[name]
+        own, labels, resamplings = offer.model.config.sampler, offer.presets(), offer.resamplings(RESAMPLINGS)
+        return (
+            gr.Radio(choices(labels), value=next(iter(labels))),
+            gr.update(visible=False),
+            gr.Dropdown(value=own.method),
+            gr.Slider(maximum=offer.T, value=own.steps or offer.T),
+            gr.Dropdown(resamplings, value=own.resampling),
+        )
+
+    def begin(self):
+        return view.message("Beginning."), gr.Button(interactive=False), gr.Button(interactive=True)
+
+    def run(self, request: gr.Request, painted: object, *settings) -> Iterator[tuple]:
+        key, chosen = request.session_hash, Settings(*settings)
+        try:
+            for progress in self.service.run(key, painted, chosen):
+                yield progress, gr.skip(), gr.skip()
+            names = [(str(i + 1), i) for i in range(int(chosen.samples))]
+            yield "", gr.Radio(names, value=0, visible=len(names) > 1), self.service.show(key)
+        except Cancelled as error:  # what was asked for, so no error
+            yield view.message(spelled(error)), gr.skip(), gr.skip()
+        except Exception as error:
+            yield view.message(spelled(error), "error"), gr.skip(), gr.skip()
+
+    def end(self):
+        return gr.Button(interactive=True), gr.Button(interactive=False)
+
+    def cancel(self, request: gr.Request):
+        try:
+            self.service.cancel(request.session_hash)
+        except Exception as error:
+            return view.message(spelled(error), "error"), *self.end()
+        return view.message("Cancelled."), *self.end()
+
+    def show(self, request: gr.Request, sample: int) -> str:
+        try:
+            return self.service.show(request.session_hash, sample)
+        except Exception as error:
+            return view.message(spelled(error), "error")

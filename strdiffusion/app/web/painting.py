@@ -1,0 +1,58 @@
+"""What was painted in the browser."""
+
+import base64
+import binascii
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from strdiffusion.data.masks import resize_mask
+from strdiffusion.system.errors import UserError
+
+PREFIX = "data:image/png;base64,"
+OPAQUE = 128  # strokes have soft edges, which are decided here
+
+
+@dataclass(frozen=True)
+class Painting:
+    """hole: bool (H, W) of the picture's size. hints: uint8 RGBA (h, w, 4) of the preview's size, or None."""
+
+    hole: np.ndarray
+    hints: np.ndarray | None
+
+
+def read_painting(painted: object, preview: tuple[int, int], size: tuple[int, int]) -> Painting:
+    """The painting that paint.js sent, on a preview of `preview` for a picture of `size` (height, width).
+
+    Raises UserError where it is none, where there is no hole, and where there is nothing but hole.
+    """
+    if not isinstance(painted, dict) or not painted.get("hole"):
+        raise UserError("Paint a hole first: what should be replaced.")
+    opacity = _layer(painted["hole"], preview)[..., 3]
+    hole = (opacity >= OPAQUE).astype(np.float32)
+    if preview != size:
+        hole = resize_mask(hole, *size)
+    hole = hole > 0.5
+    if not hole.any():
+        raise UserError("Paint a hole first: what should be replaced.")
+    if hole.all():
+        raise UserError("The hole covers all of the picture: leave something to go by.")
+    hints = _layer(painted["hints"], preview) if painted.get("hints") else None
+    if hints is not None and not (hints[..., 3] >= OPAQUE).any():
+        hints = None
+    return Painting(hole, hints)
+
+
+def _layer(url: object, size: tuple[int, int]) -> np.ndarray:
+    """RGBA levels of a PNG data URL of a known size; another is refused before it is decoded."""
+    try:
+        if not isinstance(url, str) or not url.startswith(PREFIX):
+            raise ValueError
+        with Image.open(io.BytesIO(base64.b64decode(url.removeprefix(PREFIX), validate=True)), formats=["PNG"]) as image:
+            if image.size != size[::-1]:
+                raise ValueError
+            return np.array(image.convert("RGBA"))
+    except (ValueError, binascii.Error, UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+        raise UserError("What was painted does not belong to this picture: clear it and paint again.") from None

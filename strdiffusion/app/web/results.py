@@ -1,0 +1,79 @@
+"""What is kept of an inpainting: files of the session."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from strdiffusion.app import Output, Picture
+from strdiffusion.app.web.session import Photo, as_png, preview_of
+from strdiffusion.figures.style import PNG_DPI, styled
+from strdiffusion.figures.trace import summarise, trace_figure
+from strdiffusion.samplers import ImageTrace
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Names of files: the result as a preview, at full size (in the picture's own format, and without loss), structure and trace."""
+
+    preview: str
+    files: tuple[str, ...]
+    structure: str | None
+    trace: str | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All samples of one inpainting, and what it was made with, for people."""
+
+    folder: Path
+    photo: Photo
+    samples: tuple[Sample, ...]
+    settings: str
+    seconds: float
+
+    def remove(self) -> None:
+        for sample in self.samples:
+            for name in (sample.preview, sample.structure, sample.trace, *sample.files):
+                if name is not None:
+                    (self.folder / name).unlink(missing_ok=True)
+
+
+def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings: str, seconds: float) -> Results:
+    """Write the files of an output. tag: makes their names unlike those of earlier results."""
+    suffix = Path(photo.name).suffix
+    suffixes = [suffix, ".png"] if suffix == ".jpg" else [suffix]  # JPEG alone loses known pixels
+    samples = []
+    for i, picture in enumerate(output.images):
+        stem = f"{tag}_{i}"
+        files = tuple(f"{stem}_full{suffix}" for suffix in suffixes)
+        for name in files:
+            picture.save(folder / name)
+        (folder / f"{stem}.png").write_bytes(as_png(preview_of(picture)))
+        structure = trace = None
+        if output.structure is not None:
+            structure = f"{stem}_structure.png"
+            (folder / structure).write_bytes(as_png(preview_of(cropped(output.structure[i]))))
+        if any(step.scores or step.decisions for part in output.trace[i] for step in part.steps):  # else nothing was decided
+            trace = f"{stem}_trace.png"
+            (folder / trace).write_bytes(trace_plot(output.trace[i], photo.name))
+        samples.append(Sample(f"{stem}.png", files, structure, trace))
+    return Results(folder, photo, tuple(samples), settings, seconds)
+
+
+def cropped(structure: Picture) -> Picture:
+    """A structure without what is black all around: it is known in the windows alone."""
+    rows, columns = (np.flatnonzero(structure.levels.any(axis=(axis, 2))) for axis in (1, 0))
+    if not rows.size:
+        return structure
+    return replace(structure, levels=structure.levels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+@styled
+def trace_plot(traces: list[ImageTrace], name: str) -> bytes:
+    """The resampling trace of a picture's windows as a PNG file."""
+    windows = f", {len(traces)} windows" if len(traces) > 1 else ""
+    out = io.BytesIO()
+    trace_figure(summarise([trace for trace in traces if trace.steps]), f"{name}{windows}").savefig(out, format="png", dpi=PNG_DPI)
+    return out.getvalue()

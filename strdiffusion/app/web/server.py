@@ -1,0 +1,167 @@
+"""Serving the page, and the files of each session."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from strdiffusion.app.web.limits import Limits
+from strdiffusion.app.web.service import Service
+from strdiffusion.app.web.session import ENDED, Sessions
+from strdiffusion.system.errors import UserError
+
+# Gradio asks its makers for news and for fonts, and keeps what was done in the browser, unless it is told not to
+OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+THREADS = 40
+SWEEP = 600  # seconds after which Gradio forgets files that it made itself
+
+
+@contextmanager
+def working_folder() -> Iterator[Path]:
+    """A folder for everything that visitors upload and are given, removed with all in it."""
+    folder = Path(tempfile.mkdtemp(prefix="strdiffusion_web_"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def serve(service: Service, host: str, port: int | None, open_browser: bool = False) -> Iterator[str]:
+    """Serve the page from now on until the context is left; gives its address.
+
+    port: the first free one from 7860 on where none is given. Raises UserError where the port is taken or Gradio is missing.
+    """
+    sessions, limits = service.sessions, service.limits
+    before = {name: os.environ.get(name) for name in (*OFFLINE, "GRADIO_TEMP_DIR")}
+    os.environ.update(OFFLINE, GRADIO_TEMP_DIR=str(sessions.root / "gradio"))
+    try:
+        import gradio as gr
+        from starlette.middleware import Middleware
+
+        from strdiffusion.app.web.page import CSS, build_page
+
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
+        page = build_page(service)
+        page.queue(max_size=limits.sessions, api_open=False)  # who computes waits in the service's own line, which is shorter
+        page.delete_cache = (SWEEP, SWEEP)
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                inbrowser=open_browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                css_paths=CSS,
+                footer_links=[],
+                run_history=False,
+                show_error=False,
+                enable_monitoring=False,
+                max_threads=THREADS + limits.queue,  # those in the line keep one each
+                max_file_size=1,  # pictures come by a route of their own, into the session's folder
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+                app_kwargs={"routes": routes(sessions), "middleware": [Middleware(LimitBody, limits=limits)]},
+            )
+        except OSError as error:
+            raise UserError(f"cannot serve at {host}{f':{port}' if port else ''}: {error}; give another --port or --host") from None
+        try:
+            yield address
+        finally:
+            page.close(verbose=False)
+            sessions.close_all()
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError("the page needs Gradio, which is not installed: make web, or pip install gradio") from None
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class LimitBody:
+    """ASGI middleware: no request may be larger than an upload may."""
+
+    def __init__(self, app, limits: Limits):
+        self.app, self.limits = app, limits
+
+    async def __call__(self, scope, receive, send) -> None:
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        answered = False
+        taken = 0
+
+        async def limited_receive():
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.limits.bytes:
+                raise _TooLarge
+            return message
+
+        async def noted_send(message):
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            if int(dict(scope["headers"]).get(b"content-length", b"0")) > self.limits.bytes:
+                raise _TooLarge
+            await self.app(scope, limited_receive, noted_send)
+        except _TooLarge:
+            if not answered:
+                said = f"The file is too large: at most {self.limits.megabytes} MB are taken here."
+                await PlainTextResponse(said, 413, {"Connection": "close"})(scope, receive, send)
+
+
+class _TooLarge(Exception):
+    """A request's body is larger than the limit."""
+
+
+def routes(sessions: Sessions) -> list:
+    """The session's own addresses: pictures come in, previews and results go out. All are found by the session's secret token alone."""
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import FileResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+
+    async def upload(request) -> Response:
+        try:
+            session = sessions.with_token(request.path_params["token"])
+            path = session.new_file()
+        except UserError as error:
+            return PlainTextResponse(str(error), 404)
+        try:
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    file.write(chunk)
+            name = unquote(request.headers.get("x-name", "picture"))
+            await run_in_threadpool(session.open_upload, path, name)
+        except UserError as error:
+            return PlainTextResponse(str(error), 422)
+        except BaseException:  # too large, or the browser has gone
+            path.unlink(missing_ok=True)
+            raise
+        return PlainTextResponse("ok")
+
+    async def download(request) -> Response:
+        name = request.path_params["name"]
+        try:
+            folder = sessions.with_token(request.path_params["token"]).folder
+        except UserError:
+            return PlainTextResponse(ENDED, 404)
+        path = folder / Path(name).name
+        if path.name.startswith("picture_") or not path.is_file():
+            return PlainTextResponse("There is no such file.", 404)
+        return FileResponse(path, headers=PRIVATE, filename=request.query_params.get("as"))
+
+    return [Route("/session/{token}/picture", upload, methods=["POST"]), Route("/session/{token}/{name}", download, methods=["GET"])]

@@ -1,0 +1,205 @@
+"""What a visitor has uploaded and was given: in a folder of the visit, which is removed when it ends."""
+
+import io
+import re
+import secrets
+import shutil
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from strdiffusion.app import Cancelled, Picture, open_picture
+from strdiffusion.app.web.limits import Limits
+from strdiffusion.system.errors import UserError
+
+if TYPE_CHECKING:
+    from strdiffusion.app.web.job import Job
+    from strdiffusion.app.web.results import Results
+
+# what may be uploaded, and the suffix that its result is saved with; MPO is what Pillow calls some of the JPEGs that it has opened
+SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".png"}
+PREVIEW_SIDE = 1024  # of what is painted on, in pixels
+PREVIEW = "preview.png"
+ENDED = "This page's session has ended: reload the page."
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture that was opened. name: for people, with the suffix its result gets. size, preview: (height, width)."""
+
+    path: Path
+    name: str
+    size: tuple[int, int]
+    preview: tuple[int, int]
+    number: int
+
+    def open(self) -> Picture:
+        """The picture itself, all of it; UserError where another has taken its place."""
+        if not self.path.exists():
+            raise UserError(f"{self.name} is no longer open.")
+        return replace(open_picture(self.path), name=self.name)
+
+
+class Session:
+    """One open page. token: the secret in the addresses of its files."""
+
+    def __init__(self, folder: Path, limits: Limits):
+        self.folder, self.limits = folder, limits
+        self.token = secrets.token_urlsafe(16)
+        self.photo: Photo | None = None
+        self.job: Job | None = None
+        self.results: Results | None = None
+        self.closed = False
+        self._opened = 0
+        self._lock = threading.Lock()
+
+    def open_upload(self, path: Path, name: str) -> Photo:
+        """Take an uploaded file as this session's picture; one that is refused is removed. UserError says why."""
+        name = tidy_name(name)
+        try:
+            kind = require_picture(path, name, self.limits)
+            return self._take(path, Path(name).stem + SUFFIXES[kind])
+        except UserError as error:
+            path.unlink(missing_ok=True)
+            raise UserError(str(error).replace(str(path), name)) from None
+
+    def open_pixels(self, pixels: np.ndarray, name: str) -> Photo:
+        """Take an example as this session's picture."""
+        path = self.new_file()
+        path.write_bytes(as_png(Picture(pixels)))
+        return self._take(path, name)
+
+    def new_file(self) -> Path:
+        """A path that is nobody else's, for an upload. UserError where the session has ended."""
+        if self.closed:
+            raise UserError(ENDED)
+        return self.folder / f"picture_{secrets.token_hex(8)}"
+
+    def _take(self, path: Path, name: str) -> Photo:
+        picture = open_picture(path)
+        preview = preview_of(picture)
+        with self._lock:
+            if self.closed:
+                raise UserError(ENDED)
+            if self.job is not None:
+                self.job.cancel()
+            self._drop_results()
+            if self.photo is not None:
+                self.photo.path.unlink(missing_ok=True)
+            (self.folder / PREVIEW).write_bytes(as_png(preview))
+            self._opened += 1
+            self.photo = Photo(path, name, picture.size, preview.size, self._opened)
+            return self.photo
+
+    def keep(self, photo: Photo, results: Callable[[], "Results"]) -> "Results":
+        """Let results of a picture be written, in place of earlier ones. Cancelled where it is no longer this session's picture."""
+        with self._lock:
+            if self.closed or self.photo is not photo:
+                raise Cancelled
+            self._drop_results()
+            self.results = results()
+            return self.results
+
+    def _drop_results(self) -> None:
+        if self.results is not None:
+            self.results.remove()
+        self.results = None
+
+    def close(self) -> None:
+        """End whatever runs and remove every file."""
+        if self.job is not None:
+            self.job.cancel()
+        with self._lock:
+            self.closed = True
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.photo = self.results = None
+
+
+class Sessions:
+    """All open pages, by the page's own identification."""
+
+    def __init__(self, root: Path, limits: Limits):
+        self.root, self.limits = root, limits
+        self._open: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def open(self, key: str) -> Session:
+        """A new session for a page; UserError where too many are open."""
+        self.close(key)
+        with self._lock:
+            if len(self._open) >= self.limits.sessions:
+                raise UserError(f"{self.limits.sessions} pages are open already, which is as many as may be: come back later.")
+            folder = self.root / f"session_{secrets.token_hex(8)}"
+            folder.mkdir(mode=0o700)
+            session = self._open[key] = Session(folder, self.limits)
+        return session
+
+    def __getitem__(self, key: str) -> Session:
+        """The session of a page; UserError where it has ended."""
+        if (session := self._open.get(key)) is None:
+            raise UserError(ENDED)
+        return session
+
+    def with_token(self, token: str) -> Session:
+        """The session whose files have this token in their address; UserError where there is none."""
+        with self._lock:
+            for session in self._open.values():
+                if secrets.compare_digest(session.token.encode(), token.encode()):
+                    return session
+        raise UserError(ENDED)
+
+    def close(self, key: str) -> None:
+        """End the session of a page, if it has one."""
+        with self._lock:
+            session = self._open.pop(key, None)
+        if session is not None:
+            session.close()
+
+    def close_all(self) -> None:
+        for key in list(self._open):
+            self.close(key)
+
+
+def require_picture(path: Path, name: str, limits: Limits) -> str:
+    """The format of an uploaded picture, by its content. UserError where it is none of ours, or too large; nothing is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=[kind for kind in SUFFIXES if kind != "MPO"]) as image:
+                kind, size = image.format, image.size
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise UserError(f"{name} has far too many pixels: at most {limits.megapixels} megapixels are taken here") from None
+        raise UserError(f"{name} is not a picture that can be read here: use JPEG, PNG, TIFF, WebP, BMP or GIF") from None
+    limits.require_pixels(*size, name)
+    return kind
+
+
+def tidy_name(name: str) -> str:
+    """A file name from a browser without folders and odd characters."""
+    kept = re.sub(r"[^\w. ()+-]", "_", name.replace("\\", "/").rsplit("/", 1)[-1]).strip(". ")
+    return kept[-80:] or "picture"
+
+
+def preview_of(picture: Picture) -> Picture:
+    """The picture in 8 bits RGB or RGBA, at most PREVIEW_SIDE wide and high; with its colour profile."""
+    image = picture.eight_bits().pil()
+    gray = picture.colours == 1
+    image = image.convert("RGBA" if picture.alpha is not None else "RGB")
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
+    metadata = replace(picture.metadata, exif=None, dpi=None, icc_profile=None if gray else picture.metadata.icc_profile)
+    return Picture(np.array(image), metadata)
+
+
+def as_png(picture: Picture) -> bytes:
+    """A picture of 8 bits as a PNG file, quickly."""
+    out = io.BytesIO()
+    levels = picture.levels[..., 0] if picture.levels.shape[2] == 1 else picture.levels
+    Image.fromarray(np.ascontiguousarray(levels)).save(out, "PNG", compress_level=1, icc_profile=picture.metadata.icc_profile)
+    return out.getvalue()

@@ -1,0 +1,109 @@
+"""Progress and results as HTML. Everything that a visitor wrote is escaped."""
+
+import base64
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from strdiffusion.app import Picture
+from strdiffusion.app.web.job import Glimpse
+from strdiffusion.app.web.results import Results
+from strdiffusion.app.web.session import as_png
+
+SIDE = 256  # of the intermediate pictures, in pixels
+
+
+def address(token: str, name: str, download: str | None = None) -> str:
+    """Where the server gives out a session's file; relative, so that the page works behind a prefix, too."""
+    return f"session/{token}/{name}" + (f"?as={quote(download)}" if download else "")
+
+
+def message(text: str, kind: str = "note") -> str:
+    """A line of text; of kind "error" it is announced."""
+    return f'<p class="sd-{kind}" role="{"alert" if kind == "error" else "status"}">{escape(text)}</p>'
+
+
+def spell_time(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    if seconds < 1:
+        return "less than a second"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def spell_duration(least: float, most: float) -> str:
+    """Between the least and the most seconds."""
+    first, last = spell_time(least), spell_time(most)
+    if first == last:
+        return first if least < 1 else f"about {first}"
+    return f"{first} to {last}"
+
+
+def progress(glimpse: Glimpse, samples: int, seconds: float) -> str:
+    """How far a job is, with the states of texture and structure side by side."""
+    percent = round(100 * glimpse.done)
+    if glimpse.ahead:
+        return message(f"Waiting for its turn: {glimpse.ahead} before this one.")
+    said = "beginning" if glimpse.t is None else f"t = {glimpse.t}"
+    if glimpse.windows > 1:
+        said += f", window {glimpse.number + 1} of {glimpse.windows}"
+    if samples > 1 and glimpse.t is not None:
+        said += f", sample {glimpse.sample + 1} of {samples}"
+    if glimpse.done > 0.05:
+        said += f", {spell_time(seconds * (1 - glimpse.done) / glimpse.done)} left"
+    states = [("Texture", glimpse.texture), ("Structure", glimpse.structure)]
+    figures = "".join(
+        f'<figure><img alt="" src="{data_url(levels)}"><figcaption>{label}</figcaption></figure>'
+        for label, levels in states
+        if levels is not None
+    )
+    return (
+        f'<div class="sd-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
+        f'<div style="width:{percent}%"></div></div><p class="sd-note">{percent} %, {said}</p>'
+        f'<div class="sd-states">{figures}</div>'
+    )
+
+
+def data_url(levels: np.ndarray) -> str:
+    """A small picture in the page itself, every n-th pixel of a larger one."""
+    step = -(-max(levels.shape[:2]) // SIDE)
+    small = levels[::step, ::step]
+    return "data:image/png;base64," + base64.b64encode(as_png(Picture(small if small.ndim == 3 else small[..., None]))).decode()
+
+
+def finished(results: Results, chosen: int, token: str, before: str) -> str:
+    """A slider between before and after, the structure, the trace, and what can be downloaded. before: the preview's address."""
+    sample = results.samples[chosen]
+    height, width = results.photo.preview
+    stem = Path(results.photo.name).stem
+    number = f"_{chosen + 1}" if len(results.samples) > 1 else ""
+    links = "".join(
+        f'<a class="sd-button" download href="{address(token, name, f"{stem}_inpainted{number}{Path(name).suffix}")}">'
+        f"Download {Path(name).suffix[1:].upper().replace('JPG', 'JPEG')}</a>"
+        for name in sample.files
+    )
+    lossy = " (JPEG compresses all of the picture anew; in the PNG every pixel outside of the hole is as it was)"
+    full = results.photo.size
+    compare = (
+        f'<div class="sd-compare" style="--at:50%;--ratio:{width}/{height};--shape:{width / height:.4f}">'
+        f'<img alt="before" src="{before}"><img class="sd-after" alt="after" src="{address(token, sample.preview)}">'
+        '<span class="sd-tag">before</span><span class="sd-tag sd-right">after</span><span class="sd-line"></span>'
+        '<input type="range" min="0" max="100" step="0.1" value="50" aria-label="before and after"'
+        " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div>"
+    )
+    said = (
+        f'<p class="sd-links">{links}</p><p class="sd-note">{full[1]}x{full[0]} pixels, with the metadata of the original'
+        f"{lossy if len(sample.files) > 1 else ''}. {escape(results.settings)}; it took {spell_time(results.seconds)}.</p>"
+    )
+    pictures = [("Structure that guided, with its noise", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
+    figures = "".join(
+        f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{address(token, name)}"></figure>'
+        for label, name, kind in pictures
+        if name is not None
+    )
+    return f'<div class="sd-result"><div>{compare}{said}</div><div class="sd-more">{figures}</div></div>'

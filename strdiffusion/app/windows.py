@@ -1,0 +1,171 @@
+"""Windows: which part of a picture the networks look at for each hole, at which size, and in which tiles.
+
+A hole that fits is given a window of the training size with context around it. A larger one is given a larger window, shrunk by at
+most `shrink`; what is then still larger than the training size is a canvas of overlapping tiles (which is inpainted as a whole first,
+see canvas.py), of which those without a hole are not evaluated. Pictures smaller than the training size are enlarged to it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from strdiffusion.networks.discriminator import SMALLEST_SIDE
+from strdiffusion.system.errors import UserError
+
+CELLS_PER_SIZE = 8  # holes are told apart on a grid of training size / 8
+OVERLAP = 4  # tiles overlap by a quarter of their side
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True)
+class Options:
+    """context: by how much a window is larger than its hole, at least, as a share of the hole's height and width.
+    shrink: by how much a window is made smaller before tiles are used. max_tiles: rather than more tiles, it is made smaller still.
+    """
+
+    context: float = 0.6
+    shrink: float = 2.0
+    max_tiles: int = 16
+
+    def __post_init__(self):
+        for name, least in (("context", 0), ("shrink", 1), ("max_tiles", 1)):
+            if not getattr(self, name) >= least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the picture, the (height, width) of the canvas it is brought to, and the labels of the holes it is for."""
+
+    box: Box
+    canvas: tuple[int, int]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The windows of a picture. labels (cells, cells): which hole a cell of `cell` pixels a side belongs to, 0 for none."""
+
+    windows: list[Window]
+    labels: np.ndarray
+    cell: int
+
+    def own(self, window: Window) -> np.ndarray:
+        """Where in the window's box its own holes may be, bool (height, width); elsewhere are those of other windows."""
+        rows = np.arange(window.box.top, window.box.top + window.box.height) // self.cell
+        columns = np.arange(window.box.left, window.box.left + window.box.width) // self.cell
+        return np.isin(self.labels, window.labels)[np.ix_(rows, columns)]
+
+
+def lay_out(hole: np.ndarray, size: int, options: Options) -> Layout:
+    """The windows for the holes of a picture, bool (H, W); `size` of the training images. Holes near each other share a window."""
+    from scipy.ndimage import find_objects, label
+
+    cell = max(size // CELLS_PER_SIZE, 1)
+    H, W = hole.shape
+    coarse = np.logical_or.reduceat(np.logical_or.reduceat(hole, np.arange(0, H, cell), axis=0), np.arange(0, W, cell), axis=1)
+    labels, _ = label(coarse, np.ones((3, 3)))
+    extents = np.array([_extent(hole, rows, columns, labels, i + 1, cell) for i, (rows, columns) in enumerate(find_objects(labels))])
+    windows = []
+    for members in _gather(extents, size, options):
+        top, left = extents[members, :2].min(axis=0)
+        bottom, right = extents[members, 2:].max(axis=0)
+        box, canvas = _window(Box(top, left, bottom - top, right - left), hole.shape, size, options)
+        windows.append(Window(box, canvas, tuple(i + 1 for i in members)))
+    return Layout(windows, labels, cell)
+
+
+def tiles_of(known: np.ndarray, size: int) -> tuple[Box, ...]:
+    """The tiles, at most size x size, that cover the hole of a canvas known, bool (h, w), with overlap; all are equally large."""
+    hole = ~known
+    (tops, height), (lefts, width) = (_along(np.nonzero(hole.any(axis=1 - axis))[0], known.shape[axis], size) for axis in (0, 1))
+    boxes = (Box(top, left, height, width) for top in tops for left in lefts)
+    return tuple(box for box in boxes if hole[box.slices].any())
+
+
+def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, number: int, cell: int) -> tuple[int, int, int, int]:
+    """The first and last-but-one row and column of the hole with this label: top, left, bottom, right."""
+    here = hole[rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
+    mine = (labels[rows, columns] == number).repeat(cell, axis=0).repeat(cell, axis=1)[: here.shape[0], : here.shape[1]] & here
+    y, x = np.nonzero(mine.any(axis=1))[0], np.nonzero(mine.any(axis=0))[0]
+    top, left = rows.start * cell, columns.start * cell
+    return top + y[0], left + x[0], top + y[-1] + 1, left + x[-1] + 1
+
+
+def _gather(extents: np.ndarray, size: int, options: Options) -> list[list[int]]:
+    """Which holes share a window: neighbours that, with their context, fit into one of the training size."""
+    room = size / (1 + options.context)
+    free = np.ones(len(extents), bool)
+    gathered = []
+    for first in range(len(extents)):
+        if not free[first]:
+            continue
+        members, bounds = [first], extents[first]
+        free[first] = False
+        for i in np.nonzero(free & _fit_together(bounds, extents, room))[0]:
+            if _fit_together(bounds, extents[i], room):
+                members.append(int(i))
+                bounds = np.concatenate([np.minimum(bounds[:2], extents[i, :2]), np.maximum(bounds[2:], extents[i, 2:])])
+                free[i] = False
+        gathered.append(members)
+    return gathered
+
+
+def _fit_together(bounds: np.ndarray, extents: np.ndarray, room: float) -> np.ndarray:
+    """Whether the rectangle around `bounds` and each of `extents` (..., 4) is at most `room` high and wide."""
+    sides = np.maximum(bounds[2:], extents[..., 2:]) - np.minimum(bounds[:2], extents[..., :2])
+    return (sides <= room).all(axis=-1)
+
+
+def _window(bounds: Box, shape: tuple[int, int], size: int, options: Options) -> tuple[Box, tuple[int, int]]:
+    """The window around a hole, within a picture of (H, W) `shape`, and the (height, width) of its canvas."""
+    wanted = [n * (1 + options.context) for n in (bounds.height, bounds.width)]
+    factor = min(max(max(wanted) / size, 1), options.shrink)
+    while math.prod(_tile_count(bounds[2 + i], min(shape[i], wanted[i]), factor, size) for i in (0, 1)) > options.max_tiles:
+        factor *= 1.1
+    sides = [min(n, max(math.ceil(want), math.ceil(size * factor))) for n, want in zip(shape, wanted)]
+    factor = min(factor, max(sides) / size, min(sides) / SMALLEST_SIDE)  # where the picture ends, it is shrunk less, or enlarged
+    top, left = (
+        min(max(start + length // 2 - side // 2, 0), n - side) for start, length, side, n in zip(bounds[:2], bounds[2:], sides, shape)
+    )
+    canvas = (max(round(side / factor), SMALLEST_SIDE) for side in sides)
+    return Box(int(top), int(left), *sides), tuple(size if side == size + 1 else side for side in canvas)  # no tiles for one pixel
+
+
+def _tile_count(hole: int, window: float, factor: float, size: int) -> int:
+    """How many tiles a hole takes along one axis, at most, if its window is shrunk by a factor."""
+    if window <= size * factor:
+        return 1
+    return len(_starts(math.ceil(hole / factor) + 2 + 2 * (size // OVERLAP), size))
+
+
+def _along(hole: np.ndarray, length: int, size: int) -> tuple[list[int], int]:
+    """Where tiles begin along one axis of `length`, and how long they are, for a hole in these rows (or columns)."""
+    tile = min(length, size)
+    margin = max(tile // OVERLAP, (tile - (hole[-1] + 1 - hole[0]) + 1) // 2)  # no tile ends where the hole does
+    first, last = max(int(hole[0]) - margin, 0), min(int(hole[-1]) + 1 + margin, length)
+    first = max(min(first, last - tile), 0)
+    return [first + start for start in _starts(max(last - first, tile), tile)], tile
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Where tiles begin that cover `length` with an overlap of at least tile / OVERLAP."""
+    if length <= tile:
+        return [0]
+    step = tile - tile // OVERLAP
+    count = math.ceil((length - tile) / step) + 1
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]

@@ -1,0 +1,132 @@
+"""Pictures as files, with everything that is kept beside their pixels."""
+
+import io
+import logging
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from strdiffusion.data.images import opencv
+from strdiffusion.system.errors import UserError
+
+if TYPE_CHECKING:
+    from strdiffusion.app.picture import Metadata, Picture
+
+log = logging.getLogger(__name__)
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP"}
+SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+
+
+def require_format(path: str | os.PathLike, picture: Optional["Picture"] = None) -> str:
+    """The format of a file to write, by its suffix; UserError where it is none of ours or cannot hold the picture."""
+    kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise UserError(f"{path} has no suffix of a picture that can be written: use {', '.join(FORMATS)}")
+    if picture is not None and picture.alpha is not None and kind in ("JPEG", "BMP"):
+        raise UserError(f"{path}: {kind} holds no alpha, and {picture.name} has one: save as .png, .tif or .webp")
+    return kind
+
+
+def encode(picture: "Picture", kind: str, path: str | os.PathLike) -> bytes:
+    """The content of a file of the format `kind`; the path is for what is said of it."""
+    if kind == "TIFF":
+        return _tiff(picture)
+    if kind == "PNG" and picture.scale == 65535:
+        return _png_16(picture)
+    if picture.scale == 65535:
+        log.warning("%s: %s holds 8 bits, so the picture's 16 bits are rounded; save as .png or .tif to keep them", path, kind)
+    return _through_pillow(picture, kind)
+
+
+def info(metadata: "Metadata") -> dict:
+    """What Pillow is told beside the pixels."""
+    options = {"icc_profile": metadata.icc_profile, "dpi": metadata.dpi, "exif": metadata.exif}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _through_pillow(picture: "Picture", kind: str) -> bytes:
+    options = info(picture.metadata)
+    if kind == "JPEG":
+        options |= picture.metadata.jpeg if picture.colours == 3 and picture.metadata.jpeg else {"quality": 95, "subsampling": 0}
+    if kind == "WEBP":
+        options |= {"lossless": True, "exact": True}
+    if kind == "BMP":
+        options = {}
+    pixels = picture.eight_bits().levels
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    if kind == "WEBP" and pixels.shape[2] < 3:
+        image = image.convert("RGB" if pixels.shape[2] == 1 else "RGBA")
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def _exif_bytes(metadata: "Metadata") -> bytes | None:
+    return None if metadata.exif is None else metadata.exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def _png_16(picture: "Picture") -> bytes:
+    """A PNG file of 16 bits, which Pillow cannot write in colour; what else the file says is put into chunks of their own."""
+    cv2 = opencv()
+    levels = picture.levels
+    if levels.shape[2] == 2:
+        levels = np.concatenate([np.repeat(levels[..., :1], 3, axis=2), levels[..., 1:]], axis=2)
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[levels.shape[2]]
+    encoded = cv2.imencode(".png", np.ascontiguousarray(levels[..., order]))[1].tobytes()
+    chunks = b""
+    if picture.metadata.icc_profile:
+        chunks += _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(picture.metadata.icc_profile))
+    if picture.metadata.dpi:
+        x, y = (round(float(value) / 0.0254) for value in picture.metadata.dpi)
+        chunks += _png_chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
+    exif = _exif_bytes(picture.metadata)
+    chunks += _png_chunk(b"eXIf", exif) if exif else b""
+    header = 8 + 4 + 4 + 13 + 4  # signature and the IHDR chunk
+    return encoded[:header] + chunks + encoded[header:]
+
+
+def _png_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def _tiff(picture: "Picture") -> bytes:
+    """A TIFF file, deflated, its directory of tags by Pillow; which itself writes no colour of 16 bits, and loses EXIF."""
+    metadata = picture.metadata
+    levels = picture.levels if picture.scale == 65535 else picture.eight_bits().levels
+    H, W, C = levels.shape
+    strip = zlib.compress(np.ascontiguousarray(levels, levels.dtype.newbyteorder("<")))
+    directory = TiffImagePlugin.ImageFileDirectory_v2()  # it counts the place of the strip, 0, from its own end
+    tags = {
+        256: W,
+        257: H,
+        258: (8 * levels.itemsize,) * C,
+        259: 8,
+        262: 2 if C >= 3 else 1,
+        273: 0,
+        277: C,
+        278: H,
+        279: len(strip),
+        284: 1,
+        339: (1,) * C,
+    }
+    if C in (2, 4):
+        tags[338] = 2  # the last channel is alpha, not multiplied
+    if metadata.dpi:
+        tags |= {282: TiffImagePlugin.IFDRational(metadata.dpi[0]), 283: TiffImagePlugin.IFDRational(metadata.dpi[1]), 296: 2}
+    if metadata.icc_profile:
+        tags[34675] = metadata.icc_profile
+    exif = metadata.exif or {}
+    tags |= {tag: value for tag, value in exif.items() if tag not in (282, 283, 296, *SUB_DIRECTORIES)}  # the resolution is there
+    tags |= {int(tag): part for tag in SUB_DIRECTORIES if exif and (part := exif.get_ifd(tag))}
+    directory.tagtype |= {273: 4, 279: 4, 34675: 7} | {int(tag): 4 for tag in SUB_DIRECTORIES}
+    for tag, value in tags.items():
+        directory[tag] = value
+    out = io.BytesIO()
+    directory.save(out)
+    return out.getvalue() + strip

@@ -1,0 +1,101 @@
+"""Seconds per image of the samplers, and where they go."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from strdiffusion.batch import Batch
+from strdiffusion.bench import timing
+from strdiffusion.bench.networks import Sizes, make_network
+from strdiffusion.bench.timing import Stopwatch
+from strdiffusion.checkpoints import load_network
+from strdiffusion.denoiser import Denoiser, Precision
+from strdiffusion.networks import KINDS, Kind
+from strdiffusion.networks.inference import for_inference
+from strdiffusion.samplers import Models, SeededNoise, sample_fixed, sample_guided, sample_released
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.device import set_float32_precision
+
+# name: sampler, and how it steps; `steps` of None visits every t
+SAMPLERS: dict[str, tuple[Callable, dict]] = {
+    "released": (sample_released, {}),
+    "released 10": (sample_released, {"method": "mars_sde", "steps": 10}),
+    "fixed": (sample_fixed, {}),
+    "guided": (sample_guided, {}),
+    "guided 10": (sample_guided, {"method": "mars_ode", "steps": 10}),
+}
+
+
+def time_samplers(
+    names: list[str],
+    sizes: Sizes,
+    T: int,
+    precision: Precision,
+    compile: bool,
+    device: torch.device,
+    checkpoints: dict[Kind, Path] | None = None,
+) -> list[dict]:
+    """A row for each sampler: seconds_per_image, images_per_hour, evaluations of each network per image, and the share of the time
+    that is spent outside of networks. Adaptive ones decide as the networks tell them: random ones, unless there are checkpoints.
+    """
+    set_float32_precision(precision)
+    sde, networks = MeanRevertingSDE(T), {}
+    for kind in KINDS:
+        torch.manual_seed(0)
+        path = (checkpoints or {}).get(kind)
+        network = make_network(kind, sizes) if path is None else load_network(path, kind).network.eval()
+        networks[kind] = for_inference(network.to(device), precision, compile)
+    return [time_sampler(name, networks, sde, sizes, precision, device) for name in names]
+
+
+def time_sampler(
+    name: str, networks: dict[Kind, nn.Module], sde: MeanRevertingSDE, sizes: Sizes, precision: Precision, device: torch.device
+) -> dict:
+    watch = Stopwatch(device)
+
+    def watched(network: nn.Module) -> Callable:
+        return lambda *inputs, **options: watch.time(partial(network, *inputs, **options))
+
+    sampler, options = SAMPLERS[name]
+    texture, structure, discriminator = (watched(networks[kind]) for kind in ("texture", "structure", "discriminator"))
+    # random networks run away without clip
+    models = Models(Denoiser(texture, sde, clip=True), Denoiser(structure, sde, clip=True), discriminator, **options)
+    batch = make_batch(sizes, device)
+    for _ in range(2):  # the first warms up
+        watch.spans.clear()
+        started = timing.now()
+        sample = sampler(models, batch, SeededNoise(range(sizes.batch)))
+        sample.texture.cpu()  # waits for the device
+        seconds = timing.now() - started
+        if seconds > WARM_SECONDS:
+            break  # so long that the first evaluation does not matter
+    inside = sum(watch.milliseconds()) / 1000
+    evaluations = {kind: sum(trace.evaluations(kind) for trace in sample.traces) / sizes.batch for kind in KINDS}
+    return {
+        "sampler": name,
+        "T": sde.T,
+        "precision": precision,
+        **asdict(sizes),
+        "seconds_per_image": seconds / sizes.batch,
+        "images_per_hour": 3600 * sizes.batch / seconds,
+        "evaluations": evaluations,
+        "outside": 1 - inside / seconds,
+    }
+
+
+WARM_SECONDS = 60
+
+
+def make_batch(sizes: Sizes, device: torch.device) -> Batch:
+    """Random images with a square hole."""
+    generator = torch.Generator().manual_seed(0)
+    texture = torch.rand(sizes.batch, 3, sizes.size, sizes.size, generator=generator)
+    mask = torch.ones(sizes.batch, 1, sizes.size, sizes.size)
+    quarter = sizes.size // 4
+    mask[:, :, quarter:-quarter, quarter:-quarter] = 0
+    structure = texture.mean(dim=1, keepdim=True)
+    return Batch(texture, structure, (structure > 0.6).float() * mask, mask).to(device)

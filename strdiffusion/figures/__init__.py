@@ -1,0 +1,58 @@
+"""Figures, made at the size at which they are printed, as PNG and PDF.
+
+style       the common look: sizes, fonts, colours; saving
+tables      pictures in rows and columns, which grid and process share
+grid        results of several methods, image by image
+methods     the methods that process and discrepancy compare, as YAML
+states      the states of texture and structure during sampling
+process     the denoising process as a strip of pictures
+discrepancy PSNR of known and hole region over t, and the gap between them
+guide       how far the denoised structure is from the true one that guided in training, over t
+trace       scores, decisions and evaluations of adaptive resampling over t
+histogram   hole shares of a folder of masks
+curves      losses and validation over the iterations of trainings
+tradeoff    quality over evaluations and seconds, of a table's rows
+
+Each kind first collects its data, as a dataclass or arrays, then a function `*_figure` draws it and returns a matplotlib Figure.
+"""
+
+from strdiffusion.figures.curves import Curves, curves_figure, read_curves
+from strdiffusion.figures.discrepancy import Discrepancy, discrepancy_figure, measure_discrepancy
+from strdiffusion.figures.grid import Column, grid_figure, open_column
+from strdiffusion.figures.guide import GuideDistance, guide_figure, measure_guide
+from strdiffusion.figures.histogram import histogram_figure, hole_shares
+from strdiffusion.figures.methods import FiguresConfig
+from strdiffusion.figures.process import Process, process_figure, record_process
+from strdiffusion.figures.style import claim_figure, save_figure
+from strdiffusion.figures.trace import TraceSummary, read_traces, summarise, trace_figure
+from strdiffusion.figures.tradeoff import Point, read_points, tradeoff_figure
+
+__all__ = [
+    "Column",
+    "Curves",
+    "Discrepancy",
+    "FiguresConfig",
+    "GuideDistance",
+    "Point",
+    "Process",
+    "TraceSummary",
+    "claim_figure",
+    "curves_figure",
+    "discrepancy_figure",
+    "grid_figure",
+    "guide_figure",
+    "histogram_figure",
+    "hole_shares",
+    "measure_discrepancy",
+    "measure_guide",
+    "open_column",
+    "process_figure",
+    "read_curves",
+    "read_points",
+    "read_traces",
+    "record_process",
+    "save_figure",
+    "summarise",
+    "trace_figure",
+    "tradeoff_figure",
+]

@@ -1,0 +1,180 @@
+"""The semantic discrepancy: how far the hole region lags behind the known region while sampling."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from strdiffusion.data import TestItem, collate
+from strdiffusion.evaluation.folder import image_seed, network_method
+from strdiffusion.evaluation.guides import OracleGuided
+from strdiffusion.evaluation.metrics import psnr
+from strdiffusion.figures.methods import DiscrepancyConfig, FiguresConfig, Method, SameImages, first_items, load_methods
+from strdiffusion.figures.states import State, estimate, visit_states
+from strdiffusion.figures.style import (
+    BLACK,
+    COLOURS,
+    DASHED,
+    GRAY,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    fit_text,
+    legend_above,
+    new_figure,
+    styled,
+    time_axis,
+)
+from strdiffusion.methods.inpainting import Inpainter
+from strdiffusion.system.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+MOST_IN_ONE_COLUMN = 2  # panels side by side
+STYLES = ("-", (0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (2, 2)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
+WHAT = {
+    ("texture", "state"): "texture state",
+    ("structure", "state"): "structure state",
+    ("texture", "estimate"): "texture predicted from the state",
+    ("structure", "estimate"): "structure predicted from the state",
+}
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """The curves of one method: PSNR in dB to the truth of the known and of the hole region, means over `images` images.
+
+    t falls from T to where the process ends. Values are not cut to [0,1]. Infinite where a region is exact.
+    """
+
+    label: str
+    t: np.ndarray
+    known: np.ndarray
+    hole: np.ndarray
+    images: int
+
+
+def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
+    """Run every method on the first images, and measure its states. Raises UserError where there is no truth or no structure."""
+    methods, options = load_methods(config), config.discrepancy
+    for method in methods:
+        if not method.config.data.ground_truth:
+            raise UserError(f"{method.label} has data.ground_truth=false: without a truth there is nothing to compare its states with")
+        if options.network == "structure" and not method.config.sampler.guidance:
+            raise UserError(f"{method.label} has no structure (sampler.guidance=false): set discrepancy.network=texture")
+    same = SameImages()
+    curves = [measure_method(method, options, same) for method in methods]
+    if len({curve.images for curve in curves}) > 1:
+        raise UserError(f"the methods have different numbers of images ({', '.join(f'{c.label}: {c.images}' for c in curves)})")
+    for curve in curves:
+        exact = curve.t[np.isinf(curve.known)]
+        if exact.size:
+            log.warning("%s: the known region is exact at t = %s, its PSNR infinite and not drawn", curve.label, ", ".join(map(str, exact)))
+    return curves
+
+
+def measure_method(method: Method, options: DiscrepancyConfig, same: SameImages) -> Discrepancy:
+    """Run one method on its images, batch by batch, and average their curves."""
+    inpainter = network_method(method.config)
+    values: dict[int, list[tuple[float, float]]] = defaultdict(list)  # t -> (known, hole) of each image
+    count = 0
+    with tqdm(desc=method.label, unit="image", mininterval=0.5) as bar, logging_redirect_tqdm():
+        for items in first_items(method, options.images):
+            for item in items:
+                same.require(method, item)
+            for t, pairs in measure_batch(inpainter, items, method, options, bar).items():
+                values[t].extend(pairs)
+            count += len(items)
+            bar.update(len(items))
+    times = sorted(values, reverse=True)
+    means = np.array([np.mean(values[t], axis=0) for t in times])
+    return Discrepancy(method.label, np.array(times), means[:, 0], means[:, 1], count)
+
+
+def measure_batch(
+    inpainter: Inpainter | OracleGuided, items: list[TestItem], method: Method, options: DiscrepancyConfig, bar: tqdm
+) -> dict[int, list[tuple[float, float]]]:
+    """The PSNR of (known, hole) of every image at every t; of what a sampler visits several times, the last."""
+    batch = collate(items)
+    known = batch.to(inpainter.device)
+    truth = getattr(batch, options.network)
+    found: dict[int, list[tuple[float, float]]] = {}
+
+    def measure(state: State) -> None:
+        bar.set_postfix_str(f"t {state.t}/{inpainter.sde.T}", refresh=False)
+        bar.update(0)
+        if getattr(state, options.network) is None:
+            return
+        texture, structure = estimate(inpainter.models, known, state) if options.of == "estimate" else (state.texture, state.structure)
+        values = (texture if options.network == "texture" else structure).cpu()
+        found[state.t] = [region_psnr(values[i], truth[i], batch.mask[i]) for i in range(len(items))]
+
+    visit_states(inpainter, batch, [image_seed(method.config, item) for item in items], measure)
+    return found
+
+
+def region_psnr(values: Tensor, truth: Tensor, mask: Tensor) -> tuple[float, float]:
+    """PSNR of the known and of the hole region of values (C,H,W); mask (1,H,W), 1 = known."""
+    hole = mask[0].numpy() < 0.5
+    image, target = values.permute(1, 2, 0).numpy(), truth.permute(1, 2, 0).numpy()
+    return psnr(image, target, ~hole), psnr(image, target, hole)
+
+
+@styled
+def discrepancy_figure(curves: Sequence[Discrepancy], options: DiscrepancyConfig) -> "Figure":
+    """Draw the curves with the gap between them shaded, a panel for each method, and below the gaps of all."""
+    from matplotlib.patches import Patch
+
+    wide = len(curves) > MOST_IN_ONE_COLUMN
+    figure = new_figure(TWO_COLUMNS if wide else ONE_COLUMN, 9.5)
+    grid = figure.add_gridspec(2, len(curves), height_ratios=(1.4, 1))
+    T = max(int(curve.t[0]) for curve in curves)
+    first = None
+    for i, (curve, colour) in enumerate(zip(curves, COLOURS, strict=False)):
+        axes = first = figure.add_subplot(grid[0, i], sharey=first)
+        draw_regions(axes, curve, colour)
+        axes.set_title(fit_text(curve.label, (TWO_COLUMNS if wide else ONE_COLUMN) / len(curves) - 1, lines=2), color=colour)
+        axes.tick_params(labelleft=i == 0)
+        time_axis(axes, T, narrow=len(curves) > 1)
+    figure.axes[0].set_ylabel("PSNR to the truth (dB)")
+    count = curves[0].images
+    title = f"{WHAT[options.network, options.of]}, {f'mean of {count} images' if count > 1 else '1 image'}"
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    handles[-1] = Patch(color=GRAY, alpha=0.35, linewidth=0)  # of the gap, which has another colour in every panel
+    figure.legend(handles, labels, title=title, alignment="left", loc="outside upper left", ncols=3)
+
+    below = figure.add_subplot(grid[1, :])
+    for curve, colour, style in zip(curves, COLOURS, STYLES, strict=False):
+        known, hole = finite(curve)
+        below.plot(curve.t, known - hole, color=colour, linestyle=style, label=fit_text(curve.label, 3.0))
+    below.set_ylabel("gap (dB)")
+    below.axhline(0, color=GRAY, linewidth=0.5)
+    time_axis(below, T)
+    legend_above(below)
+    for axes in figure.axes:
+        axes.grid(axis="y", color="#dddddd", linewidth=0.4)
+        axes.set_axisbelow(True)
+    figure.align_ylabels([figure.axes[0], below])
+    return figure
+
+
+def draw_regions(axes, curve: Discrepancy, colour: str) -> None:
+    """The curves of both regions, and the shaded gap."""
+    known, hole = finite(curve)
+    axes.plot(curve.t, known, color=BLACK, linestyle="-", label="known region")
+    axes.plot(curve.t, hole, color=BLACK, linestyle=DASHED, label="hole region")
+    axes.fill_between(curve.t, hole, known, color=colour, alpha=0.35, linewidth=0, label="gap")
+
+
+def finite(curve: Discrepancy) -> tuple[np.ndarray, np.ndarray]:
+    """Known and hole region with nan for infinite values, so that these are left out and not drawn at the edge."""
+    known, hole = (np.where(np.isfinite(values), values, np.nan) for values in (curve.known, curve.hole))
+    return known, hole

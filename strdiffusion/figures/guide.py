@@ -1,0 +1,99 @@
+"""How far the structure that guides at test is from the one that guided in training, over t."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from strdiffusion.config import TestConfig
+from strdiffusion.data import collate
+from strdiffusion.evaluation.folder import image_seed, network_method
+from strdiffusion.figures.methods import Method, first_items
+from strdiffusion.figures.states import State, visit_states
+from strdiffusion.figures.style import BLACK, BLUE, DASHED, GREEN, ONE_COLUMN, VERMILLION, new_figure, styled, time_axis
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class GuideDistance:
+    """Root mean squares over `images` images, by t, of the difference between two structure states drawn with the same noise.
+
+    hole, known: the denoised structure against the true one, in each region; wrong: another image's structure against the
+    true one, in the hole; noise: the standard deviation of the state's noise (spec sec. 2), which both share.
+    """
+
+    t: np.ndarray
+    hole: np.ndarray
+    known: np.ndarray
+    wrong: np.ndarray
+    noise: np.ndarray
+    images: int
+
+
+def measure_guide(config: TestConfig, images: int) -> GuideDistance:
+    """Sample with the denoised, the true and another image's structure from the same noise, and compare the structure states."""
+    if not config.sampler.guidance or config.sampler.resampling != "none" or not config.data.ground_truth:
+        raise UserError("this compares guides: set sampler.guidance=true, sampler.resampling=none and data.ground_truth=true")
+    guides = ("ground_truth", "denoised", "other_image")
+    methods = {guide: Method(guide, replace(config, guide=guide)) for guide in guides}
+    inpainters = {guide: network_method(method.config) for guide, method in methods.items()}
+    squares: dict[int, list[tuple[float, float, float]]] = defaultdict(list)
+    sde = MeanRevertingSDE(**vars(config.sde))
+    count = 0
+    with tqdm(desc="guides", unit="image", mininterval=0.5) as bar:
+        for batches in zip(*(first_items(method, images) for method in methods.values()), strict=True):
+            states: dict[str, dict[int, Tensor]] = {guide: {} for guide in guides}
+            for guide, items in zip(guides, batches, strict=True):
+                visit_states(inpainters[guide], collate(items), [image_seed(config, item) for item in items], keep_structure(states[guide]))
+            hole = collate(batches[0]).mask < 0.5
+            for t in states["denoised"]:
+                true, denoised, other = (states[guide][t] for guide in guides)
+                regions = [mean_square(denoised - true, hole), mean_square(denoised - true, ~hole), mean_square(other - true, hole)]
+                squares[t].extend(zip(*regions, strict=True))
+            count += len(batches[0])
+            bar.update(len(batches[0]))
+    times = sorted(squares, reverse=True)
+    hole, known, wrong = np.sqrt(np.array([np.nanmean(squares[t], axis=0) for t in times])).T
+    noise = np.array([float(sde.sigma_bar[t]) for t in times])
+    return GuideDistance(np.array(times), hole, known, wrong, noise, count)
+
+
+def keep_structure(found: dict[int, Tensor]) -> Callable[[State], None]:
+    """A visitor that keeps the structure of every t that has one."""
+
+    def keep(state: State) -> None:
+        if state.structure is not None:
+            found[state.t] = state.structure.cpu()
+
+    return keep
+
+
+def mean_square(difference: Tensor, region: Tensor) -> list[float]:
+    """For each image, the mean square of (B,1,H,W) over a region (B,1,H,W)."""
+    return [float(values[inside].square().mean()) for values, inside in zip(difference, region, strict=True)]
+
+
+@styled
+def guide_figure(distance: GuideDistance) -> "Figure":
+    """Draw the distances, and the noise beside which they are small or large."""
+    figure = new_figure(ONE_COLUMN, 8.0)
+    axes = figure.subplots()
+    axes.plot(distance.t, distance.noise, color=BLACK, linestyle=DASHED, label="noise of the state")
+    axes.plot(distance.t, distance.wrong, color=GREEN, marker="o", label="another image's structure, hole")
+    axes.plot(distance.t, distance.hole, color=VERMILLION, marker="o", label="denoised structure, hole")
+    axes.plot(distance.t, distance.known, color=BLUE, marker="o", label="denoised structure, known")
+    axes.set_ylabel(f"RMS distance to the true structure\n({distance.images} images, the same noise)")
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.4)
+    axes.set_axisbelow(True)
+    time_axis(axes, int(distance.t[0]))
+    figure.legend(loc="outside upper left")
+    return figure

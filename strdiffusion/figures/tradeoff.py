@@ -1,0 +1,100 @@
+"""What a table's rows cost and what they reach: quality over network evaluations and over seconds."""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strdiffusion.evaluation.render import METRICS
+from strdiffusion.figures.style import COLOURS, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
+from strdiffusion.system.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EVALUATIONS = ("texture_evaluations", "structure_evaluations", "discriminator_evaluations")
+COSTS = {"evaluations": "network evaluations per image", "seconds": "seconds per image"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a table in one bucket: mean cost and quality by name, and the quality's interval."""
+
+    values: dict[str, float]
+    low: dict[str, float]
+    high: dict[str, float]
+
+
+def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]:
+    """The points of a table.csv of scripts/reproduce.py, by what stands before the number of steps in their labels.
+
+    Rows called "posterior, 5 steps" and "posterior, 10 steps" become the line "posterior"; others, of one point, go by
+    their whole label. `bucket` may be None where the table has one alone. Raises UserError.
+    """
+    path = path.expanduser()
+    path = path / "table.csv" if path.is_dir() else path
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.DictReader(file) if line["source"] == "ours"]
+        buckets = list(dict.fromkeys(line["bucket"] for line in lines))
+        numbers = {(line["row"], line["bucket"], line["metric"]): [line["mean"], line["low"], line["high"]] for line in lines}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give the folder that scripts/reproduce.py wrote") from None
+    except (KeyError, csv.Error, UnicodeDecodeError):
+        raise UserError(f"{path} is not a table.csv of scripts/reproduce.py") from None
+    if bucket is None and len(buckets) > 1:
+        raise UserError(f"{path} has several buckets: give one of {', '.join(buckets)} as --bucket")
+    if bucket is not None and bucket not in buckets:
+        raise UserError(f"{path} has no bucket {bucket}: it has {', '.join(buckets)}")
+    bucket = bucket or (buckets[0] if buckets else "")
+    found: dict[str, list[Point]] = defaultdict(list)
+    for row in dict.fromkeys(line["row"] for line in lines):
+        cells = {metric: [float(v) if v else None for v in cell] for (r, b, metric), cell in numbers.items() if (r, b) == (row, bucket)}
+        mean, low, high = ({metric: cell[i] for metric, cell in cells.items() if cell[i] is not None} for i in range(3))
+        evaluations = [mean[kind] for kind in EVALUATIONS if kind in mean]
+        if evaluations and sum(evaluations) > 0:  # not of the baselines, which have no networks
+            label = re.sub(r",? *\d+ steps?$", "", row)
+            found[label].append(Point(mean | {"evaluations": sum(evaluations)}, low, high))
+    if not found:
+        raise UserError(f"{path} has no row with network evaluations: name them among the table's metrics")
+    return dict(found)
+
+
+@styled
+def tradeoff_figure(points: dict[str, list[Point]], metrics: Sequence[str]) -> "Figure":
+    """Draw a panel for each metric and cost, a line for each group of rows, with 95 % intervals; costs on a log scale."""
+    check_labels(list(points))
+    costs = [cost for cost in COSTS if all(cost in point.values for group in points.values() for point in group)]
+    for metric in metrics:
+        if not any(metric in point.values for group in points.values() for point in group):
+            raise UserError(f"the table has no numbers of {metric}")
+    figure = new_figure(TWO_COLUMNS, 1.5 + 5.0 * len(metrics))
+    panels = figure.subplots(len(metrics), len(costs), squeeze=False, sharey="row", sharex="col")
+    for i, metric in enumerate(metrics):
+        for j, cost in enumerate(costs):
+            axes = panels[i][j]
+            for (label, group), colour in zip(points.items(), COLOURS, strict=False):
+                shown = sorted((p for p in group if metric in p.values), key=lambda p: p.values[cost])
+                x, y = [p.values[cost] for p in shown], [p.values[metric] for p in shown]
+                axes.plot(x, y, color=colour, marker="o", label=fit_text(label, 3.5))
+                axes.fill_between(
+                    x,
+                    [p.low.get(metric, p.values[metric]) for p in shown],
+                    [p.high.get(metric, p.values[metric]) for p in shown],
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
+            log_scale(axes.xaxis)
+            axes.grid(color="#dddddd", linewidth=0.4)
+            axes.set_axisbelow(True)
+            if j == 0:
+                axes.set_ylabel(METRICS[metric][0])
+            if i == len(metrics) - 1:
+                axes.set_xlabel(COSTS[cost])
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=4)
+    return figure

@@ -1,0 +1,85 @@
+"""What every command line shares."""
+
+import argparse
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from strdiffusion.system import distributed
+from strdiffusion.system.errors import Stopped, UserError, one_line
+
+DEFAULT_MODEL = "weights/benchmark"
+
+
+def default_model() -> Path:
+    """The model that ships: in the current folder, or else in the checkout that this package is part of."""
+    here, beside = Path(DEFAULT_MODEL), Path(__file__).parents[2] / DEFAULT_MODEL
+    return beside if beside.exists() and not here.exists() else here
+
+
+def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Turn a UserError into one line on stderr and status 2, a run stopped by a signal into 128 + its number (Ctrl-C: 130);
+    show notices on stderr, those of the main process alone where there are several.
+    """
+
+    @functools.wraps(main)
+    def wrapped(*arguments, **options) -> int:
+        level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+        status = status_of(main, *arguments, **options)
+        distributed.leave(status)
+        return status
+
+    return wrapped
+
+
+def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
+    """Call `main`; says what it fails with, and gives the exit status."""
+    try:
+        return main(*arguments, **options) or 0
+    except UserError as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(one_line(f"error: {error.filename or 'a file'}: {error.strerror or error}"), file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
+        return 2
+    except Stopped as error:
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def parse_options(
+    description: str, arguments: Sequence[str] | None = None, prog: str | None = None, dry_run: bool = False
+) -> argparse.Namespace:
+    """The options every YAML-driven command takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides).
+
+    dry_run: also take the flag `--dry-run` (attribute dry_run).
+    """
+    parser = OneLineParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML configuration, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example training.batch_size=8")
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="check everything, say what the run would cost, and write nothing")
+    return parser.parse_intermixed_args(arguments)

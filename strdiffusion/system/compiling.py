@@ -1,0 +1,67 @@
+"""torch.compile as an option: what it needs is looked for first, and what it cannot do is said in one line."""
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from strdiffusion.system.errors import UserError
+
+COMPILERS = ("g++", "clang++", "c++", "cl")
+OFF = "set compile=false"
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise UserError where torch.compile could not make code for the device."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError(f"compile=true needs Triton for a GPU, which is not installed: pip install triton, or {OFF}")
+    named = os.environ.get("CXX")
+    if not any(map(shutil.which, [named] if named else COMPILERS)):
+        raise UserError(f"compile=true needs a C++ compiler, and {named or 'g++'} was not found: install one, or {OFF}")
+
+
+def compiled(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module as torch.compile makes it, for inference: with CUDA graphs on a GPU.
+
+    Code is made in the first call of every size. Raises UserError there, or here, where that fails.
+    """
+    require_compiler(device)
+    options = {"triton.cudagraphs": True} if device.type == "cuda" else {}
+    return Explained(torch.compile(module, options=options), copy=device.type == "cuda")
+
+
+class Explained(nn.Module):
+    """A compiled function whose failure to compile is a UserError.
+
+    copy: of the output, which the next run of a CUDA graph would overwrite.
+    """
+
+    def __init__(self, function: Callable, copy: bool):
+        super().__init__()
+        self.function, self.copy = function, copy
+
+    def forward(self, *args, **options):
+        output = explain(self.function)(*args, **options)
+        return output.clone() if self.copy else output
+
+
+def explain(function: Callable) -> Callable:
+    """The function, with failures of torch.compile as a UserError."""
+
+    @functools.wraps(function)
+    def call(*args, **options):
+        try:
+            return function(*args, **options)
+        except Exception as error:
+            compiler = sys.modules.get("torch._dynamo.exc")  # not imported here: that takes seconds, and other errors pass too
+            if compiler is None or not isinstance(error, compiler.TorchDynamoException):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"compile=true failed on this machine ({reason}): {OFF}") from None
+
+    return call

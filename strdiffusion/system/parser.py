@@ -1,0 +1,252 @@
+"""Turn YAML and `key=value` overrides into a tree of dataclasses, checked as a whole (style: nanoGPT, OmegaConf).
+
+Fields may be int, float, bool, str, Literal, `X | None`, tuple[X, Y], list[X] or another dataclass; `Annotated[X,
+Range(...)]` adds bounds. Everything that is wrong is a UserError that names the key.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from strdiffusion.system.errors import UserError, brief, one_line
+from strdiffusion.system.files import write_atomically
+
+C = TypeVar("C")
+MAX_BYTES = 256 * 1024  # of a YAML file
+MAX_VALUES = 10_000
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number: low <= value <= high, or low < value where `open_low`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
+
+
+def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
+    """Read a YAML file, apply `key=value` overrides and build the configuration `cls`."""
+    tree = read_yaml(Path(path))
+    for override in overrides:
+        set_override(tree, override)
+    config = build(cls, tree, str(path))
+    if hasattr(config, "check"):
+        config.check()
+    return config
+
+
+def read_yaml(path: Path) -> dict:
+    """Read a YAML file that holds keys and values."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        tree = parse_yaml(data.decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"the configuration {path} does not exist: give an existing YAML file after -opt") from None
+    except OSError as error:
+        raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
+        raise UserError(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"the configuration {path} must hold keys and values, not a {type(tree).__name__}")
+    return tree
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML of plain data. Raises ValueError or YAMLError for anything else, and where anchors would let it explode."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        if root is not None and _expanded_size(root, {}) > MAX_VALUES:
+            raise ValueError(f"its anchors and lists expand to more than {MAX_VALUES} values")
+        return yaml.safe_load(text)
+    except (RecursionError, OverflowError, TypeError, AttributeError, KeyError) as error:  # what PyYAML makes of some odd scalars
+        raise ValueError(f"it cannot be understood ({type(error).__name__})") from None
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """The number of values below a YAML node with all its aliases written out; infinite where it contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until all that is below is known
+        below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_expanded_size(part, sizes) for part in below)
+    return sizes[id(node)]
+
+
+def set_override(tree: dict, override: str) -> None:
+    """Apply one `a.b.c=value` to the tree; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"the override {override!r} is not of the form key=value, for example training.batch_size=8")
+    try:
+        value = parse_yaml(text)
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"the value of the override {override!r} is not valid YAML: put it in quotes") from None
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if child is None:
+            child = tree[parent] = {}
+        if not isinstance(child, dict):
+            raise UserError(f"the override {override!r} goes through {parent}, which is a value and has no keys of its own")
+        tree = child
+    tree[leaf] = value
+
+
+def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
+    """Build the dataclass `cls` from a mapping; `prefix` is the dotted key of the mapping itself."""
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: {prefix or 'the file'} must hold keys and values, not {brief(tree)}")
+    hints = get_type_hints(cls, include_extras=True)
+    names = [f.name for f in dataclasses.fields(cls)]
+    for key in tree:
+        if key in getattr(cls, "renamed_keys", {}):
+            new = _dotted(prefix, cls.renamed_keys[key])
+            raise UserError(f"{where}: {_dotted(prefix, key)} was renamed to {new}: use that key")
+        if key not in names:
+            raise UserError(f"{where}: unknown key {_dotted(prefix, key)}{_nearest(_word(key), names, prefix)}")
+    values = {}
+    for field in dataclasses.fields(cls):
+        key = _dotted(prefix, field.name)
+        if field.name in tree:
+            values[field.name] = convert(hints[field.name], tree[field.name], where, key)
+        elif dataclasses.is_dataclass(hints[field.name]):
+            values[field.name] = build(hints[field.name], {}, where, key)  # so that its required keys are asked for
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}: the key {key} is missing and has no default: set it, or give {key}=VALUE")
+    return cls(**values)
+
+
+def convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    """Check a YAML value against a type hint and return it in that type."""
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where, key)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _in_range(convert(args[0], value, where, key), args[1], where, key)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        inner = next(a for a in args if a is not type(None))
+        return convert(inner, value, where, key)
+    if origin is Literal:
+        if value not in args or isinstance(value, bool) != isinstance(args[0], bool):
+            raise UserError(f"{where}: {key} must be one of {', '.join(map(str, args))}, not {brief(value)}{_close(_word(value), args)}")
+        return value
+    if origin in (list, tuple):
+        return _sequence(origin, args, value, where, key)
+    return _scalar(hint, value, where, key)
+
+
+def to_dict(config: Any) -> dict:
+    """The configuration as plain dictionaries, lists and scalars."""
+    tree = dataclasses.asdict(config)
+    return yaml.safe_load(yaml.safe_dump(_plain(tree)))
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Write the full resolved configuration as YAML, whole or not at all. Raises UserError where that fails."""
+    text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}; free some space or change output") from None
+
+
+def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
+    if hint is float or hint is int:
+        number = _number(value)
+        if number is None or hint(number) != number:
+            raise UserError(f"{where}: {key} must be a {'finite' if hint is float else 'whole'} number, not {brief(value)}")
+        return hint(number)
+    names = {bool: "true or false", str: "text"}
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{where}: {key} must be text without a zero byte")
+    if not isinstance(value, hint):
+        hint_text = "; put it in quotes" if hint is str and value is not None else ""
+        raise UserError(f"{where}: {key} must be {names[hint]}, not {brief(value)}{hint_text}")
+    return value
+
+
+def _number(value: Any) -> int | float | None:
+    """The finite number that a YAML value is, or None. YAML 1.1 reads 1e-4 as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number):
+        return None
+    return value if isinstance(value, int) else number
+
+
+def _sequence(origin: type, args: tuple, value: Any, where: str, key: str) -> list | tuple:
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{where}: {key} must be a list such as [..., ...], not {brief(value)}")
+    hints = args if origin is tuple else args * len(value)
+    if len(hints) != len(value):
+        raise UserError(f"{where}: {key} must hold {len(hints)} values, not {len(value)}")
+    return origin(convert(h, v, where, f"{key}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
+
+
+def _in_range(value: Any, bounds: Range, where: str, key: str) -> Any:
+    numbers = value if isinstance(value, list | tuple) else [value]
+    for number in numbers:
+        if number is not None and number not in bounds:
+            raise UserError(f"{where}: {key} must be {bounds}, not {number}")
+    return value
+
+
+def _dotted(prefix: str, key: Any) -> str:
+    return f"{prefix}.{_word(key)}" if prefix else _word(key)
+
+
+def _word(value: Any) -> str:
+    """A key or value of a file in a message."""
+    return one_line(value[:80]) if isinstance(value, str) else brief(value)
+
+
+def _nearest(word: str, known: Iterable, prefix: str = "") -> str:
+    """A hint that names the nearest known word, or all of them."""
+    words = [str(k) for k in known]
+    all_of_them = f"; known here: {', '.join(words)}" if prefix or len(words) < 15 else ""
+    return _close(word, words, prefix) or all_of_them
+
+
+def _close(word: str, known: Iterable, prefix: str = "") -> str:
+    """A hint that names the nearest known word, if one is near."""
+    close = difflib.get_close_matches(word, map(str, known), n=1, cutoff=0.5)
+    return f"; did you mean {_dotted(prefix, close[0])}?" if close else ""
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
