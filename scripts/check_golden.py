@@ -1,6 +1,8 @@
 """Recompute a folder of golden numbers of the released program, and fail where one is off.
 
-python scripts/check_golden.py tests/golden [--fast]
+For example:
+
+    python scripts/check_golden.py tests/golden [--fast]
 """
 
 import sys

@@ -1,7 +1,9 @@
 """Convert a released checkpoint to ours, or one of ours to the released form.
 
-python scripts/convert_checkpoint.py released.pth ours.pt --T 100
-python scripts/convert_checkpoint.py ours.pt released.pth
+For example:
+
+    python scripts/convert_checkpoint.py released.pth ours.pt --T 100
+    python scripts/convert_checkpoint.py ours.pt released.pth
 """
 
 import argparse

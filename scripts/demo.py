@@ -1,6 +1,8 @@
 """Inpaint held-out facades with the networks that ship with the repository: tables of several kinds of holes, and a picture.
 
-python scripts/demo.py
+For example:
+
+    python scripts/demo.py
 """
 
 import sys

@@ -1,13 +1,15 @@
 """Make a figure, as PNG and PDF.
 
-python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
-python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
-python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
-python scripts/figures.py guide       --out figures/guide -opt configs/benchmark/test.yml [--first 24] [sampler.steps=20 ...]
-python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
-python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
-python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
-python scripts/figures.py tradeoff    --out figures/steps results/tables/benchmark_steps [--metrics hole_psnr hole_ssim]
+For example:
+
+    python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
+    python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
+    python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
+    python scripts/figures.py guide       --out figures/guide -opt configs/benchmark/test.yml [--first 24] [sampler.steps=20 ...]
+    python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
+    python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
+    python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
+    python scripts/figures.py tradeoff    --out figures/steps results/tables/benchmark_steps [--metrics hole_psnr hole_ssim]
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Cut the demo's images from the photographs that scikit-image carries: crops to train on, other photographs to test on.
 
-python scripts/prepare_demo.py demo/data
+For example:
+
+    python scripts/prepare_demo.py demo/data
 """
 
 import sys

@@ -1,8 +1,10 @@
 """StrDiffusion: image inpainting by structure-guided diffusion (CVPR 2024). Where things are: see README.md.
 
-from strdiffusion import StrDiffusion
-model = StrDiffusion.load("weights/benchmark")
-model("photo.jpg", "mask.png", seed=0).images[0].save("out.png")
+For example:
+
+    from strdiffusion import StrDiffusion
+    model = StrDiffusion.load("weights/benchmark")
+    model("photo.jpg", "mask.png", seed=0).images[0].save("out.png")
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,10 @@
 """Judge a folder of outputs, of any method, by the folder of truths.
 
-strdiffusion evaluate outputs=results/x/inpainted truths=photos masks.folder=masks output=results/x/evaluation
-strdiffusion evaluate outputs=results/x/inpainted csv=results/x/results.csv output=results/x/evaluation
-strdiffusion evaluate -opt FILE [key=value ...]
+For example:
+
+    strdiffusion evaluate outputs=results/x/inpainted truths=photos masks.folder=masks output=results/x/evaluation
+    strdiffusion evaluate outputs=results/x/inpainted csv=results/x/results.csv output=results/x/evaluation
+    strdiffusion evaluate -opt FILE [key=value ...]
 """
 
 import argparse

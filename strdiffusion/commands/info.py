@@ -1,8 +1,10 @@
 """Say what a checkpoint or a model folder is: its T, widths, attention, iterations trained, and what else it records.
 
-strdiffusion info runs/psv/texture/latest.pt
-strdiffusion info released.pth
-strdiffusion info weights/benchmark
+For example:
+
+    strdiffusion info runs/psv/texture/latest.pt
+    strdiffusion info released.pth
+    strdiffusion info weights/benchmark
 """
 
 import argparse

@@ -1,7 +1,9 @@
 """Write a set of masks as PNG files, white where the hole is: irregular strokes by hole share, RePaint's families, boxes.
 
-strdiffusion masks datasets/masks/made
-strdiffusion masks masks --families irregular --buckets 10-20 40-50 --count 100 --size 512 --border inside
+For example:
+
+    strdiffusion masks datasets/masks/made
+    strdiffusion masks masks --families irregular --buckets 10-20 40-50 --count 100 --size 512 --border inside
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Run a table of configs/tables/; what is finished already is left alone.
 
-strdiffusion reproduce configs/tables/psv.yml [key=value ...]
+For example:
+
+    strdiffusion reproduce configs/tables/psv.yml [key=value ...]
 """
 
 import argparse
