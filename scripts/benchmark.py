@@ -22,7 +22,7 @@ from strdiffusion.bench.training import time_training
 from strdiffusion.denoiser import Precision
 from strdiffusion.networks import KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.device import choose_device, device_name, reuse_memory
+from strdiffusion.system.device import choose_device, device_name, keep_memory
 from strdiffusion.system.errors import UserError
 
 PARTS = ("networks", "samplers", "training")
@@ -89,7 +89,7 @@ def processor() -> str:
 def main() -> None:
     found = options()
     device = choose_device(found.device)
-    reuse_memory(device)
+    keep_memory(device)
     if found.cpu_time:
         timing.count_cpu_time()
     clock = "CPU time" if found.cpu_time else "wall clock"

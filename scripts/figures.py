@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import get_args
 
 from strdiffusion import figures
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.config import load_config
 from strdiffusion.config.tables import Metric
 from strdiffusion.data.masks import Polarity
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.figures import grid as grids
 from strdiffusion.figures.style import fit_text
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error

@@ -12,6 +12,7 @@ from typing import get_args
 from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.config.model import ModelConfig
+from strdiffusion.methods.loading import save_folder
 from strdiffusion.networks import KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
@@ -42,12 +43,13 @@ def main() -> None:
         else:
             overrides.append(setting)
     model = StrDiffusion.load(networks, T=options.T, weights=options.weights, device="cpu")
-    tree = to_dict(model.config)
+    packed = model.method.model
+    tree = to_dict(packed.config)
     for override in overrides:
         set_override(tree, override)
-    model.config = build(ModelConfig, tree, "the command line")
-    model.config.check()
-    model.save(options.folder, options.dtype)
+    config = build(ModelConfig, tree, "the command line")
+    config.check()
+    save_folder(packed._replace(config=config), options.folder, options.dtype)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in sorted(options.folder.iterdir()))
     print(f"{options.folder}: {sizes}")
 

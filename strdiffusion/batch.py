@@ -1,15 +1,51 @@
-"""A batch of images with their masks: what objectives, samplers and the network-free parts hand to each other."""
+"""Batches of images: with the truth, for the objectives; and what of them is known, for everything that inpaints."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of a batch of images. This is all that samplers and methods of inpainting see.
+
+    image: (B,3,H,W), RGB in [0,1]; zero in the hole, whatever was given: it is cut out here. It is mu_y of spec sec. 1.
+    mask: (B,1,H,W), 1 = known.
+    maps: further maps (B,C,H,W) by name that a method has made of them, see `Method.look`. StrDiffusion has `structure`, the known part of
+        x0, and `structure_mean`, mu_x.
+    """
+
+    image: Tensor
+    mask: Tensor
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self):
+        # selected, not multiplied: a hole may hold NaN
+        object.__setattr__(self, "image", torch.where(self.mask > 0.5, self.image, 0.0))
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def take(self, rows: Sequence[int]) -> "Known":
+        """The images at these positions."""
+        return self if len(rows) == len(self) else self._map(lambda images: images[list(rows)])
+
+    def to(self, device: torch.device) -> "Known":
+        return self._map(lambda images: images.to(device, non_blocking=True))
+
+    def put_back(self, image: Tensor) -> Tensor:
+        """`image` (B,3,H,W) with the known pixels as they were given, bit for bit: y0 m + y (1-m)."""
+        return torch.where(self.mask > 0.5, self.image, image)
+
+    def _map(self, change) -> "Known":
+        return Known(change(self.image), change(self.mask), {name: change(images) for name, images in self.maps.items()})
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Images and masks. In training everything is ground truth; samplers use of y0 and x0 only the known pixels."""
+    """Images with masks and structure maps, all ground truth: what training and its validation compare with."""
 
     texture: Tensor  # y0 (B,3,H,W)
     structure: Tensor  # x0 (B,1,H,W)
@@ -21,16 +57,16 @@ class Batch:
         """mu_y, the masked image (B,3,H,W)."""
         return self.texture * self.mask
 
+    def known(self) -> Known:
+        """What a sampler may see of it."""
+        return Known(self.texture, self.mask, {"structure": self.structure * self.mask, "structure_mean": self.structure_mean})
+
     def __len__(self) -> int:
         return len(self.mask)
 
     def take(self, rows: Sequence[int]) -> "Batch":
         """The images at these positions."""
-        if len(rows) == len(self):
-            return self
-        index = list(rows)
-        return Batch(self.texture[index], self.structure[index], self.structure_mean[index], self.mask[index])
+        return self if len(rows) == len(self) else Batch(*(v[list(rows)] for v in vars(self).values()))
 
     def to(self, device: torch.device) -> "Batch":
-        moved = (v.to(device, non_blocking=True) for v in (self.texture, self.structure, self.structure_mean, self.mask))
-        return Batch(*moved)
+        return Batch(*(v.to(device, non_blocking=True) for v in vars(self).values()))

@@ -69,8 +69,8 @@ class OracleStructure:
     def __init__(self, sde: MeanRevertingSDE, x0: Tensor):
         self.sde, self.truth = sde, x0
 
-    def noise(self, x: Tensor, mu: Tensor, t: int) -> Tensor:
+    def noise(self, x: Tensor, mu: Tensor, t: int, structure: None = None) -> Tensor:
         return self.sde.predict_noise(x, mu, self.truth, t)
 
-    def x0(self, x: Tensor, mu: Tensor, t: int) -> Tensor:
+    def x0(self, x: Tensor, mu: Tensor, t: int, structure: None = None) -> Tensor:
         return self.truth

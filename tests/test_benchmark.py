@@ -21,7 +21,7 @@ def benchmark(monkeypatch, capsys, tmp_path):
     module = script("benchmark")
     monkeypatch.setattr(timing, "CONVOLUTIONS", ((4, 8), (8, 4)))
     monkeypatch.setattr(timing, "MATRICES", {"cpu": (16, 32)})
-    monkeypatch.setattr(module, "reuse_memory", lambda device: None)
+    monkeypatch.setattr(module, "keep_memory", lambda device: None)
 
     def run(*arguments):
         file = tmp_path / "report.json"

@@ -4,13 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import golden_checks as golden_module
 import numpy as np
 import pytest
 import torch
 from conftest import script
+from golden_checks import check_folder
 
-from strdiffusion.evaluation import golden as golden_module
-from strdiffusion.evaluation.golden import check_folder
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from golden_checks import golden_weights
 from test_samplers import DISCRIMINATOR, RELEASED, STRUCTURE, TEXTURE, known, sde
 
 from strdiffusion import StrDiffusion
 from strdiffusion.config import TrainTextureConfig
 from strdiffusion.data import write_image
 from strdiffusion.denoiser import Denoiser
-from strdiffusion.evaluation.golden import golden_weights
 from strdiffusion.networks import UNet
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import Models, SeededNoise, sample_released

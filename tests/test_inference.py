@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_checks import golden_weights
 from torch import nn
 
 from strdiffusion.denoiser import Denoiser
-from strdiffusion.evaluation.golden import golden_weights
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.networks.inference import Conv, Convert, EnlargingConv, InferenceForm, for_inference
 from strdiffusion.sde import MeanRevertingSDE

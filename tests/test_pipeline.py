@@ -14,23 +14,23 @@ from conftest import SIZE, T, write_network
 from PIL import ExifTags, Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from strdiffusion.app.counting import count_evaluations
+from strdiffusion.app.loading import Model
+from strdiffusion.config.testing import ReleasedConfig, RepaintConfig, SamplerConfig
+from strdiffusion.methods.inpainting import Inpainter, Networks
 
 from strdiffusion import Cancelled, StrDiffusion, UserError
 from strdiffusion.app.canvas import put_back
-from strdiffusion.app.counting import count_evaluations
 from strdiffusion.app.inputs import read_inputs
-from strdiffusion.app.loading import Model
-from strdiffusion.app.windows import Options, lay_out, tiles_of
+from strdiffusion.app.windows import LayoutOptions, lay_out, tiles_of
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import LoadedNetwork, save_released
 from strdiffusion.config import TestConfig, load_config
 from strdiffusion.config.common import SDEConfig
 from strdiffusion.config.model import ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.config.testing import ReleasedConfig, RepaintConfig, SamplerConfig
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
-from strdiffusion.methods.inpainting import Inpainter, Networks
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import Begin, SeededNoise
 from strdiffusion.sde import MeanRevertingSDE
@@ -136,7 +136,7 @@ def test_every_window_fills_its_own_holes_alone():
     """Windows overlap; what one makes of another's hole is not used."""
     image, mask = photograph(60, 100), hole(60, 100, (10, 10, 16, 16), (14, 33, 16, 16))
     inputs = read_inputs(image, mask, None, "white_hole", 0)
-    layout = lay_out(mask, 32, Options())
+    layout = lay_out(mask, 32, LayoutOptions())
     first, second = layout.windows
     assert mask[first.box.slices].sum() > 16 * 16  # it sees a part of the other
     levels = image.copy()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from strdiffusion.app.tiles import Tiles, ramp
-from strdiffusion.app.windows import Box, Options, lay_out, tiles_of
+from strdiffusion.app.windows import Box, LayoutOptions, lay_out, tiles_of
 from strdiffusion.system.errors import UserError
 
 SIZE = 64
@@ -18,7 +18,7 @@ def holes(shape, *boxes):
     return hole
 
 
-def check(hole, layout, options=Options(), size=SIZE):
+def check(hole, layout, options=LayoutOptions(), size=SIZE):
     """What every layout must be: each hole pixel belongs to exactly one window, which contains it, inside of the picture."""
     owners = np.zeros(hole.shape, int)
     for window in layout.windows:
@@ -43,7 +43,7 @@ def check(hole, layout, options=Options(), size=SIZE):
 
 def test_a_small_hole_gets_a_window_of_the_training_size_around_it():
     hole = holes((300, 400), (100, 200, 10, 20))
-    layout = lay_out(hole, SIZE, Options())
+    layout = lay_out(hole, SIZE, LayoutOptions())
     check(hole, layout)
     (window,) = layout.windows
     assert window.box == Box(105 - 32, 210 - 32, 64, 64) and window.canvas == (64, 64)
@@ -51,7 +51,7 @@ def test_a_small_hole_gets_a_window_of_the_training_size_around_it():
 
 def test_a_window_stays_inside_of_the_picture():
     hole = holes((300, 400), (0, 395, 5, 5))
-    layout = lay_out(hole, SIZE, Options())
+    layout = lay_out(hole, SIZE, LayoutOptions())
     check(hole, layout)
     assert layout.windows[0].box == Box(0, 400 - 64, 64, 64)
 
@@ -59,25 +59,25 @@ def test_a_window_stays_inside_of_the_picture():
 def test_a_larger_hole_is_shrunk_and_a_still_larger_one_tiled():
     shrunk, tiled = holes((900, 900), (300, 300, 70, 50)), holes((900, 900), (300, 300, 200, 150))
     for hole in (shrunk, tiled):
-        check(hole, lay_out(hole, SIZE, Options()))
-    (window,) = lay_out(shrunk, SIZE, Options()).windows
+        check(hole, lay_out(hole, SIZE, LayoutOptions()))
+    (window,) = lay_out(shrunk, SIZE, LayoutOptions()).windows
     assert window.box[2:] == (112, 112) and window.canvas == (64, 64)  # 70 * 1.6
-    (window,) = lay_out(tiled, SIZE, Options()).windows
+    (window,) = lay_out(tiled, SIZE, LayoutOptions()).windows
     assert window.box[2:] == (320, 240) and window.canvas == (160, 120)
-    (window,) = lay_out(tiled, SIZE, Options(shrink=1, max_tiles=100)).windows
+    (window,) = lay_out(tiled, SIZE, LayoutOptions(shrink=1, max_tiles=100)).windows
     assert window.canvas == window.box[2:] == (320, 240)
 
 
 def test_never_more_tiles_than_allowed():
     for most in (1, 4, 9, 16):
-        hole, options = holes((1000, 1500), (100, 100, 800, 1300)), Options(max_tiles=most)
+        hole, options = holes((1000, 1500), (100, 100, 800, 1300)), LayoutOptions(max_tiles=most)
         check(hole, lay_out(hole, SIZE, options), options)
 
 
 @pytest.mark.parametrize("shape", [(37, 51), (20, 300), (5, 40), (1, 9), (64, 64), (63, 65)])
 def test_small_and_narrow_pictures(shape):
     hole = holes(shape, (0, 2, 1, 3))
-    layout = lay_out(hole, SIZE, Options())
+    layout = lay_out(hole, SIZE, LayoutOptions())
     check(hole, layout)
     (window,) = layout.windows
     assert min(window.canvas) >= 8
@@ -90,7 +90,7 @@ def test_neighbours_share_a_window_and_others_do_not():
     near = holes((400, 400), (50, 50, 5, 5), (50, 70, 5, 5), (70, 60, 3, 3))
     far = holes((400, 400), (50, 50, 5, 5), (300, 300, 5, 5))
     for hole, count in ((near, 1), (far, 2)):
-        layout = lay_out(hole, SIZE, Options())
+        layout = lay_out(hole, SIZE, LayoutOptions())
         check(hole, layout)
         assert len(layout.windows) == count
 
@@ -100,14 +100,14 @@ def test_random_holes():
     for _ in range(40):
         shape = tuple(rng.integers(20, 500, 2))
         boxes = [(rng.integers(shape[0]), rng.integers(shape[1]), *rng.integers(1, 120, 2)) for _ in range(rng.integers(1, 12))]
-        hole, options = holes(shape, *boxes), Options(rng.uniform(0, 1), rng.uniform(1, 4), int(rng.integers(1, 20)))
+        hole, options = holes(shape, *boxes), LayoutOptions(rng.uniform(0, 1), rng.uniform(1, 4), int(rng.integers(1, 20)))
         check(hole, lay_out(hole, SIZE, options), options)
 
 
 def test_options_out_of_range():
     for option in ({"context": -1}, {"shrink": 0.5}, {"max_tiles": 0}, {"context": float("nan")}):
         with pytest.raises(UserError, match="must be at least"):
-            Options(**option)
+            LayoutOptions(**option)
 
 
 # ---- networks on tiles --------------------------------------------------------------------------------

@@ -1,17 +1,19 @@
 """A window of the picture on the networks' scale, and what they made of it back in the picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from strdiffusion.app.inputs import Inputs
 from strdiffusion.app.windows import Box, Layout, Window, tiles_of
-from strdiffusion.config.common import StructureConfig
+from strdiffusion.batch import Known
 from strdiffusion.data.images import filled_from, opencv, resize_image
 from strdiffusion.data.masks import resize_mask
-from strdiffusion.data.structure import structure_maps
-from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.data.tensors import as_tensor
+from strdiffusion.methods import Method, see
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 
 WHOLLY = 0.999  # a shrunk pixel is known where all it covers is
@@ -45,21 +47,30 @@ class Canvas:
             image[~seen] = 0
         return resize_image(image, *self.window.canvas) * self.known[..., None]
 
-    def tensors(self, image: np.ndarray, structure: StructureConfig) -> dict[str, Tensor]:
-        """The fields of a batch. Edges are those of the known pixels, whatever the training's were: there are no others."""
-        known = self.known.astype(np.float32)
-        x0, mean = structure_maps(image, known, structure.pair, "known", structure.edge_sigma, ground_truth=False)
-        return sample_tensors(image, known, x0, mean)
+    def known_image(self, image: np.ndarray, method: Method) -> Known:
+        """What the method is given of the canvas' image (h, w, 3)."""
+        return one(image, self.known.astype(np.float32), method)
 
-    def estimate(self, image: np.ndarray, coarse: np.ndarray, structure: StructureConfig) -> dict[str, Tensor]:
-        """The clean texture and structure that the coarse canvas' result (h', w', 3) says this one has, as fields of a batch."""
+    def estimate(self, image: np.ndarray, coarse: np.ndarray, method: Method) -> Known:
+        """The clean image that the coarse canvas' result (h', w', 3) says this one has: all of it is taken as known."""
         texture = np.where(self.known[..., None], image, resize_image(coarse, *self.known.shape))
-        everywhere = np.ones(self.known.shape, np.float32)
-        return sample_tensors(texture, everywhere, *structure_maps(texture, everywhere, structure.pair, "known", structure.edge_sigma))
+        return one(texture, np.ones(self.known.shape, np.float32), method)
 
 
-def make_canvas(inputs: Inputs, window: Window, size: int) -> Canvas | None:
-    """The canvas of a window; None where no pixel of the window is known."""
+def one(image: np.ndarray, known: np.ndarray, method: Method) -> Known:
+    """A batch of one image."""
+    maps = {name: as_tensor(values)[None] for name, values in see(method, image, known).items()}
+    return Known(as_tensor(image)[None], as_tensor(known)[None], maps)
+
+
+def together(parts: Sequence[Known]) -> Known:
+    """Batches of one size as one."""
+    maps = {name: torch.cat([part.maps[name] for part in parts]) for name in parts[0].maps}
+    return Known(torch.cat([part.image for part in parts]), torch.cat([part.mask for part in parts]), maps)
+
+
+def make_canvas(inputs: Inputs, window: Window, size: int | None) -> Canvas | None:
+    """The canvas of a window, in tiles of `size` (None: without tiles); None if no pixel of the window is known."""
     seen = inputs.seen[window.box.slices]
     if not seen.any():
         return None
@@ -67,6 +78,8 @@ def make_canvas(inputs: Inputs, window: Window, size: int) -> Canvas | None:
         known = resize_mask(seen, *window.canvas) > 0.5
     else:
         known = resize_image(seen.astype(np.float32), *window.canvas) > WHOLLY
+    if size is None:
+        return Canvas(window, known, (Box(0, 0, *known.shape),))
     tiles = tiles_of(known, size)
     coarse = None
     if len(tiles) > 1:

@@ -2,56 +2,52 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from strdiffusion.app.canvas import Canvas, as_image, make_canvas, put_back
-from strdiffusion.app.counting import Evaluations, count_evaluations
+from strdiffusion.app.canvas import Canvas, as_image, make_canvas, put_back, together
 from strdiffusion.app.inputs import Inputs, read_inputs
-from strdiffusion.app.loading import Model, load_for_test, load_model, save_folder
 from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import Source
 from strdiffusion.app.tiles import Tiles
-from strdiffusion.app.windows import Layout, Options, Window, lay_out
-from strdiffusion.app.work import Step, Work, begin_time
-from strdiffusion.batch import Batch
+from strdiffusion.app.windows import Layout, LayoutOptions, Window, lay_out, whole_picture
+from strdiffusion.app.work import WindowStep, Work
 from strdiffusion.checkpoints import StorageType
 from strdiffusion.checkpoints.networks import Weights
-from strdiffusion.config import TestConfig, to_dict
-from strdiffusion.config.common import Count, Device, Positive
-from strdiffusion.config.testing import SamplerConfig
+from strdiffusion.config.common import Device
 from strdiffusion.data.images import resize_image
 from strdiffusion.data.masks import Polarity, stable_hash
 from strdiffusion.denoiser import Precision
-from strdiffusion.methods.inpainting import Inpainter
-from strdiffusion.networks import KINDS, Kind
-from strdiffusion.samplers import Begin, ImageTrace, Sample
-from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.methods import Evaluations, Method, Result, method_class, run
+from strdiffusion.methods.folders import load_method, save_method
+from strdiffusion.networks import Kind
+from strdiffusion.samplers import ImageTrace, SamplerConfig
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import convert
+from strdiffusion.system.parser import Count, Positive, convert, load_config
 
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call will do. evaluations: of each network, for all samples; least and most are equal unless a discriminator decides."""
+    """What a call will do. evaluations: of each network by its name, for all samples; least and most differ if something decides."""
 
     windows: list[Window]
     tiles: list[int]  # of each window
-    evaluations: dict[Kind, Evaluations]
+    evaluations: dict[str, Evaluations]
 
 
 @dataclass(frozen=True)
 class Output:
     """images: a picture for each sample. structure: for each sample the structure that guided last, at the end of the early stage
-    (spec sec. 7), gray, black outside of the windows; None without guidance. trace: for each sample what happened in each window
-    (scores, decisions, evaluations).
+    (spec sec. 7), gray, black outside of the windows; None for a method without one. trace: for each sample what happened in each window
+    (scores, decisions, evaluations); no windows for a method that has nothing to tell.
     """
 
     images: list[Picture]
@@ -60,19 +56,14 @@ class Output:
 
 
 class StrDiffusion:
-    """Three networks, and everything that is needed to inpaint pictures of any size with them.
+    """A method of inpainting, StrDiffusion unless the model is of another, for pictures of any size.
 
-    `load` reads a model folder, training runs or released checkpoints; calling it inpaints a picture; `inpainter` is the core, which
-    works on batches of one size, and which tests and figures use.
+    `load` reads a model folder, training runs or released checkpoints; calling it inpaints a picture. `method` works on batches of one
+    size.
     """
 
-    def __init__(self, model: Model, device: Device = "auto", precision: Precision = "fp32", compile: bool = False):
-        self.compile = compile
-        self.networks, self.config = model
-        self.sde = MeanRevertingSDE(**vars(self.config.sde))
-        self.precision: Precision = convert(Precision, precision, "the call", "precision")
-        self.device = choose_device(convert(Device, device, "the call", "device"))
-        self.networks.to(self.device)
+    def __init__(self, method: Method):
+        self.method = method
 
     @classmethod
     def load(
@@ -86,51 +77,42 @@ class StrDiffusion:
         precision: Precision = "fp32",
     ) -> "StrDiffusion":
         """Load a model folder, a folder of training runs or of checkpoint files, a test configuration with its checkpoints and sampler
-        (configs/*/test.yml), or a mapping from kind to checkpoint file.
+        (configs/*/test.yml), a mapping from kind to checkpoint file, or by its name a method that needs no weights, such as "telea".
 
         Args:
             T: of released files, which do not record it.
-            size: of the training images, where nothing records it (256).
+            size: of the training images, if nothing records it (256).
             weights: of our checkpoints, the moving average or the raw weights.
 
-        Raises UserError where the source is not a model.
+        Raises UserError if the source is not a model.
         """
-        return cls(load_model(source, T, size, weights), device, precision)
+        chosen = choose_device(convert(Device, device, "the call", "device"))
+        convert(Precision, precision, "the call", "precision")
+        path = None if isinstance(source, Mapping) else Path(source).expanduser()
+        if path is not None and path.suffix in (".yml", ".yaml") and not path.is_dir():
+            model = cls.from_config(load_config(TestConfig, path), chosen)
+            require_same(model.method, path, T, size)
+            return model if precision == "fp32" else cls(model.method.varied(precision=precision))
+        method = load_method(source if path is None else path, chosen, T, size, weights)
+        return cls(method if precision == "fp32" else method.varied(precision=precision))
 
     @classmethod
-    def from_config(cls, config: TestConfig) -> "StrDiffusion":
-        """The networks and settings of a test configuration; UserError where they do not fit each other."""
-        return cls(load_for_test(config), config.device, config.precision, config.compile)
+    def from_config(cls, config: TestConfig, device: torch.device | None = None) -> "StrDiffusion":
+        """The method of a test configuration, which is shown nothing of the hole here. UserError if its parts do not fit each other."""
+        method = method_class(config.method).open(config.options, device or choose_device(config.device))
+        method.close_doors()
+        if method.size is not None:
+            method.size = config.data.size
+        return cls(method)
+
+    @property
+    def size(self) -> int | None:
+        """Side of the images that suit the method, in pixels; None if it does not matter."""
+        return self.method.size
 
     def save(self, folder: str | Path, dtype: StorageType = "float32") -> Path:
         """Write a model folder: model.yml and a safetensors file for each network. Half precision halves its size."""
-        return save_folder(Model(self.networks, self.config), folder, convert(StorageType, dtype, "the call", "dtype"))
-
-    def inpainter(
-        self,
-        sampler: SamplerConfig | None = None,
-        precision: Precision | None = None,
-        evaluate: Callable[[Kind, torch.nn.Module], Callable] | None = None,
-    ) -> Inpainter:
-        """The core: these networks with a sampler, called with batches of one size."""
-        chosen = sampler or self.config.sampler
-        return Inpainter(self.networks, self.sde, chosen, self.device, precision or self.precision, evaluate, self.compile)
-
-    def sampler_config(
-        self, sampler: str | SamplerConfig | None = None, steps: int | None = None, resampling: str | None = None
-    ) -> SamplerConfig:
-        """The model's sampler settings with these in their place; UserError where they are unknown or do not fit the model."""
-        tree = to_dict(sampler if isinstance(sampler, SamplerConfig) else self.config.sampler)
-        given = {"method": sampler if isinstance(sampler, str) else None, "steps": steps, "resampling": resampling}
-        tree |= {key: value for key, value in given.items() if value is not None}
-        chosen: SamplerConfig = convert(SamplerConfig, tree, "the call", "sampler")
-        chosen.check(self.config.sde)
-        if chosen.guidance != self.networks.texture.network.guided:
-            said = "not guided, so sampler.guidance must be false" if chosen.guidance else "guided, so sampler.guidance must be true"
-            raise UserError(f"the model's texture network is {said}")
-        if chosen.scored and self.networks.discriminator is None:
-            raise UserError(f"the model has no discriminator, which resampling={chosen.resampling} needs: use none, fixed or repaint")
-        return chosen
+        return save_method(self.method, folder, convert(StorageType, dtype, "the call", "dtype"))
 
     def plan(
         self,
@@ -150,32 +132,23 @@ class StrDiffusion:
     ) -> Plan:
         """What a call with these arguments will do, and how many network evaluations it will take; see `time_evaluations`."""
         inputs = read_inputs(image, mask, hints, polarity, feather)
-        canvases = self._canvases(inputs, lay_out(~inputs.seen, self.config.size, Options(context, shrink, max_tiles)))
-        chosen = self.sampler_config(sampler, steps, resampling)
-        whole = count_evaluations(chosen, self.config.sde)
-        rest = count_evaluations(chosen, self.config.sde, begin_time(chosen.grid(self.config.sde), self.sde))
+        canvases = self._canvases(inputs, self._layout(inputs, LayoutOptions(context, shrink, max_tiles)))
+        method = self.method.varied(sampler=sampler, steps=steps, resampling=resampling)
         tiles = [len(canvas.tiles) for canvas in canvases]
         singles, several = len(tiles), sum(count for count in tiles if count > 1)  # of several, all are inpainted as one first
-        evaluations = {kind: (whole[kind] * singles + rest[kind] * several) * num_samples for kind in KINDS}
+        rest = method.cost(late=True) if several else {}
+        none = Evaluations(0, 0)
+        evaluations = {name: (cost * singles + rest.get(name, none) * several) * num_samples for name, cost in method.cost().items()}
         return Plan([canvas.window for canvas in canvases], tiles, evaluations)
 
-    def time_evaluations(self, precision: Precision | None = None) -> dict[Kind, float]:
+    def time_evaluations(self) -> dict[str, float]:
         """Seconds of one evaluation of each network on a picture of the training size, measured once after a first for warmth."""
-        models = self.inpainter(precision=precision).models
-        texture = torch.rand(1, 3, self.config.size, self.config.size, device=self.device)
-        gray = texture[:, :1]
-        calls = {"texture": lambda: models.texture.noise(texture, texture, 1, gray if self.config.sampler.guidance else None)}
-        if models.structure is not None:
-            calls["structure"] = lambda: models.structure.noise(gray, gray, 1)
-        if models.discriminator is not None:
-            calls["discriminator"] = lambda: models.discriminator(texture, gray, 1, group=1)
         seconds = {}
-        with torch.inference_mode():
-            for kind, call in calls.items():
-                for _ in range(2):
-                    start = time.perf_counter()
-                    call().sum().item()  # waits for the device
-                    seconds[kind] = time.perf_counter() - start
+        for name, call in self.method.single_evaluations().items():
+            for _ in range(2):
+                start = time.perf_counter()
+                call().sum().item()  # waits for the device
+                seconds[name] = time.perf_counter() - start
         return seconds
 
     def __call__(
@@ -198,7 +171,7 @@ class StrDiffusion:
         shrink: float = 2.0,
         max_tiles: int = 16,
         progress: bool = False,
-        callback: Callable[[Step], bool | None] | None = None,
+        callback: Callable[[WindowStep], bool | None] | None = None,
         cancel: Callable[[], bool] | None = None,
     ) -> Output:
         """Inpaint a picture of any size. Known pixels come back as they are, bit for bit.
@@ -209,9 +182,9 @@ class StrDiffusion:
             seed: the same seed gives the same picture, whatever the batch size.
             num_samples: how many different pictures.
             feather: so many pixels around the hole are blended with what was known there; 0 leaves all known pixels alone.
-            sampler: how a step is taken, or all sampler settings; steps, resampling: see `strdiffusion/config/testing.py`.
+            sampler: the solver's name, or all sampler settings; steps, resampling: see `strdiffusion/samplers/options.py`.
                 What is not given is the model's.
-            precision, device: as loaded, where they are not given.
+            precision, device: as loaded, if they are not given.
             batch_size: how many windows or tiles a network is given at a time. It bounds memory, with the training size. On the CPU,
                 where more than one at a time gains nothing and may round differently, networks are given one.
             context, shrink, max_tiles: how windows are laid, see `strdiffusion/pipeline/windows.py`.
@@ -221,81 +194,78 @@ class StrDiffusion:
 
         Raises UserError for what cannot be read or does not fit.
         """
-        chosen = self.sampler_config(sampler, steps, resampling)
         for name, value, hint in (
             ("num_samples", num_samples, Positive),
             ("batch_size", batch_size, Positive),
             ("feather", feather, Count),
             ("polarity", polarity, Polarity),
-            ("precision", precision or self.precision, Precision),
             ("device", device or "auto", Device),
         ):
             convert(hint, value, "the call", name)
-        if device is not None and choose_device(device) != self.device:
-            self.device = choose_device(device)
-            self.networks.to(self.device)
+        method = self.method.varied(sampler=sampler, steps=steps, resampling=resampling, precision=precision)
+        if device is not None and choose_device(device) != method.device:
+            self.method.to(choose_device(device))
+            method.device = self.method.device
         inputs = read_inputs(image, mask, hints, polarity, feather)
-        layout = lay_out(~inputs.seen, self.config.size, Options(context, shrink, max_tiles))
+        layout = self._layout(inputs, LayoutOptions(context, shrink, max_tiles))
         canvases = self._canvases(inputs, layout)
         images = [inputs.picture.copy() for _ in range(num_samples)]
-        structures = [Picture(np.zeros((*inputs.picture.size, 1), np.uint8), name="structure") for _ in range(num_samples)]
+        structures: list[Picture] = []
         traces: list[dict[int, ImageTrace]] = [{} for _ in range(num_samples)]
-        grid = chosen.grid(self.config.sde)
-        work = Work(canvases, num_samples, begin_time(grid, self.sde), grid, progress, callback, cancel)
+        work = Work(canvases, num_samples, share_of_late(method), progress, callback, cancel)
         with work.bar:
             for jobs in work.batches(batch_size):
                 seeds = [f"{seed}:{sample}:{i}" for i, sample in jobs]
-                result = self._sample(
-                    inputs,
-                    [canvases[i] for i, _ in jobs],
-                    seeds,
-                    jobs,
-                    work,
-                    batch_size,
-                    lambda tiles: self.inpainter(chosen, precision, tiles),
-                )
+                result = self._sample(method, inputs, [canvases[i] for i, _ in jobs], seeds, jobs, work, batch_size)
+                if "structure" in result.pictures and not structures:
+                    structures = [Picture(np.zeros((*inputs.picture.size, 1), np.uint8), name="structure") for _ in range(num_samples)]
                 for k, (i, sample) in enumerate(jobs):
                     window = canvases[i].window
-                    put_back(images[sample].levels, as_image(result.texture[k]), inputs, layout, window)
-                    if result.structure is not None:
-                        _put_structure(structures[sample].levels, result.structure[k, 0], window)
-                    traces[sample][i] = result.traces[k]
-        return Output(images, structures if chosen.guidance else None, [[trace[i] for i in sorted(trace)] for trace in traces])
+                    put_back(images[sample].levels, as_image(result.image[k]), inputs, layout, window)
+                    if structures:
+                        _put_structure(structures[sample].levels, result.pictures["structure"][k, 0], window)
+                    if result.traces:
+                        traces[sample][i] = result.traces[k]
+        return Output(images, structures or None, [[trace[i] for i in sorted(trace)] for trace in traces])
 
     def _sample(
         self,
+        method: Method,
         inputs: Inputs,
         canvases: list[Canvas],
         seeds: list[str],
         jobs: list[tuple[int, int]],
         work: Work,
         batch_size: int,
-        inpainter: Callable[[Tiles], Inpainter],
-    ) -> Sample:
+    ) -> Result:
         """Inpaint canvases of one size and with the same tiles; those of several tiles as a whole first, and from there in detail."""
         images = [canvas.image(inputs) for canvas in canvases]
-        begin, earlier = None, [ImageTrace() for _ in canvases]
+        begin, earlier = None, ()
         if canvases[0].coarse is not None:
             coarser, others = [canvas.coarse for canvas in canvases], [f"{seed}:coarse" for seed in seeds]
-            coarse = self._sample(inputs, coarser, others, jobs, work, batch_size, inpainter)
-            estimates = [
-                canvas.estimate(image, as_image(texture), self.config.structure)
-                for canvas, image, texture in zip(canvases, images, coarse.texture)
-            ]
-            fields = (torch.stack([estimate[name] for estimate in estimates]).to(self.device) for name in ("texture", "structure"))
-            begin, earlier = Begin(work.begin, *fields), coarse.traces
+            coarse = self._sample(method, inputs, coarser, others, jobs, work, batch_size)
+            parts = zip(canvases, images, coarse.image)
+            begin = together([canvas.estimate(image, as_image(texture), method) for canvas, image, texture in parts])
+            earlier = coarse.traces
         work.check_cancel()
-        tiles = Tiles(canvases[0].tiles, 1 if self.device.type == "cpu" else batch_size, work.check_cancel)
-        tensors = [canvas.tensors(image, self.config.structure) for canvas, image in zip(canvases, images)]
-        batch = Batch(**{name: torch.stack([t[name] for t in tensors]) for name in tensors[0]})
+        tiles = Tiles(canvases[0].tiles, 1 if method.device.type == "cpu" else batch_size, work.check_cancel)
+        known = together([canvas.known_image(image, method) for canvas, image in zip(canvases, images)])
         numbers = [stable_hash(seed) % 2**62 for seed in seeds]
-        sample = inpainter(tiles)(batch, numbers, work.after_step(jobs, canvases[0], images[0], begin is not None), begin)
+        watch = work.after_step(jobs, canvases[0], images[0], begin is not None)
+        result = run(method, known.to(method.device), numbers, watch, tiles, begin)
         work.finish(len(jobs) * len(canvases[0].tiles) * work.share(begin is not None))
-        traces = [ImageTrace(before.steps + after.steps) for before, after in zip(earlier, sample.traces, strict=True)]
-        return Sample(sample.texture, sample.structure, traces)
+        if not earlier:
+            return result
+        traces = [ImageTrace(before.steps + after.steps) for before, after in zip(earlier, result.traces, strict=True)]
+        return replace(result, traces=traces)
+
+    def _layout(self, inputs: Inputs, options: LayoutOptions) -> Layout:
+        if self.method.size is None:
+            return whole_picture(~inputs.seen)
+        return lay_out(~inputs.seen, self.method.size, options if self.method.tiles else replace(options, max_tiles=1))
 
     def _canvases(self, inputs: Inputs, layout: Layout) -> list[Canvas]:
-        canvases = [make_canvas(inputs, window, self.config.size) for window in layout.windows]
+        canvases = [make_canvas(inputs, window, self.method.size) for window in layout.windows]
         if None in canvases:
             raise UserError(f"{inputs.picture.name} has a hole with no known pixel around it: give a larger context")
         return canvases
@@ -304,3 +274,17 @@ class StrDiffusion:
 def _put_structure(levels: np.ndarray, structure: Tensor, window: Window) -> None:
     values = resize_image(structure.float().clamp(0, 1).cpu().numpy(), window.box.height, window.box.width)
     levels[window.box.slices] = np.rint(255 * values)[..., None].astype(np.uint8)
+
+
+def share_of_late(method: Method) -> float:
+    """Which share of the evaluations is left if a method begins from an estimate."""
+    whole, late = (sum(cost.least for cost in method.cost(late).values()) for late in (False, True))
+    return late / whole if whole else 1.0
+
+
+def require_same(method: Method, source: Path, T: int | None, size: int | None) -> None:
+    """Raise UserError if another T or size is asked for than a configuration has."""
+    sde = getattr(method, "sde", None)
+    for name, wanted, recorded in (("T", T, sde and sde.T), ("size", size, method.size)):
+        if wanted is not None and wanted != recorded:
+            raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave {name} out")

@@ -7,10 +7,9 @@ All tiles are of one state with one noise, and what they predict of a pixel is a
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from strdiffusion.app.windows import OVERLAP, Box
-from strdiffusion.networks import Kind
 
 
 class Tiles:
@@ -26,28 +25,27 @@ class Tiles:
         self.boxes, self.at_once, self.before = boxes, at_once, before
         self.ramp = ramp(boxes[0].height)[:, None] * ramp(boxes[0].width) if len(boxes) > 1 else torch.ones(1, 1)
 
-    def __call__(self, kind: Kind, network: nn.Module) -> Callable:
-        """The network of a kind as it is called by samplers, on whole canvases."""
-        return self._score(network) if kind == "discriminator" else self._denoise(network)
+    def __call__(self, name: str, network: Callable) -> Callable:
+        """A network as it is called by samplers, on whole canvases: with two images, t, and possibly a third image.
 
-    def _denoise(self, network: nn.Module) -> Callable:
-        def evaluate(x: Tensor, mu: Tensor, t: int, structure: Tensor | None = None) -> Tensor:
-            outputs = self._each(lambda x, mu, *guide: network(x, mu, t, *guide), [x, mu] + [structure] * (structure is not None))
-            weight = self.ramp.to(x)
-            total, weights = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-            for i, box in enumerate(self.boxes):
-                total[(..., *box.slices)] += outputs[i] * weight
-                weights[(..., *box.slices)] += weight
-            return total / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+        Images that it returns are blended; scores (B,) are averaged.
+        """
+
+        def evaluate(image: Tensor, other: Tensor, t: int, third: Tensor | None = None, **options) -> Tensor:
+            images = [image, other] if third is None else [image, other, third]
+            outputs = self._each(lambda a, b, *rest: network(a, b, t, *rest, **options), images)
+            return torch.stack(outputs).float().mean(dim=0) if outputs[0].dim() == 1 else self._blend(outputs, image)
 
         return evaluate
 
-    def _score(self, network: nn.Module) -> Callable:
-        def evaluate(texture: Tensor, structure: Tensor, t: int, group: int = 1) -> Tensor:
-            scores = self._each(lambda y, x: network(y, x, t, group=1), [texture, structure])
-            return torch.stack(scores).float().mean(dim=0)
-
-        return evaluate
+    def _blend(self, outputs: list[Tensor], like: Tensor) -> Tensor:
+        """The outputs of all tiles on one canvas."""
+        weight = self.ramp.to(like)
+        total, weights = torch.zeros_like(like), torch.zeros_like(like[:1, :1])
+        for output, box in zip(outputs, self.boxes, strict=True):
+            total[(..., *box.slices)] += output * weight
+            weights[(..., *box.slices)] += weight
+        return total / weights.clamp(min=torch.finfo(weights.dtype).tiny)
 
     def _each(self, evaluate: Callable, inputs: list[Tensor]) -> list[Tensor]:
         """Evaluate on every tile of every image; a tensor over the images (B,...) for each tile."""

@@ -32,7 +32,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options:
+class LayoutOptions:
     """context: by how much a window is larger than its hole, at least, as a share of the hole's height and width.
     shrink: by how much a window is made smaller before tiles are used. max_tiles: rather than more tiles, it is made smaller still.
     """
@@ -71,7 +71,7 @@ class Layout:
         return np.isin(self.labels, window.labels)[np.ix_(rows, columns)]
 
 
-def lay_out(hole: np.ndarray, size: int, options: Options) -> Layout:
+def lay_out(hole: np.ndarray, size: int, options: LayoutOptions) -> Layout:
     """The windows for the holes of a picture, bool (H, W); `size` of the training images. Holes near each other share a window."""
     from scipy.ndimage import find_objects, label
 
@@ -87,6 +87,12 @@ def lay_out(hole: np.ndarray, size: int, options: Options) -> Layout:
         box, canvas = _window(Box(top, left, bottom - top, right - left), hole.shape, size, options)
         windows.append(Window(box, canvas, tuple(i + 1 for i in members)))
     return Layout(windows, labels, cell)
+
+
+def whole_picture(hole: np.ndarray) -> Layout:
+    """One window for all holes of a picture, bool (H, W): all of it as it is, for methods that no size suits better than another."""
+    H, W = hole.shape
+    return Layout([Window(Box(0, 0, H, W), (H, W), (1,))], np.ones((1, 1), int), max(H, W))
 
 
 def tiles_of(known: np.ndarray, size: int) -> tuple[Box, ...]:
@@ -106,7 +112,7 @@ def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, n
     return top + y[0], left + x[0], top + y[-1] + 1, left + x[-1] + 1
 
 
-def _gather(extents: np.ndarray, size: int, options: Options) -> list[list[int]]:
+def _gather(extents: np.ndarray, size: int, options: LayoutOptions) -> list[list[int]]:
     """Which holes share a window: neighbours that, with their context, fit into one of the training size."""
     room = size / (1 + options.context)
     free = np.ones(len(extents), bool)
@@ -131,7 +137,7 @@ def _fit_together(bounds: np.ndarray, extents: np.ndarray, room: float) -> np.nd
     return (sides <= room).all(axis=-1)
 
 
-def _window(bounds: Box, shape: tuple[int, int], size: int, options: Options) -> tuple[Box, tuple[int, int]]:
+def _window(bounds: Box, shape: tuple[int, int], size: int, options: LayoutOptions) -> tuple[Box, tuple[int, int]]:
     """The window around a hole, within a picture of (H, W) `shape`, and the (height, width) of its canvas."""
     wanted = [n * (1 + options.context) for n in (bounds.height, bounds.width)]
     factor = min(max(max(wanted) / size, 1), options.shrink)

@@ -5,15 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from strdiffusion.app.canvas import Canvas, as_image
 from strdiffusion.app.windows import Window
-from strdiffusion.samplers import Progress, TimeGrid
-from strdiffusion.sde import MeanRevertingSDE
-
-KEPT = 0.4  # exp(-theta_bar) of the time at which sampling on tiles begins
+from strdiffusion.methods import Step
 
 
 class Cancelled(Exception):
@@ -21,7 +17,7 @@ class Cancelled(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class WindowStep:
     """What a callback is given after every step of the sampling, of the first picture of the batch that is worked on.
 
     done: the share of the whole call that is done, in [0, 1]. number: which window of `windows` it is, from 0. sample: which sample.
@@ -34,36 +30,29 @@ class Step:
     number: int
     windows: int
     sample: int
-    state: tuple[Tensor, Tensor | None]
+    state: Step
     canvas: Canvas
     image: np.ndarray
 
     @property
     def texture(self) -> np.ndarray:
         """The noisy texture of the window's canvas with the known pixels in place, float32 (h, w, 3) in [0, 1]."""
-        return np.where(self.canvas.known[..., None], self.image, as_image(self.state[0]))
+        return np.where(self.canvas.known[..., None], self.image, as_image(self.state.image[0]))
 
     @property
     def structure(self) -> np.ndarray | None:
-        """The noisy structure of the window's canvas, float32 (h, w) in [0, 1]; None without guidance."""
-        return None if self.state[1] is None else self.state[1][0].float().clamp(0, 1).cpu().numpy()
+        """The noisy structure of the window's canvas, float32 (h, w) in [0, 1]; None for a method without one."""
+        structure = self.state.pictures.get("structure")
+        return None if structure is None else structure[0, 0].float().clamp(0, 1).cpu().numpy()
 
 
 class Work:
     """The windows and samples of a call, in batches, and how much of them is done, in steps of single tiles."""
 
     def __init__(
-        self,
-        canvases: list[Canvas],
-        num_samples: int,
-        begin: int,
-        grid: TimeGrid,
-        progress: bool,
-        callback: Callable | None,
-        cancel: Callable | None,
+        self, canvases: list[Canvas], num_samples: int, later: float, progress: bool, callback: Callable | None, cancel: Callable | None
     ):
-        self.canvases, self.begin, self.callback, self.cancel = canvases, begin, callback, cancel
-        self.later = grid.at_or_before(begin) / grid.N
+        self.canvases, self.later, self.callback, self.cancel = canvases, later, callback, cancel
         self.jobs = [(i, sample) for i in range(len(canvases)) for sample in range(num_samples)]
         self.total = sum(1 if canvas.coarse is None else 1 + len(canvas.tiles) * self.later for canvas in canvases) * num_samples or 1
         self.finished = 0.0
@@ -81,29 +70,31 @@ class Work:
                 yield group[start : start + batch_size]
 
     def share(self, later: bool) -> float:
-        """Which share of the steps from T to 0 is taken, all or those from `begin` on."""
+        """Which share of the steps is taken: all, or those that are left if it begins from an estimate."""
         return self.later if later else 1.0
 
     def check_cancel(self) -> None:
         if self.cancel is not None and self.cancel():
             raise Cancelled
 
-    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, image: np.ndarray, later: bool) -> Callable[[Progress], None]:
-        """The sampler's callback while a batch of jobs is worked on, of which `canvas` and `image` are the first."""
+    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, image: np.ndarray, later: bool) -> Callable[[Step], None]:
+        """The watcher of the method while a batch of jobs is worked on, of which `canvas` and `image` are the first."""
         number, sample = jobs[0]
         reached = 0.0  # resampling may go back
         weight = len(jobs) * len(canvas.tiles) * self.share(later)
 
-        def tell(progress: Progress) -> None:
+        def tell(step: Step) -> None:
             nonlocal reached
-            reached = max(reached, progress.share)
+            self.check_cancel()
+            if step.is_start:
+                return
+            reached = max(reached, step.share)
             done = min((self.finished + weight * reached) / self.total, 1.0)
             self._show(done)
             if self.callback is None:
                 return
-            state = progress.texture[0], None if progress.structure is None else progress.structure[0]
-            step = Step(progress.t, progress.T, done, canvas.window, number, len(self.canvases), sample, state, canvas, image)
-            if self.callback(step) is False:
+            shown = WindowStep(step.t, step.T, done, canvas.window, number, len(self.canvases), sample, step, canvas, image)
+            if self.callback(shown) is False:
                 raise Cancelled
 
         return tell
@@ -115,8 +106,3 @@ class Work:
     def _show(self, done: float) -> None:
         self.bar.n = 100 * done
         self.bar.update(0)
-
-
-def begin_time(grid: TimeGrid, sde: MeanRevertingSDE) -> int:
-    """When sampling on tiles begins, given what was made of the whole: as late as that is KEPT of it, but in the early stage."""
-    return next((t for n, t in enumerate(grid.times) if n >= grid.early_end and sde.decay[t] <= KEPT), grid.times[-1])

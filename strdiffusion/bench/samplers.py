@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from strdiffusion.batch import Batch
+from strdiffusion.batch import Known
 from strdiffusion.bench import timing
 from strdiffusion.bench.networks import Sizes, make_network
 from strdiffusion.bench.timing import Stopwatch
@@ -16,17 +16,17 @@ from strdiffusion.checkpoints import load_network
 from strdiffusion.denoiser import Denoiser, Precision
 from strdiffusion.networks import KINDS, Kind
 from strdiffusion.networks.inference import for_inference
-from strdiffusion.samplers import Models, SeededNoise, sample_fixed, sample_guided, sample_released
+from strdiffusion.samplers import Fixed, Guided, Networks, Released, Sampling, SeededNoise, Stepping, sample
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.device import set_float32_precision
 
 # name: sampler, and how it steps; `steps` of None visits every t
-SAMPLERS: dict[str, tuple[Callable, dict]] = {
-    "released": (sample_released, {}),
-    "released 10": (sample_released, {"method": "mars_sde", "steps": 10}),
-    "fixed": (sample_fixed, {}),
-    "guided": (sample_guided, {}),
-    "guided 10": (sample_guided, {"method": "mars_ode", "steps": 10}),
+SAMPLERS = {
+    "released": (Released(), Stepping()),
+    "released 10": (Released(), Stepping("mars_sde", steps=10)),
+    "fixed": (Fixed(), Stepping()),
+    "guided": (Guided(), Stepping()),
+    "guided 10": (Guided(), Stepping("mars_ode", steps=10)),
 }
 
 
@@ -60,21 +60,21 @@ def time_sampler(
     def watched(network: nn.Module) -> Callable:
         return lambda *inputs, **options: watch.time(partial(network, *inputs, **options))
 
-    sampler, options = SAMPLERS[name]
+    sampler, stepping = SAMPLERS[name]
     texture, structure, discriminator = (watched(networks[kind]) for kind in ("texture", "structure", "discriminator"))
     # random networks run away without clip
-    models = Models(Denoiser(texture, sde, clip=True), Denoiser(structure, sde, clip=True), discriminator, **options)
-    batch = make_batch(sizes, device)
+    used = Networks(Denoiser(texture, sde, clip=True), Denoiser(structure, sde, clip=True), discriminator)
+    known = make_known(sizes, device)
     for _ in range(2):  # the first warms up
         watch.spans.clear()
         started = timing.now()
-        sample = sampler(models, batch, SeededNoise(range(sizes.batch)))
-        sample.texture.cpu()  # waits for the device
+        found = sample(sampler, Sampling(used, known, SeededNoise(range(sizes.batch)), stepping))
+        found.texture.cpu()  # waits for the device
         seconds = timing.now() - started
         if seconds > WARM_SECONDS:
             break  # so long that the first evaluation does not matter
     inside = sum(watch.milliseconds()) / 1000
-    evaluations = {kind: sum(trace.evaluations(kind) for trace in sample.traces) / sizes.batch for kind in KINDS}
+    evaluations = {kind: sum(trace.evaluations(kind) for trace in found.traces) / sizes.batch for kind in KINDS}
     return {
         "sampler": name,
         "T": sde.T,
@@ -90,7 +90,7 @@ def time_sampler(
 WARM_SECONDS = 60
 
 
-def make_batch(sizes: Sizes, device: torch.device) -> Batch:
+def make_known(sizes: Sizes, device: torch.device) -> Known:
     """Random images with a square hole."""
     generator = torch.Generator().manual_seed(0)
     texture = torch.rand(sizes.batch, 3, sizes.size, sizes.size, generator=generator)
@@ -98,4 +98,5 @@ def make_batch(sizes: Sizes, device: torch.device) -> Batch:
     quarter = sizes.size // 4
     mask[:, :, quarter:-quarter, quarter:-quarter] = 0
     structure = texture.mean(dim=1, keepdim=True)
-    return Batch(texture, structure, (structure > 0.6).float() * mask, mask).to(device)
+    maps = {"structure": structure * mask, "structure_mean": (structure > 0.6).float() * mask}
+    return Known(texture, mask, maps).to(device)

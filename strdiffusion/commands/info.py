@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:
     """What there is to say about a checkpoint, or about a folder of them, as names and values."""
-    from strdiffusion.app.loading import DESCRIPTION, checkpoint_files, load_folder
+    from strdiffusion.methods.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
         if path.suffix == ".safetensors":
@@ -41,7 +41,8 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
         yield "trained at", f"{config.size}x{config.size} pixels"
         sampler = config.sampler
         steps = f"{sampler.steps} steps" if sampler.steps else "every t"
-        yield "sampler", f"{sampler.method}, {steps}, resampling {sampler.resampling}, guidance {str(sampler.guidance).lower()}"
+        yield "method", config.method
+        yield "sampler", f"{sampler.solver}, {steps}, resampling {sampler.resampling}"
         for line in config.provenance:
             yield "provenance", line
         networks = list(model.networks)

@@ -5,6 +5,7 @@
     strdiffusion inpaint photo.jpg mask.png -o out.png --hints sketch.png            opaque pixels of sketch.png count as known
     strdiffusion inpaint photos masks -o filled --sampler mars_sde --steps 10        masks of the same names; many times faster
     strdiffusion inpaint photo.jpg mask.png -o out.png --model released --T 400      released checkpoints in a folder
+    strdiffusion inpaint photo.jpg mask.png -o out.png --method telea                another method
 
 The mask is white where the hole is. Outside of it every pixel stays as it is (save as .png, .tif or .webp: JPEG compresses all of the
 picture anew), and so do EXIF, colour profile, alpha and 16 bits. Holes larger than what the networks were trained on are filled in
@@ -21,17 +22,18 @@ from strdiffusion.app import StrDiffusion
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.writing import FORMATS, require_format
 from strdiffusion.config.common import Device
-from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
+from strdiffusion.methods import METHODS
+from strdiffusion.methods.strdiffusion import StrDiffusionMethod
+from strdiffusion.samplers.options import Resampling
+from strdiffusion.samplers.solvers import Solver
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
-
-CHOICES = {name: get_args(SamplerConfig.__annotations__[name]) for name in ("method", "resampling")}
 
 
 def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
@@ -45,6 +47,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         metavar="FOLDER",
         help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({DEFAULT_MODEL})",
     )
+    parser.add_argument(
+        "--method", choices=METHODS, help="the method: one that needs no model, such as telea, or what the model must be of (the model's)"
+    )
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")
@@ -57,9 +62,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         help="blend so many pixels around the hole with what was there (0: known pixels stay as they are)",
     )
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the mask (white_hole)")
-    parser.add_argument("--sampler", choices=CHOICES["method"], help="how a step is taken (the model's default)")
+    parser.add_argument("--sampler", choices=get_args(Solver), help="how a step is taken (the model's default)")
     parser.add_argument("--steps", type=int, help="how many steps (the model's default; T if that has none)")
-    parser.add_argument("--resampling", choices=CHOICES["resampling"], help="how the structure is redone (the model's default)")
+    parser.add_argument("--resampling", choices=get_args(Resampling), help="how the structure is redone (the model's default)")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows or tiles at a time; less needs less memory (8)")
@@ -80,7 +85,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
     jobs = plan_jobs(options)
-    model = StrDiffusion.load(options.model or default_model(), T=options.T, device=options.device, precision=options.precision)
+    model = open_model(options)
     problems = []
     for image, mask, output in jobs:
         try:
@@ -92,6 +97,17 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             problems.append(error)
     if problems:
         raise UserError(f"{len(problems)} of {len(jobs)} photographs were left out, the first because: {problems[0]}")
+
+
+def open_model(options: argparse.Namespace) -> StrDiffusion:
+    """The model or method that the options name. Raises UserError if they do not fit each other."""
+    more = {"T": options.T, "device": options.device, "precision": options.precision}
+    if options.model is None and options.method not in (None, StrDiffusionMethod.name):
+        return StrDiffusion.load(options.method, **more)
+    model = StrDiffusion.load(options.model or default_model(), **more)
+    if options.method not in (None, model.method.name):
+        raise UserError(f"{options.model} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
+    return model
 
 
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:

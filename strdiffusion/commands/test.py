@@ -4,13 +4,15 @@
     strdiffusion test -opt configs/psv/test.yml data.images=photos data.masks.folder=masks output=results/mine \\
         data.ground_truth=false structure.edge_source=known "checkpoints={folder: weights/mine}"
 
-All options: strdiffusion/config/testing.py. For single photographs of any size see `strdiffusion inpaint`.
+All options: strdiffusion/evaluation/options.py, and those of the method in strdiffusion/methods/. For single photographs of any size see
+`strdiffusion inpaint`.
 """
 
 from collections.abc import Sequence
 
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.config import load_config
 from strdiffusion.evaluation.folder import inpaint_folder
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import exit_on_user_error, parse_options
 
 

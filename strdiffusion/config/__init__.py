@@ -1,16 +1,14 @@
-"""Configuration: every option with its type, range and default, and parser.py, which reads YAML and overrides into them.
+"""The options of trainings (training.py) and model folders (model.py), with types, ranges and defaults; common.py: what all share.
 
-common.py: what all share; training.py, testing.py, evaluation.py, tables.py: the options of each script.
+Options of samplers, methods and tests stand beside their code: `samplers/`, `methods/`, `evaluation/options.py`.
 """
 
 from strdiffusion.config.evaluation import EvaluateConfig, load_evaluation
-from strdiffusion.config.testing import TestConfig
 from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.system.parser import load_config, save_config, to_dict
 
 __all__ = [
     "EvaluateConfig",
-    "TestConfig",
     "TrainConfig",
     "TrainDiscriminatorConfig",
     "TrainStructureConfig",

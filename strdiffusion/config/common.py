@@ -7,14 +7,9 @@ from strdiffusion.data.masks import Polarity
 from strdiffusion.data.structure import EdgeSource, StructurePair
 from strdiffusion.sde import Schedule
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Range
+from strdiffusion.system.parser import Range, Share
 
-Positive = Annotated[int, Range(1)]
-Count = Annotated[int, Range(0)]
-Seed = Annotated[int, Range(0, 2**32 - 1)]
 Device = Literal["auto", "cuda", "mps", "cpu"]
-Share = Annotated[float, Range(0, 1)]
-Momentum = Annotated[float, Range(0, 0.999999)]
 
 
 @dataclass

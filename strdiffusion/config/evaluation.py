@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from strdiffusion.config.common import Device, Positive, Seed
+from strdiffusion.config.common import Device
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Range, build, load_config, set_override
+from strdiffusion.system.parser import Positive, Range, Seed, build, load_config, set_override
 
 Metric = Literal["psnr", "ssim", "l1", "lpips_alex", "lpips_vgg", "fid", "kid"]
 Percent = Annotated[float, Range(0, 100)]

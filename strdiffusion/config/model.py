@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from strdiffusion.config.common import Count, SDEConfig, StructureConfig
-from strdiffusion.config.testing import SamplerConfig
+from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.training import DiscriminatorConfig, UNetConfig
+from strdiffusion.samplers.options import SamplerConfig, without_guidance
+from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Range
+from strdiffusion.system.parser import Count, Range, fill
 
 FORMAT = "strdiffusion model 1"
 
@@ -41,6 +42,7 @@ class ModelConfig:
     """model.yml. size: of the training images, in pixels. sampler: the defaults. provenance: where the weights come from, for people."""
 
     networks: NetworksConfig
+    method: Literal["strdiffusion", "irsde"]
     format: Literal["strdiffusion model 1"] = FORMAT
     size: Annotated[int, Range(8, 65_536)] = 256
     sde: SDEConfig = field(default_factory=SDEConfig)
@@ -48,12 +50,19 @@ class ModelConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     provenance: list[str] = field(default_factory=list)
 
+    @classmethod
+    def from_tree(cls, tree: dict, where: str) -> "ModelConfig":
+        """Files without `method` are of StrDiffusion, or with sampler.guidance=false of IR-SDE."""
+        tree, earlier = without_guidance(tree)
+        return fill(cls, {"method": earlier or "strdiffusion"} | tree, where)
+
     def check(self) -> None:
         """What one key alone cannot tell."""
-        if self.networks.texture.guided and self.networks.structure is None:
+        texture, guided = self.networks.texture, self.method == "strdiffusion"
+        if texture.guided and self.networks.structure is None:
             raise UserError("networks.structure is missing: the texture network is guided, and nothing would guide it")
-        if self.sampler.guidance != self.networks.texture.guided:
-            raise UserError("sampler.guidance and networks.texture.guided must be the same")
+        if guided != texture.guided:
+            raise UserError(f"method={self.method} (sampler.guidance) does not fit networks.texture.guided={str(texture.guided).lower()}")
         if self.sampler.scored and self.networks.discriminator is None:
             raise UserError(f"networks.discriminator is missing: sampler.resampling={self.sampler.resampling} needs it")
-        self.sampler.check(self.sde)
+        self.sampler.check(MeanRevertingSDE(**vars(self.sde)), guided)

@@ -1,12 +1,12 @@
 """A table as data: rows are runs, columns are buckets and metrics."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from strdiffusion.config.evaluation import PretrainedConfig
 from strdiffusion.evaluation.differences import PAIRED
 from strdiffusion.evaluation.published import PUBLISHED
-from strdiffusion.methods.baselines import BaselineName
+from strdiffusion.methods import METHODS
 from strdiffusion.system.errors import UserError
 
 Metric = Literal[
@@ -37,11 +37,15 @@ class BucketConfig:
 
 @dataclass
 class RowConfig:
-    """A row: the base configuration with overrides, or a baseline; `published` stands beside it, or alone (published_only)."""
+    """A row: the base configuration with overrides, by another `method` if one is given; `published` stands beside it, or alone
+    (published_only).
+    """
+
+    renamed_keys: ClassVar[dict[str, str]] = {"baseline": "method"}
 
     label: str
     options: list[str] = field(default_factory=list)
-    baseline: BaselineName | None = None
+    method: str | None = None
     published: str | None = None
     published_only: bool = False
 
@@ -76,10 +80,10 @@ class TableConfig:
         for row in self.rows:
             if row.published is not None and row.published not in PUBLISHED:
                 raise UserError(f"row {row.label!r}: published={row.published} is not known; known: {', '.join(PUBLISHED)}")
-            if row.published_only and (row.published is None or row.baseline is not None or row.options):
-                raise UserError(f"row {row.label!r}: published_only needs published, and neither baseline nor options")
-            if row.baseline is not None and row.options:
-                raise UserError(f"row {row.label!r}: a baseline takes no options")
+            if row.published_only and (row.published is None or row.method is not None or row.options):
+                raise UserError(f"row {row.label!r}: published_only needs published, and neither method nor options")
+            if row.method is not None and row.method not in METHODS:
+                raise UserError(f"row {row.label!r}: method must be one of {', '.join(METHODS)}, not {row.method}")
         if self.reference is not None:
             if self.reference not in (row.label for row in self.rows if not row.published_only):
                 raise UserError(f"reference={self.reference!r} is not the label of a row that is run")

@@ -3,23 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from strdiffusion.config.common import (
-    Count,
-    Device,
-    MaskConfig,
-    Momentum,
-    Positive,
-    SDEConfig,
-    Seed,
-    Share,
-    StructureConfig,
-    check_hole_share,
-)
+from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig, check_hole_share
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
 from strdiffusion.objectives import LossOn, Norm
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Range
+from strdiffusion.system.parser import Count, Momentum, Positive, Range, Seed, Share
 
 
 @dataclass

@@ -4,10 +4,13 @@ import numpy as np
 import torch
 
 
-def sample_tensors(image: np.ndarray, known: np.ndarray, x0: np.ndarray, mean: np.ndarray) -> dict[str, torch.Tensor]:
-    """image (H, W, 3), known, x0, mean (H, W) as float32: texture (3, H, W), mask, structure, structure_mean (1, H, W).
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """(H, W, C) to (C, H, W), (H, W) to (1, H, W); float32, contiguous, sharing no memory with the array."""
+    planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(planes, np.float32, order="C"))
 
-    All are contiguous and share no memory with the arrays.
-    """
-    arrays = {"texture": image.transpose(2, 0, 1), "structure": x0[None], "structure_mean": mean[None], "mask": known[None]}
-    return {name: torch.from_numpy(np.array(array, np.float32, order="C")) for name, array in arrays.items()}
+
+def sample_tensors(image: np.ndarray, known: np.ndarray, x0: np.ndarray, mean: np.ndarray) -> dict[str, torch.Tensor]:
+    """The fields of a training `Batch` for one image (H, W, 3) with known, x0, mean (H, W)."""
+    arrays = {"texture": image, "structure": x0, "structure_mean": mean, "mask": known}
+    return {name: as_tensor(array) for name, array in arrays.items()}

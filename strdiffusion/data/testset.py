@@ -3,8 +3,8 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from strdiffusion.batch import Batch
+from strdiffusion.batch import Known
 from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, filled_from, read_image, resize_image
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import (
@@ -28,8 +28,7 @@ from strdiffusion.data.masks import (
     warn_if_inverted,
 )
 from strdiffusion.data.pairing import Pairing, pair_masks
-from strdiffusion.data.structure import EdgeSource, StructurePair, check_edge_source, structure_maps
-from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.data.tensors import as_tensor
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,11 +45,18 @@ class TestItem:
     name: str  # relative path with "/", without suffix unless two images would share the name
     image_path: Path
     mask_path: Path | str  # a text beginning with "generated:" where there is no file
-    texture: torch.Tensor  # (3, H, W); zero in the hole if there is no ground truth
-    structure: torch.Tensor  # (1, H, W), x0
-    structure_mean: torch.Tensor  # (1, H, W), mu_x
+    texture: torch.Tensor  # (3, H, W), the truth; zero in the hole if there is none
     mask: torch.Tensor  # (1, H, W), 1 = known
     hole_share: float  # in (0, 1)
+    maps: Mapping[str, torch.Tensor] = field(default_factory=dict)  # what a method made of the known pixels, (1, H, W)
+
+    def image(self) -> np.ndarray:
+        """The truth as an array (H, W, 3)."""
+        return self.texture.permute(1, 2, 0).numpy()
+
+    def known(self) -> np.ndarray:
+        """The mask as an array (H, W)."""
+        return self.mask[0].numpy()
 
 
 class TestDataset(Dataset):
@@ -64,7 +70,6 @@ class TestDataset(Dataset):
     hole_share     range for generated masks
     ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing
     index          index file of the image folder, see `find_images`
-    foreign_structure  the structure has in the hole what the next image has there
     limit          take the first so many images only
     Raises UserError for unusable folders, files, pairs and options.
     """
@@ -82,13 +87,9 @@ class TestDataset(Dataset):
         size: int | None,
         fit: Fit,
         hole_share: tuple[float, float],
-        pair: StructurePair,
-        edge_source: EdgeSource,
-        edge_sigma: float,
         ground_truth: bool = True,
         index: str | os.PathLike | None = None,
         limit: int | None = None,
-        foreign_structure: bool = False,
     ):
         if fit not in get_args(Fit):
             raise ValueError(f"unknown fit {fit!r}")
@@ -96,11 +97,9 @@ class TestDataset(Dataset):
             raise UserError(f"data.fit={fit} needs data.size in pixels; give one, or set data.fit=none")
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit} leaves no image; give at least 1")
-        check_edge_source(pair, edge_source, ground_truth)
         images, masks = Path(images).expanduser(), None if masks is None else Path(masks).expanduser()
         self.size, self.fit, self.polarity, self.seed, self.hole_share = size, fit, polarity, seed, hole_share
-        self.pair, self.edge_source, self.edge_sigma, self.ground_truth = pair, edge_source, edge_sigma, ground_truth
-        self.foreign_structure = foreign_structure
+        self.ground_truth = ground_truth
         files = find_images(images, index)
         self.names = item_names(files, images)[:limit]
         self.files = files[:limit]
@@ -137,17 +136,13 @@ class TestDataset(Dataset):
             raise UserError(self._useless_mask(mask_path, path, share))
         if not self.ground_truth:
             image = image * known[..., None]
-        x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma, self.ground_truth)
-        if self.foreign_structure:
-            x0 = np.where(known > 0.5, x0, self._next_structure(i, x0.shape))
-        return TestItem(name=name, image_path=path, mask_path=mask_path, hole_share=share, **sample_tensors(image, known, x0, mean))
+        return TestItem(name, path, mask_path, as_tensor(image), as_tensor(known), share)
 
-    def _next_structure(self, i: int, shape: tuple[int, int]) -> np.ndarray:
-        """x0 of the image after item i, resized to (height, width) `shape`."""
-        image = fit_image(read_image(self.files[(i + 1) % len(self)]), self.size, self.fit)
-        everything = np.ones(image.shape[:2], np.float32)
-        x0, _ = structure_maps(image, everything, self.pair, "full", self.edge_sigma)
-        return resize_image(x0, *shape)
+    def other_image(self, i: int, like: TestItem) -> np.ndarray:
+        """Item `like` of number i with the next image in its hole, (H, W, 3): what may stand behind a hole to mislead."""
+        image, known = like.image(), like.known()
+        other = fit_image(read_image(self.files[(i + 1) % len(self)]), self.size, self.fit)
+        return np.where(known[..., None] > 0.5, image, resize_image(other, *known.shape))
 
     def mask_path(self, i: int) -> Path | str:
         """The mask file of item i, or how its mask is generated."""
@@ -180,10 +175,10 @@ class TestDataset(Dataset):
         )
 
 
-def collate(items: Sequence[TestItem]) -> Batch:
-    """Stack items of one size."""
-    names = ("texture", "structure", "structure_mean", "mask")
-    return Batch(*(torch.stack([getattr(item, name) for item in items]) for name in names))
+def collate(items: Sequence[TestItem]) -> Known:
+    """Items of one size as a method is given them: nothing of the holes is left."""
+    maps = {name: torch.stack([item.maps[name] for item in items]) for name in items[0].maps}
+    return Known(torch.stack([item.texture for item in items]), torch.stack([item.mask for item in items]), maps)
 
 
 def item_names(files: list[Path], folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ def paired_differences(folder: Path, reference: Path, metrics: list[str]) -> dic
         raise UserError(f"{folder} and {reference} differ in the file or the mask of {other}, and cannot be compared image by image")
     cells = {}
     for metric in metrics:
-        pairs = [(getattr(ours[name], metric), getattr(theirs[name], metric)) for name in ours if name in theirs]
+        pairs = [(ours[name].number(metric), theirs[name].number(metric)) for name in ours if name in theirs]
         summary = summarise(a - b for a, b in pairs if a is not None and b is not None and math.isfinite(a - b))
         cells[metric] = Cell(summary, None if summary else "no image has both numbers")
     return cells

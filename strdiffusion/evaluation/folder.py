@@ -4,27 +4,26 @@ import itertools
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from strdiffusion.app import StrDiffusion
-from strdiffusion.batch import Batch
-from strdiffusion.config import TestConfig, save_config
+from strdiffusion.config import save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
-from strdiffusion.evaluation.guides import OracleGuided
+from strdiffusion.data.tensors import as_tensor
 from strdiffusion.evaluation.metrics import psnr, ssim
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.overlap import Writer, ahead
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
-from strdiffusion.methods.inpainting import Inpainter
-from strdiffusion.networks.discriminator import SMALLEST_SIDE
-from strdiffusion.samplers import ImageTrace, Progress, Sample
+from strdiffusion.methods import Method, Result, Step, method_class, run, see
 from strdiffusion.system import distributed
+from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import claim_output_folder
 
@@ -33,29 +32,25 @@ log = logging.getLogger(__name__)
 OVERVIEW_ROWS = 12
 RESULTS = "results.csv"
 PART = "results.part{}.csv"  # the rows of one of several processes, until the table is written
+PICTURES = ("inpainted", "masked", "structure", "side_by_side", "process", "traces")  # folders of a result
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}{postfix}]"
-
-# what inpaints a batch: an Inpainter, or a baseline; called with the batch, a seed per image and a callback
-Method = Callable[[Batch, Sequence[int], Callable[[Progress], None]], Sample]
 
 
 class SomeLeftOut(UserError):
     """Results are written, but not of every image."""
 
 
-def inpaint_folder(config: TestConfig, method: Method | None = None, resume: bool = False) -> Path:
-    """Inpaint the images of a test configuration; returns the folder with the results.
+def inpaint_folder(config: TestConfig, resume: bool = False) -> Path:
+    """Inpaint the images of a test configuration by its method; returns the folder with the results.
 
-    Args:
-        method: what inpaints; None loads the networks of the configuration.
-        resume: keep the rows and pictures that an interrupted run of the same configuration left, and do the rest.
+    resume: keep the rows and pictures that an interrupted run of the same configuration left, and do the rest.
 
     The processes of torchrun share the images out; the table is of all of them, in the order of one process.
     Images that cannot be read or paired are reported one by one and left out; if there were any, a SomeLeftOut at the
     end says how many.
     """
-    with distributed.processes(config.device):
-        method = method or network_method(config)
+    with distributed.processes(config.device) as device:
+        method = method_class(config.method).open(config.options, device)
         dataset = test_dataset(config)
         how_to = "set another output=FOLDER, or overwrite=true"
         folder = distributed.on_main(lambda: claim_output_folder(config.output, config.overwrite or resume, how_to))
@@ -88,13 +83,13 @@ def inpaint_share(
 
     bar_options = {"total": len(left), "unit": "image", "desc": "inpainting", "bar_format": BAR_FORMAT, "mininterval": 0.5}
     with tqdm(**bar_options, disable=not distributed.is_main()) as bar, logging_redirect_tqdm(), Writer() as write:
-        waiting = ahead(batches(dataset, left, config, problems))
+        waiting = ahead(batches(dataset, left, method, config.batch_size, problems))
         first = next(waiting, None)
         if not earlier and any(distributed.gather(first is not None)):
             distributed.on_main(lambda: begin(config, folder))
         for items in itertools.chain([first] if first else [], waiting):
-            sample, seconds = inpaint_batch(method, config, items, folder, bar, write)
-            write(write_batch, config, items, sample, seconds, folder, record)
+            result, seconds = inpaint_batch(method, config, items, folder, bar, write)
+            write(write_batch, config, items, result, seconds, folder, record)
         bar.update(len(problems))
     return rows, problems
 
@@ -126,10 +121,9 @@ def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path)
         raise SomeLeftOut(f"{len(problems)} of {total} images were left out, the first because: {problems[0]}")
 
 
-def network_method(config: TestConfig) -> Inpainter | OracleGuided:
-    """The networks of a test configuration, guided as it says."""
-    inpainter = StrDiffusion.from_config(config).inpainter()
-    return inpainter if config.guide == "denoised" else OracleGuided(inpainter)
+def open_method(config: TestConfig) -> Method:
+    """The method of a test configuration with its weights, on the configuration's device."""
+    return method_class(config.method).open(config.options, choose_device(config.device))
 
 
 def test_dataset(config: TestConfig) -> TestDataset:
@@ -147,8 +141,6 @@ def test_dataset(config: TestConfig) -> TestDataset:
         ground_truth=data.ground_truth,
         limit=data.limit,
         index=index_file(data.index, data.images),
-        foreign_structure=config.guide == "other_image",
-        **vars(config.structure),
     )
 
 
@@ -159,13 +151,25 @@ def remove_results(folder: Path) -> None:
     """Remove what an earlier test wrote here (overwrite=true), so that results of two runs never mix."""
     parts = list(folder.glob(PART.format("*")))
     if parts or (folder / RESULTS).exists():
-        for kind in ("inpainted", "masked", "structure", "side_by_side", "process", "traces"):
+        for kind in PICTURES:
             shutil.rmtree(folder / kind, ignore_errors=True)
         for path in (*parts, *(folder / name for name in (RESULTS, "summary.md", "overview.png", "config.yml"))):
             path.unlink(missing_ok=True)
 
 
-def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, problems: list[str]) -> Iterator[list[TestItem]]:
+def look_at(dataset: TestDataset, number: int, method: Method) -> TestItem:
+    """An item with what its method makes of it. The truth stays behind unless the method has a door to it."""
+    item = dataset[number]
+    try:
+        method.require_size(*item.mask.shape[-2:])
+    except UserError as error:
+        raise UserError(f"the image {item.image_path} cannot be taken: {error}") from None
+    behind = {"truth": item.image} | {"other_image": lambda: dataset.other_image(number, item)}
+    maps = see(method, item.image(), item.known(), {door: behind[door]() for door in method.doors})
+    return replace(item, maps={name: as_tensor(values) for name, values in maps.items()})
+
+
+def batches(dataset: TestDataset, numbers: list[int], method: Method, batch_size: int, problems: list[str]) -> Iterator[list[TestItem]]:
     """The items of these numbers in batches of one shape, in order.
 
     What is wrong with an item is appended to `problems`, and all but the first, which will be the run's error, is logged.
@@ -173,16 +177,14 @@ def batches(dataset: TestDataset, numbers: list[int], config: TestConfig, proble
     batch: list[TestItem] = []
     for i in numbers:
         try:
-            item = dataset[i]
-            if config.sampler.scored and min(item.mask.shape[-2:]) < SMALLEST_SIDE:
-                raise UserError(f"the image {item.image_path} is smaller than {SMALLEST_SIDE} pixels a side: set data.fit=resize")
+            item = look_at(dataset, i, method)
         except UserError as error:
             problem = one_line(str(error))
             if problems:
                 log.warning("left out: %s", problem)
             problems.append(problem)
             continue
-        if batch and (len(batch) == config.batch_size or batch[0].mask.shape != item.mask.shape):
+        if batch and (len(batch) == batch_size or batch[0].mask.shape != item.mask.shape):
             yield batch
             batch = []
         batch.append(item)
@@ -197,54 +199,53 @@ def image_seed(config: TestConfig, item: TestItem) -> int:
 
 def inpaint_batch(
     method: Method, config: TestConfig, items: list[TestItem], folder: Path, bar: tqdm, write: Writer
-) -> tuple[Sample, float]:
-    """Inpaint a few images of one shape; returns them on the CPU, and the seconds an image."""
-    batch = collate(items)
-    seeds = [image_seed(config, item) for item in items]
+) -> tuple[Result, float]:
+    """Inpaint a few images of one shape; returns the result on the CPU, and the seconds an image."""
     done = bar.n
 
-    def show(progress: Progress) -> None:
-        bar.set_postfix_str(f"t {progress.t}/{progress.T}", refresh=False)
-        bar.n = max(bar.n, done + len(items) * progress.share)
+    def show(step: Step) -> None:
+        if step.is_start:
+            return
+        bar.set_postfix_str(f"t {step.t}/{step.T}", refresh=False)
+        bar.n = max(bar.n, done + len(items) * step.share)
         bar.update(0)
-        if config.process and (progress.n % config.process == 0 or progress.n == 1):
-            write(write_process, items, progress, folder)
+        if config.process and (step.left % config.process == 0 or step.left == 1):
+            write(write_process, items, step, folder)
 
     started = time.perf_counter()
-    sample = method(batch, seeds, show)
-    structure = None if sample.structure is None else sample.structure.cpu()
-    sample = Sample(sample.texture.cpu(), structure, sample.traces)
+    result = run(method, collate(items), [image_seed(config, item) for item in items], show).cpu()
     seconds = (time.perf_counter() - started) / len(items)
     bar.n = done + len(items)
     bar.update(0)
-    return sample, seconds
+    return result, seconds
 
 
 def write_batch(
-    config: TestConfig, items: list[TestItem], sample: Sample, seconds: float, folder: Path, record: Callable[[list[ResultRow]], None]
+    config: TestConfig, items: list[TestItem], result: Result, seconds: float, folder: Path, record: Callable[[list[ResultRow]], None]
 ) -> None:
     """Write pictures and traces of a few images; then, so that every row has its pictures, record their rows."""
     new = []
     for i, item in enumerate(items):
-        result = as_8_bit(sample.texture[i])
-        structure = None if sample.structure is None else as_8_bit(sample.structure[i])
-        write_pictures(item, result, structure, folder, config.data.ground_truth)
-        write_trace(item, sample.traces[i], folder)
-        new.append(result_row(item, result, sample.traces[i], seconds, config.data.ground_truth))
+        image = as_8_bit(result.image[i])
+        pictures = {name: as_8_bit(images[i]) for name, images in result.pictures.items()}
+        write_pictures(item, image, pictures, folder, config.data.ground_truth)
+        if result.traces:
+            write_trace(item, result.traces[i], folder)
+        new.append(result_row(item, image, result, i, seconds, config.data.ground_truth))
     record(new)
 
 
-def result_row(item: TestItem, result: np.ndarray, trace: ImageTrace, seconds: float, ground_truth: bool) -> ResultRow:
-    """Everything about one image that goes into the CSV; metrics only where there is a truth."""
+def result_row(item: TestItem, image: np.ndarray, result: Result, i: int, seconds: float, ground_truth: bool) -> ResultRow:
+    """Everything about one image that goes into the CSV; metrics only if there is a truth."""
     metrics = {}
     if ground_truth:
         truth, masked = as_8_bit(item.texture), as_8_bit(item.texture * item.mask)
-        hole = item.mask[0].numpy() < 0.5
+        hole = item.known() < 0.5
         metrics = {
-            "psnr": psnr(result, truth),
-            "ssim": ssim(result, truth),
-            "hole_psnr": psnr(result, truth, hole),
-            "hole_ssim": ssim(result, truth, hole),
+            "psnr": psnr(image, truth),
+            "ssim": ssim(image, truth),
+            "hole_psnr": psnr(image, truth, hole),
+            "hole_ssim": ssim(image, truth, hole),
             "masked_hole_psnr": psnr(masked, truth, hole),
             "masked_hole_ssim": ssim(masked, truth, hole),
         }
@@ -254,8 +255,7 @@ def result_row(item: TestItem, result: np.ndarray, trace: ImageTrace, seconds: f
         mask=str(item.mask_path),
         hole_share=item.hole_share,
         seconds=seconds,
-        texture_evaluations=trace.evaluations("texture"),
-        structure_evaluations=trace.evaluations("structure"),
-        discriminator_evaluations=trace.evaluations("discriminator"),
+        evaluations=dict(result.evaluations[i]) if result.evaluations else {},
+        shown=", ".join(result.shown),
         **metrics,
     )

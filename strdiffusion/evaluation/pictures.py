@@ -1,6 +1,7 @@
 """The pictures and traces that a test writes beside its numbers."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 
 from strdiffusion.data import TestItem, read_image, write_image
-from strdiffusion.samplers import ImageTrace, Progress
+from strdiffusion.methods import Step
+from strdiffusion.samplers import ImageTrace
 from strdiffusion.system.files import inside
 
 GAP = 4  # pixels between pictures side by side
@@ -23,15 +25,17 @@ def picture_path(folder: Path, kind: str, name: str) -> Path:
     return inside(folder / kind, f"{name}.png")
 
 
-def write_pictures(item: TestItem, result: np.ndarray, structure: np.ndarray | None, folder: Path, ground_truth: bool) -> None:
-    """Write result, masked input, structure at the end of the early stage, and all of them (and the truth) side by side."""
+def write_pictures(item: TestItem, result: np.ndarray, pictures: Mapping[str, np.ndarray], folder: Path, ground_truth: bool) -> None:
+    """Write result, masked input, the method's other pictures (the structure at the end of the early stage), and all of them (and the
+    truth) side by side.
+    """
     masked = as_8_bit(item.texture * item.mask + (1 - item.mask))  # white holes
     columns = [masked, result]
     write_image(picture_path(folder, "inpainted", item.name), result)
     write_image(picture_path(folder, "masked", item.name), masked)
-    if structure is not None:
-        write_image(picture_path(folder, "structure", item.name), structure)
-        columns.insert(1, np.repeat(structure, 3, axis=2))
+    for kind, picture in pictures.items():
+        write_image(picture_path(folder, kind, item.name), picture)
+        columns.insert(-1, picture if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2))
     if ground_truth:
         columns.append(as_8_bit(item.texture))
     gap = np.ones((masked.shape[0], GAP, 3), np.float32)
@@ -47,13 +51,11 @@ def write_overview(names: list[str], folder: Path) -> None:
     write_image(folder / "overview.png", np.concatenate(spaced)[:-GAP])
 
 
-def write_process(items: list[TestItem], progress: Progress, folder: Path) -> None:
-    """Write the states of texture and structure after a step, side by side."""
+def write_process(items: list[TestItem], step: Step, folder: Path) -> None:
+    """Write the image and the other pictures as they are after a step, side by side."""
     for i, item in enumerate(items):
-        states = [progress.texture[i]]
-        if progress.structure is not None:
-            states.append(progress.structure[i].expand(3, -1, -1))
-        write_image(picture_path(folder, "process", f"{item.name}/t{progress.t:04d}"), as_8_bit(torch.cat(states, dim=2).cpu()))
+        states = [images[i].expand(3, -1, -1) for images in (step.image, *step.pictures.values())]
+        write_image(picture_path(folder, "process", f"{item.name}/t{step.t:04d}"), as_8_bit(torch.cat(states, dim=2).cpu()))
 
 
 def write_trace(item: TestItem, trace: ImageTrace, folder: Path) -> None:

@@ -7,16 +7,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from strdiffusion.config import TestConfig, load_config, save_config, to_dict
+from strdiffusion.config import load_config, save_config, to_dict
 from strdiffusion.config.tables import BucketConfig, RowConfig, TableConfig
 from strdiffusion.evaluation.compare import Cell, Measures
 from strdiffusion.evaluation.differences import PAIRED, paired_differences
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.tablecells import image_metrics, published_cell, run_cells
-from strdiffusion.methods.baselines import Baseline
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
 
@@ -28,22 +28,18 @@ FINGERPRINT, FINISHED = "fingerprint.txt", "finished.txt"
 
 
 @dataclass(frozen=True)
-class Run:
+class TableRun:
     """One row in one bucket: its folder and the test configuration it is run with."""
 
     folder: Path
     config: TestConfig
-    baseline: str | None
     timed: bool
 
     def fingerprint(self) -> str:
-        """A hash of everything that decides the results: the resolved configuration and the checkpoints' content."""
+        """A hash of everything that decides the results: the resolved configuration, the method's options, and its files' content."""
         neutral = NEUTRAL if self.timed else (*NEUTRAL, "batch_size")
         options = {k: v for k, v in to_dict(self.config).items() if k not in neutral}
-        if self.baseline is not None:
-            options = {"baseline": self.baseline, "data": options["data"], "seed": options["seed"], "structure": options["structure"]}
-        else:
-            options["content"] = [None if path is None else file_hash(path) for path in self.config.checkpoints.files()]
+        options["content"] = [None if path is None else file_hash(path) for path in self.config.options.files()]
         if self.timed:
             options["timed"] = [device_name(choose_device(self.config.device)), self.config.batch_size]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
@@ -88,14 +84,15 @@ def reproduce(config: TableConfig) -> Path:
     return folder
 
 
-def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig) -> Run:
+def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig) -> TableRun:
     """The run of a row in a bucket."""
     folder = Path(config.output).expanduser() / "runs" / slug(row.label) / slug(bucket.name)
-    options = [*config.options, *bucket.options, *row.options, f"output={json.dumps(str(folder))}", "overwrite=false"]
-    return Run(folder, load_config(TestConfig, config.base, options), row.baseline, "seconds" in config.metrics)
+    method = [] if row.method is None else [f"method={row.method}"]
+    options = [*config.options, *bucket.options, *method, *row.options, f"output={json.dumps(str(folder))}", "overwrite=false"]
+    return TableRun(folder, load_config(TestConfig, config.base, options), "seconds" in config.metrics)
 
 
-def bring_up_to_date(run: Run, wanted: str) -> None:
+def bring_up_to_date(run: TableRun, wanted: str) -> None:
     """Do what is left of a run whose fingerprint is `wanted`: nothing, the rest, or everything."""
     mark = run.folder / FINGERPRINT
     found = mark.read_text(encoding="utf-8") if mark.exists() else None
@@ -109,7 +106,7 @@ def bring_up_to_date(run: Run, wanted: str) -> None:
         remove_results(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(wanted, encoding="utf-8")
-    inpaint_folder(run.config, None if run.baseline is None else Baseline(run.baseline), resume=True)
+    inpaint_folder(run.config, resume=True)
     (run.folder / FINISHED).write_text("every image is done\n", encoding="utf-8")  # not reached where some were left out
 
 
@@ -119,8 +116,7 @@ def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> li
     images = f"images of {data.images}" + (f", the first {data.limit}" if data.limit else "")
     fit = "at their own size" if data.fit == "none" else f"brought to {data.size}x{data.size} by {data.fit}"
     notes = [
-        f"ours: {images}, {fit}; T={test.sde.T}, {test.structure.pair}, edges of the {test.structure.edge_source} image "
-        f"(sigma {test.structure.edge_sigma:g}), {test.checkpoints.weights} weights, {test.precision}, seed {test.seed}, unless a row says "
+        f"ours: {images}, {fit}; {test.options.describe()}seed {test.seed}, unless a row says "
         f"otherwise; base {config.base}, overrides of rows and buckets in config.yml beside this table",
         "ours: " + "; ".join(f"{bucket.name}: {' '.join(bucket.options) or 'masks as in the base'}" for bucket in config.buckets),
         "n: number of images",
@@ -144,7 +140,7 @@ def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]],
     return Table(config.title, [b.name for b in config.buckets], list(config.metrics), rows, [*config.notes, *notes])
 
 
-def compare_rows(config: TableConfig, runs: dict[tuple[str, str], Run]) -> Table:
+def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun]) -> Table:
     """The table of all rows less the reference, image by image."""
     metrics, buckets = [metric for metric in config.metrics if metric in PAIRED], [bucket.name for bucket in config.buckets]
     rows = []

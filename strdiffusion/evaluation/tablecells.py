@@ -10,16 +10,21 @@ from strdiffusion.config.evaluation import EvaluateConfig
 from strdiffusion.evaluation.compare import Cell, Measures, compare_folders
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.samplers.trace import SUFFIX
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
 
-COSTS = ("seconds", "texture_evaluations", "structure_evaluations", "discriminator_evaluations")
 CACHE = "numbers.json"
+
+
+def is_cost(metric: str) -> bool:
+    """Whether a table's metric is what results cost, not how good they are."""
+    return metric == "seconds" or metric.endswith(SUFFIX)
 
 
 def image_metrics(metrics: list[str]) -> list[str]:
     """What `Measures` must be loaded with, for the metrics of a table."""
-    return list(dict.fromkeys(metric.removeprefix("hole_") for metric in metrics if metric not in COSTS))
+    return list(dict.fromkeys(metric.removeprefix("hole_") for metric in metrics if not is_cost(metric)))
 
 
 def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str, Cell]:
@@ -47,7 +52,7 @@ def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str,
 
 def _costs(folder: Path, metrics: list[str]) -> dict[str, Cell]:
     rows = read_rows(folder / "results.csv")
-    cells = {cost: Cell(summarise(float(getattr(row, cost)) for row in rows)) for cost in COSTS if cost in metrics}
+    cells = {metric: Cell(summarise(float(row.number(metric)) for row in rows)) for metric in metrics if is_cost(metric)}
     if "seconds" in cells:  # images of a batch share its time, so that an interval would claim too much
         s = cells["seconds"].summary
         cells["seconds"] = Cell(Summary(s.mean, math.nan, math.nan, s.count))

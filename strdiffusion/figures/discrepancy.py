@@ -12,11 +12,9 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.data import TestItem, collate
-from strdiffusion.evaluation.folder import image_seed, network_method
-from strdiffusion.evaluation.guides import OracleGuided
 from strdiffusion.evaluation.metrics import psnr
-from strdiffusion.figures.methods import DiscrepancyConfig, FiguresConfig, Method, SameImages, first_items, load_methods
-from strdiffusion.figures.states import State, estimate, visit_states
+from strdiffusion.figures.methods import DiscrepancyConfig, Entry, FiguresConfig, SameImages, first_items, load_entries, truths
+from strdiffusion.figures.states import visit_states
 from strdiffusion.figures.style import (
     BLACK,
     COLOURS,
@@ -30,7 +28,7 @@ from strdiffusion.figures.style import (
     styled,
     time_axis,
 )
-from strdiffusion.methods.inpainting import Inpainter
+from strdiffusion.methods import Method, Step
 from strdiffusion.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,15 +61,17 @@ class Discrepancy:
 
 
 def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
-    """Run every method on the first images, and measure its states. Raises UserError where there is no truth or no structure."""
-    methods, options = load_methods(config), config.discrepancy
-    for method in methods:
-        if not method.config.data.ground_truth:
-            raise UserError(f"{method.label} has data.ground_truth=false: without a truth there is nothing to compare its states with")
-        if options.network == "structure" and not method.config.sampler.guidance:
-            raise UserError(f"{method.label} has no structure (sampler.guidance=false): set discrepancy.network=texture")
+    """Run every entry on the first images, and measure its states. Raises UserError if there is no truth or no structure."""
+    entries, options = load_entries(config), config.discrepancy
+    for entry in entries:
+        if not entry.config.data.ground_truth:
+            raise UserError(f"{entry.label} has data.ground_truth=false: without a truth there is nothing to compare its states with")
+        if options.network == "structure" and entry.config.method != "strdiffusion":
+            raise UserError(f"{entry.label} has no structure (method={entry.config.method}): set discrepancy.network=texture")
+        if entry.config.options.grid() is None:
+            raise UserError(f"{entry.label} has no steps (method={entry.config.method}): leave it out")
     same = SameImages()
-    curves = [measure_method(method, options, same) for method in methods]
+    curves = [measure_entry(entry, options, same) for entry in entries]
     if len({curve.images for curve in curves}) > 1:
         raise UserError(f"the methods have different numbers of images ({', '.join(f'{c.label}: {c.images}' for c in curves)})")
     for curve in curves:
@@ -81,43 +81,42 @@ def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
     return curves
 
 
-def measure_method(method: Method, options: DiscrepancyConfig, same: SameImages) -> Discrepancy:
-    """Run one method on its images, batch by batch, and average their curves."""
-    inpainter = network_method(method.config)
+def measure_entry(entry: Entry, options: DiscrepancyConfig, same: SameImages) -> Discrepancy:
+    """Run one entry on its images, batch by batch, and average their curves."""
+    method = entry.open()
     values: dict[int, list[tuple[float, float]]] = defaultdict(list)  # t -> (known, hole) of each image
     count = 0
-    with tqdm(desc=method.label, unit="image", mininterval=0.5) as bar, logging_redirect_tqdm():
-        for items in first_items(method, options.images):
+    with tqdm(desc=entry.label, unit="image", mininterval=0.5) as bar, logging_redirect_tqdm():
+        for items in first_items(entry, method, options.images):
             for item in items:
-                same.require(method, item)
-            for t, pairs in measure_batch(inpainter, items, method, options, bar).items():
+                same.require(entry, item)
+            for t, pairs in measure_batch(entry, method, items, options, bar).items():
                 values[t].extend(pairs)
             count += len(items)
             bar.update(len(items))
     times = sorted(values, reverse=True)
     means = np.array([np.mean(values[t], axis=0) for t in times])
-    return Discrepancy(method.label, np.array(times), means[:, 0], means[:, 1], count)
+    return Discrepancy(entry.label, np.array(times), means[:, 0], means[:, 1], count)
 
 
 def measure_batch(
-    inpainter: Inpainter | OracleGuided, items: list[TestItem], method: Method, options: DiscrepancyConfig, bar: tqdm
+    entry: Entry, method: Method, items: list[TestItem], options: DiscrepancyConfig, bar: tqdm
 ) -> dict[int, list[tuple[float, float]]]:
     """The PSNR of (known, hole) of every image at every t; of what a sampler visits several times, the last."""
-    batch = collate(items)
-    known = batch.to(inpainter.device)
-    truth = getattr(batch, options.network)
+    known, truth = collate(items), truths(method, items)[options.network]
     found: dict[int, list[tuple[float, float]]] = {}
 
-    def measure(state: State) -> None:
-        bar.set_postfix_str(f"t {state.t}/{inpainter.sde.T}", refresh=False)
+    def measure(state: Step, after: Step | None) -> None:
+        bar.set_postfix_str(f"t {state.to}/{state.T}", refresh=False)
         bar.update(0)
-        if getattr(state, options.network) is None:
+        if options.network == "structure" and "structure" not in state.pictures:
             return
-        texture, structure = estimate(inpainter.models, known, state) if options.of == "estimate" else (state.texture, state.structure)
-        values = (texture if options.network == "texture" else structure).cpu()
-        found[state.t] = [region_psnr(values[i], truth[i], batch.mask[i]) for i in range(len(items))]
+        if options.of == "estimate":
+            state = method.predict(known, state, after)
+        values = (state.image if options.network == "texture" else state.pictures["structure"]).cpu()
+        found[state.to] = [region_psnr(values[i], truth[i], known.mask[i]) for i in range(len(items))]
 
-    visit_states(inpainter, batch, [image_seed(method.config, item) for item in items], measure)
+    visit_states(entry, method, items, measure)
     return found
 
 

@@ -1,7 +1,6 @@
 """How far the structure that guides at test is from the one that guided in training, over t."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,13 +8,12 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from strdiffusion.config import TestConfig
 from strdiffusion.data import collate
-from strdiffusion.evaluation.folder import image_seed, network_method
-from strdiffusion.figures.methods import Method, first_items
-from strdiffusion.figures.states import State, visit_states
+from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.figures.methods import Entry, first_items
+from strdiffusion.figures.states import Visit, visit_states
 from strdiffusion.figures.style import BLACK, BLUE, DASHED, GREEN, ONE_COLUMN, VERMILLION, new_figure, styled, time_axis
-from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.methods import Step
 from strdiffusion.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,38 +38,39 @@ class GuideDistance:
 
 def measure_guide(config: TestConfig, images: int) -> GuideDistance:
     """Sample with the denoised, the true and another image's structure from the same noise, and compare the structure states."""
-    if not config.sampler.guidance or config.sampler.resampling != "none" or not config.data.ground_truth:
-        raise UserError("this compares guides: set sampler.guidance=true, sampler.resampling=none and data.ground_truth=true")
+    if config.method != "strdiffusion" or config.options.sampler.resampling != "none" or not config.data.ground_truth:
+        raise UserError("this compares guides: set method=strdiffusion, sampler.resampling=none and data.ground_truth=true")
     guides = ("ground_truth", "denoised", "other_image")
-    methods = {guide: Method(guide, replace(config, guide=guide)) for guide in guides}
-    inpainters = {guide: network_method(method.config) for guide, method in methods.items()}
+    entries = [Entry(guide, replace(config, options=replace(config.options, guide=guide))) for guide in guides]
+    methods = [entry.open() for entry in entries]
     squares: dict[int, list[tuple[float, float, float]]] = defaultdict(list)
-    sde = MeanRevertingSDE(**vars(config.sde))
+    sde = methods[0].sde
     count = 0
     with tqdm(desc="guides", unit="image", mininterval=0.5) as bar:
-        for batches in zip(*(first_items(method, images) for method in methods.values()), strict=True):
+        batches = [first_items(entry, method, images) for entry, method in zip(entries, methods, strict=True)]
+        for several in zip(*batches, strict=True):
             states: dict[str, dict[int, Tensor]] = {guide: {} for guide in guides}
-            for guide, items in zip(guides, batches, strict=True):
-                visit_states(inpainters[guide], collate(items), [image_seed(config, item) for item in items], keep_structure(states[guide]))
-            hole = collate(batches[0]).mask < 0.5
+            for entry, method, items in zip(entries, methods, several, strict=True):
+                visit_states(entry, method, items, keep_structure(states[entry.label]))
+            hole = collate(several[0]).mask < 0.5
             for t in states["denoised"]:
                 true, denoised, other = (states[guide][t] for guide in guides)
                 regions = [mean_square(denoised - true, hole), mean_square(denoised - true, ~hole), mean_square(other - true, hole)]
                 squares[t].extend(zip(*regions, strict=True))
-            count += len(batches[0])
-            bar.update(len(batches[0]))
+            count += len(several[0])
+            bar.update(len(several[0]))
     times = sorted(squares, reverse=True)
     hole, known, wrong = np.sqrt(np.array([np.nanmean(squares[t], axis=0) for t in times])).T
     noise = np.array([float(sde.sigma_bar[t]) for t in times])
     return GuideDistance(np.array(times), hole, known, wrong, noise, count)
 
 
-def keep_structure(found: dict[int, Tensor]) -> Callable[[State], None]:
+def keep_structure(found: dict[int, Tensor]) -> Visit:
     """A visitor that keeps the structure of every t that has one."""
 
-    def keep(state: State) -> None:
-        if state.structure is not None:
-            found[state.t] = state.structure.cpu()
+    def keep(state: Step, _: Step | None) -> None:
+        if "structure" in state.pictures:
+            found[state.to] = state.pictures["structure"].cpu()
 
     return keep
 

@@ -3,28 +3,30 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
+from torch import Tensor
 
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.config import load_config
 from strdiffusion.data import TestItem
-from strdiffusion.evaluation.folder import batches, test_dataset
+from strdiffusion.data.tensors import as_tensor
+from strdiffusion.evaluation.folder import batches, look_at, open_method, test_dataset
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.figures.style import check_labels
+from strdiffusion.methods import Method
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Range
+from strdiffusion.system.parser import Count, Positive
 
 log = logging.getLogger(__name__)
 
 Network = Literal["texture", "structure"]
 Of = Literal["state", "estimate"]
-Count = Annotated[int, Range(0)]
-Positive = Annotated[int, Range(1)]
 
 
 @dataclass
-class MethodConfig:
-    """A method: its name in the figure, a test configuration, and key=value overrides of it."""
+class EntryConfig:
+    """What is compared: its name in the figure, a test configuration, and key=value overrides of it."""
 
     label: str
     opt: str
@@ -54,7 +56,7 @@ class DiscrepancyConfig:
 class FiguresConfig:
     """configs/*/figures.yml"""
 
-    methods: list[MethodConfig]
+    methods: list[EntryConfig]
     process: ProcessConfig = field(default_factory=ProcessConfig)
     discrepancy: DiscrepancyConfig = field(default_factory=DiscrepancyConfig)
 
@@ -66,36 +68,47 @@ class FiguresConfig:
 
 
 @dataclass(frozen=True)
-class Method:
-    """A method with its resolved configuration."""
+class Entry:
+    """One of what is compared, with its resolved configuration."""
 
     label: str
     config: TestConfig
 
+    def open(self) -> Method:
+        """Its method, with weights."""
+        return open_method(self.config)
 
-def load_methods(config: FiguresConfig) -> list[Method]:
-    """Resolve the test configurations of all methods before anything is computed."""
-    return [Method(method.label, load_config(TestConfig, method.opt, method.options)) for method in config.methods]
+
+def load_entries(config: FiguresConfig) -> list[Entry]:
+    """Resolve all test configurations before anything is computed."""
+    return [Entry(entry.label, load_config(TestConfig, entry.opt, entry.options)) for entry in config.methods]
 
 
-def chosen_item(method: Method, name: str | None) -> TestItem:
+def chosen_item(entry: Entry, method: Method, name: str | None) -> TestItem:
     """The image of this name, or the first."""
-    dataset = test_dataset(method.config)
+    dataset = test_dataset(entry.config)
     if name is not None and name not in dataset.names:
-        raise UserError(f"{method.label} has no image {name}: the first is {dataset.names[0]}")
-    return dataset[0 if name is None else dataset.names.index(name)]
+        raise UserError(f"{entry.label} has no image {name}: the first is {dataset.names[0]}")
+    return look_at(dataset, 0 if name is None else dataset.names.index(name), method)
 
 
-def first_items(method: Method, count: int) -> Iterator[list[TestItem]]:
+def first_items(entry: Entry, method: Method, count: int) -> Iterator[list[TestItem]]:
     """The first `count` images in batches; one that cannot be used is reported and left out. Raises UserError if all are."""
-    dataset = test_dataset(method.config)
+    dataset = test_dataset(entry.config)
     numbers = list(range(min(count, len(dataset))))
     problems: list[str] = []
-    yield from batches(dataset, numbers, method.config, problems)
+    yield from batches(dataset, numbers, method, entry.config.batch_size, problems)
     if len(problems) == len(numbers):
         raise UserError(problems[0])
     if problems:
         log.warning("left out: %s", problems[0])
+
+
+def truths(method: Method, items: list[TestItem]) -> dict[str, Tensor]:
+    """The true image (B,3,H,W) as `texture`, and what the method's other pictures would truly be (B,1,H,W), by name."""
+    pictures = [method.true_pictures(item.image()) for item in items]
+    stacked = {name: torch.stack([as_tensor(picture[name]) for picture in pictures]) for name in pictures[0]}
+    return {"texture": torch.stack([item.texture for item in items])} | stacked
 
 
 class SameImages:
@@ -105,19 +118,19 @@ class SameImages:
         self.first: dict[str, TestItem] = {}
         self.label: str | None = None
 
-    def require(self, method: Method, item: TestItem) -> None:
+    def require(self, entry: Entry, item: TestItem) -> None:
         """Raise UserError where this image or its mask is another than the first method's of this name."""
-        if self.label in (None, method.label):
-            self.label = method.label
+        if self.label in (None, entry.label):
+            self.label = entry.label
             self.first[item.name] = item
             return
         reference = self.first.get(item.name)
         if reference is None:
-            raise UserError(f"{method.label} has an image {item.name}, {self.label} has none: give both the same data.images")
+            raise UserError(f"{entry.label} has an image {item.name}, {self.label} has none: give both the same data.images")
         for what in ("mask", "texture"):
             one, two = getattr(reference, what), getattr(item, what)
             if not torch.equal(one, two):
                 raise UserError(
-                    f"{method.label} and {self.label} differ in the {'mask' if what == 'mask' else 'pixels'} of {item.name}, "
+                    f"{entry.label} and {self.label} differ in the {'mask' if what == 'mask' else 'pixels'} of {item.name}, "
                     "and cannot be compared: give both the same data and seed"
                 )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from strdiffusion.data import TestItem, collate
-from strdiffusion.evaluation.folder import image_seed, network_method
-from strdiffusion.figures.methods import FiguresConfig, Method, SameImages, chosen_item, load_methods
-from strdiffusion.figures.states import State, visit_states
+from strdiffusion.data import TestItem
+from strdiffusion.figures.methods import Entry, FiguresConfig, SameImages, chosen_item, load_entries
+from strdiffusion.figures.states import visit_states
 from strdiffusion.figures.tables import Cell, table_figure
+from strdiffusion.methods import Method, Step
 from strdiffusion.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,18 +34,21 @@ class Process:
     texture: dict[int, np.ndarray]
     structure: dict[int, np.ndarray]
     structure_end: int | None
-    truth: tuple[np.ndarray, np.ndarray] | None
+    truth: tuple[np.ndarray, np.ndarray | None] | None
 
 
 def record_process(config: FiguresConfig) -> list[Process]:
-    """Run every method on the chosen image, and keep the states at the chosen t."""
-    methods = load_methods(config)
-    times = chosen_times(config.process.t, {method.label: method.config.grid().times for method in methods})
+    """Run every entry on the chosen image, and keep the states at the chosen t."""
+    entries = load_entries(config)
+    grids = {entry.label: entry.config.options.grid() for entry in entries}
+    steps = {label: () if grid is None else grid.times for label, grid in grids.items()}
+    times = chosen_times(config.process.t, {label: visited for label, visited in steps.items() if visited})
     same = SameImages()
-    items = [chosen_item(method, config.process.image) for method in methods]
-    for method, item in zip(methods, items, strict=True):
-        same.require(method, item)
-    return [record_states(method, item, times) for method, item in zip(methods, items, strict=True)]
+    methods = [entry.open() for entry in entries]
+    items = [chosen_item(entry, method, config.process.image) for entry, method in zip(entries, methods, strict=True)]
+    for entry, item in zip(entries, items, strict=True):
+        same.require(entry, item)
+    return [record_states(entry, method, item, times) for entry, method, item in zip(entries, methods, items, strict=True)]
 
 
 def chosen_times(wanted: Sequence[int], visited: Mapping[str, Sequence[int]]) -> list[int]:
@@ -55,6 +58,8 @@ def chosen_times(wanted: Sequence[int], visited: Mapping[str, Sequence[int]]) ->
         wanted: the times; where it is empty, some that all methods visit.
         visited: the times of each method, from 0 to its T.
     """
+    if not visited:
+        return [0]  # methods without steps have a result alone
     if not wanted:
         Ts = [times[-1] for times in visited.values()]
         if len(set(Ts)) > 1:
@@ -71,33 +76,34 @@ def chosen_times(wanted: Sequence[int], visited: Mapping[str, Sequence[int]]) ->
     return sorted(wanted, reverse=True)
 
 
-def record_states(method: Method, item: TestItem, times: Sequence[int]) -> Process:
-    """Run one method on one image."""
+def record_states(entry: Entry, method: Method, item: TestItem, times: Sequence[int]) -> Process:
+    """Run one entry on one image. A method without steps has its result at the last of the times."""
     texture: dict[int, np.ndarray] = {}
     structure: dict[int, np.ndarray] = {}
-
     with_structure: set[int] = set()
 
-    def keep(state: State) -> None:
-        if state.structure is not None:
-            with_structure.add(state.t)
-        if state.t in times:
-            texture[state.t] = state.texture[0].permute(1, 2, 0).cpu().numpy()
-            structure.pop(state.t, None)
-            if state.structure is not None:
-                structure[state.t] = state.structure[0, 0].cpu().numpy()
+    def keep(state: Step, _: Step | None) -> None:
+        if "structure" in state.pictures:
+            with_structure.add(state.to)
+        if state.to in times:
+            texture[state.to] = state.image[0].permute(1, 2, 0).cpu().numpy()
+            structure.pop(state.to, None)
+            if "structure" in state.pictures:
+                structure[state.to] = state.pictures["structure"][0, 0].cpu().numpy()
 
-    log.info("%s: inpainting %s", method.label, item.name)
-    visit_states(network_method(method.config), collate([item]), [image_seed(method.config, item)], keep)
+    log.info("%s: inpainting %s", entry.label, item.name)
+    result = visit_states(entry, method, [item], keep)
+    if not texture:
+        texture[min(times)] = result.image[0].permute(1, 2, 0).cpu().numpy()
     truth = None
-    if method.config.data.ground_truth:
-        truth = item.texture.permute(1, 2, 0).numpy(), item.structure[0].numpy()
-    return Process(method.label, texture, structure, min(with_structure, default=None), truth)
+    if entry.config.data.ground_truth:
+        truth = item.image(), method.true_pictures(item.image()).get("structure")
+    return Process(entry.label, texture, structure, min(with_structure, default=None), truth)
 
 
 def process_figure(processes: Sequence[Process]) -> "Figure":
     """Draw the strips below each other: a row for the texture and, with guidance, one for the structure. Values are cut to [0,1]."""
-    times = sorted(processes[0].texture, reverse=True)
+    times = sorted(set().union(*(process.texture for process in processes)), reverse=True)
     with_truth = all(process.truth is not None for process in processes)
     cells: list[list[Cell]] = []
     rows: list[str] = []
@@ -107,7 +113,8 @@ def process_figure(processes: Sequence[Process]) -> "Figure":
         if process.structure:
             strips.append(("structure", process.structure))
         for index, (kind, states) in enumerate(strips):
-            row: list[Cell] = [states.get(t, f"ended at t = {process.structure_end}") for t in times]
+            missing = "no such step" if kind == "texture" else f"ended at t = {process.structure_end}"
+            row: list[Cell] = [states.get(t, missing) for t in times]
             cells.append(row + ([process.truth[index]] if with_truth else []))
             rows.append(kind)
         groups.append((process.label, len(strips)))

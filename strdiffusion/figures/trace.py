@@ -13,6 +13,7 @@ import numpy as np
 from strdiffusion.figures.style import (
     BLACK,
     BLUE,
+    COLOURS,
     DASHED,
     GREEN,
     ONE_COLUMN,
@@ -37,8 +38,7 @@ log = logging.getLogger(__name__)
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 DECISION_COLOURS = dict(zip(DECISIONS, (GREEN, ORANGE, VERMILLION, PURPLE), strict=True))
 DECISION_MARKERS = dict(zip(DECISIONS, ("^", "s", "x", "+"), strict=True))
-NETWORKS = ("texture", "structure", "discriminator")
-NETWORK_COLOURS = dict(zip(NETWORKS, (BLUE, SKY, BLACK), strict=True))
+NETWORK_COLOURS = (BLUE, SKY, BLACK, *COLOURS)  # in the order in which networks are named
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def read_traces(folder: Path, image: str | None = None) -> dict[str, ImageTrace]
 def read_trace(path: Path) -> ImageTrace:
     """Read what `ImageTrace.as_dict` was written as."""
     try:
-        steps = [StepTrace(**step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]]
+        steps = [StepTrace.from_dict(step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]]
         for step in steps:
             if not isinstance(step.t, int) or len(step.decisions) != max(len(step.scores) - 1, 0) or set(step.decisions) - set(DECISIONS):
                 raise ValueError(f"the step at t = {step.t}")
@@ -106,14 +106,15 @@ def summarise(traces: Sequence[ImageTrace]) -> TraceSummary:
     position = {t: i for i, t in enumerate(times)}
     first, resampled = defaultdict(list), defaultdict(list)
     decisions = {decision: np.zeros(len(times), int) for decision in DECISIONS}
-    evaluations = {network: np.zeros(len(times), int) for network in NETWORKS}
+    networks = dict.fromkeys(name for trace in traces for step in trace.steps for name in step.evaluations)
+    evaluations = {network: np.zeros(len(times), int) for network in networks}
     for step in (step for trace in traces for step in trace.steps):
         first[step.t].extend(step.scores[:1])
         resampled[step.t].extend(zip(step.scores[1:], step.decisions, strict=True))
         for decision in step.decisions:
             decisions[decision][position[step.t]] += 1
-        for network in NETWORKS:
-            evaluations[network][position[step.t]] += getattr(step, f"{network}_evaluations")
+        for network in networks:
+            evaluations[network][position[step.t]] += step.evaluations.get(network, 0)
     return TraceSummary(len(traces), np.array(times), dict(first), dict(resampled), decisions, evaluations)
 
 
@@ -137,7 +138,8 @@ def trace_figure(summary: TraceSummary, title: str) -> "Figure":
     if not any(counts.any() for counts in summary.decisions.values()):
         decisions.text(0.5, 0.5, "no resampling", transform=decisions.transAxes, ha="center", va="center")
         decisions.set_yticks([])
-    stack(evaluations, summary.t, {name: (counts, NETWORK_COLOURS[name]) for name, counts in summary.evaluations.items() if counts.any()})
+    layers = zip(summary.evaluations.items(), NETWORK_COLOURS)
+    stack(evaluations, summary.t, {name: (counts, colour) for (name, counts), colour in layers if counts.any()})
     evaluations.set_ylabel("evaluations per step")
     time_axis(evaluations, int(summary.t[0]))
     for axes in figure.axes:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from strdiffusion.evaluation.render import METRICS
 from strdiffusion.figures.style import COLOURS, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
+from strdiffusion.samplers.trace import SUFFIX
 from strdiffusion.system.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EVALUATIONS = ("texture_evaluations", "structure_evaluations", "discriminator_evaluations")
 COSTS = {"evaluations": "network evaluations per image", "seconds": "seconds per image"}
 
 
@@ -54,7 +54,7 @@ def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]
     for row in dict.fromkeys(line["row"] for line in lines):
         cells = {metric: [float(v) if v else None for v in cell] for (r, b, metric), cell in numbers.items() if (r, b) == (row, bucket)}
         mean, low, high = ({metric: cell[i] for metric, cell in cells.items() if cell[i] is not None} for i in range(3))
-        evaluations = [mean[kind] for kind in EVALUATIONS if kind in mean]
+        evaluations = [value for metric, value in mean.items() if metric.endswith(SUFFIX)]
         if evaluations and sum(evaluations) > 0:  # not of the baselines, which have no networks
             label = re.sub(r",? *\d+ steps?$", "", row)
             found[label].append(Point(mean | {"evaluations": sum(evaluations)}, low, high))

@@ -1,34 +1,39 @@
-"""The samplers (spec sec. 7), each a pure function of models, known pixels and noise.
+"""The samplers (spec sec. 7 and 8). Each is a dataclass of its options whose `steps` reads like the paper's pseudo-code.
 
-* plain.py: `sample_unguided` (IR-SDE), `sample_guided` (StrDiffusion without resampling), `sample_structure`
-* adaptive.py: `sample_released` and `sample_paper`, adaptive resampling
-* repaint.py: `sample_repaint` and `sample_fixed`, resampling without a discriminator
-* run.py: the moves they share; grid.py: the times they visit; mars.py: the MaRS steps (spec sec. 8)
-* noise.py: where noise comes from; trace.py: what they return
+* plain.py: `Unguided` (IR-SDE), `Guided` (StrDiffusion without resampling), `StructureAlone`
+* adaptive.py: `Released` and `Paper`, adaptive resampling
+* repaint.py: `Repaint` and `Fixed`, resampling without a discriminator
+* sampling.py: `Sampling`, the moves they share, and `sample`, which runs one; solvers.py: how a step is taken; grid.py: to which times
+* options.py: `SamplerConfig`, all options together
+* state.py, noise.py, trace.py: what is carried along, drawn and recorded
 """
 
-from strdiffusion.samplers.adaptive import sample_paper, sample_released
+from strdiffusion.samplers.adaptive import Paper, Released
 from strdiffusion.samplers.grid import TimeGrid
 from strdiffusion.samplers.noise import NoiseSource, SeededNoise
-from strdiffusion.samplers.plain import sample_guided, sample_structure, sample_unguided
-from strdiffusion.samplers.repaint import sample_fixed, sample_repaint
-from strdiffusion.samplers.run import Begin, Models
-from strdiffusion.samplers.trace import ImageTrace, Progress, Sample
+from strdiffusion.samplers.options import SamplerConfig
+from strdiffusion.samplers.plain import Guided, StructureAlone, Unguided
+from strdiffusion.samplers.repaint import Fixed, Repaint
+from strdiffusion.samplers.sampling import Begin, Networks, Sample, Sampling, Stepping, sample
+from strdiffusion.samplers.trace import ImageTrace
 
 __all__ = [
     "Begin",
+    "Fixed",
+    "Guided",
     "ImageTrace",
-    "Models",
+    "Networks",
     "NoiseSource",
-    "Progress",
+    "Paper",
+    "Released",
+    "Repaint",
     "Sample",
+    "SamplerConfig",
+    "Sampling",
     "SeededNoise",
+    "Stepping",
+    "StructureAlone",
     "TimeGrid",
-    "sample_fixed",
-    "sample_guided",
-    "sample_paper",
-    "sample_released",
-    "sample_repaint",
-    "sample_structure",
-    "sample_unguided",
+    "Unguided",
+    "sample",
 ]

@@ -2,78 +2,77 @@
 and the structure redone a fixed number of times.
 """
 
-import torch
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from strdiffusion.batch import Batch
 from strdiffusion.samplers.grid import TimeGrid
-from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.run import Models, Run, late_stage
-from strdiffusion.samplers.trace import Callback, Sample, State
+from strdiffusion.samplers.plain import late_stage
+from strdiffusion.samplers.sampling import Sampling
+from strdiffusion.samplers.state import Moment, State
+from strdiffusion.system.parser import Count, Positive
 
 
-@torch.inference_mode()
-def sample_repaint(
-    models: Models,
-    known: Batch,
-    noise: NoiseSource,
-    callback: Callback | None = None,
-    jump_length: int = 10,
-    resamplings: int = 10,
-    start: int | None = None,
-    stop: int = 0,
-) -> Sample:
-    """Denoise, and jump back `jump_length` steps `resamplings - 1` times, again and again between the times start and stop.
+@dataclass
+class Repaint:
+    """RePaint's schedule on the mean-reverting SDE: denoise, and jump back `jump_length` steps `resamplings - 1` times, again and again
+    between the times start (null: T) and stop.
 
-    Texture and structure jump together, and after every step the known pixels of both are drawn anew from the known
-    image. With guidance (models.structure is given) the jumps end with the early stage, because the late stage has no
-    structure to carry. Draws per step: known structure, structure, texture, known texture; forward: texture, structure.
+    Texture and structure jump together, and after every step the known pixels of both are drawn anew from the known image. With
+    guidance the jumps end with the early stage, because the late stage has no structure to carry. Draws per step: known structure,
+    structure, texture, known texture; forward: texture, structure.
     """
-    run = Run(models, known, noise, callback)
-    grid, guided = run.grid, models.structure is not None
-    y, x = run.start() if guided else (run.start_texture(), None)
-    for n, n_next in timeline(grid.N, jump_length, resamplings, *jump_range(grid, start, stop, guided)):
-        run.begin_step(n)
-        if n_next > n:
-            y = run.forward_step(y, known.texture_mean, n_next, run.all, grid[n_next])
-            x = run.forward_step(x, known.structure_mean, n_next, run.all, grid[n_next]) if guided else None
-        elif guided and n >= grid.early_end:
-            x = run.structure_step(run.known_structure(n), x, n, run.all)
-            y = keep_known(run, run.texture_step(y, x.x, n, run.all), n_next)
-        else:
-            guide = y.x.mean(dim=1, keepdim=True) if guided else None
-            y = keep_known(run, run.texture_step(y, guide, n, run.all), n_next)
-        run.end_step(n, y, x)
-    return run.finish(y, x)
+
+    jump_length: Positive = 10
+    resamplings: Positive = 10
+    start: Positive | None = None
+    stop: Count = 0
+
+    def steps(self, run: Sampling) -> Iterator[Moment]:
+        grid, guided = run.grid, run.networks.structure is not None
+        y, x = run.start_texture(), run.start_structure() if guided else None
+        yield Moment(run.N, run.N, y, x)
+        first, last = jump_range(grid, self.start, self.stop, guided)
+        for n, to in run.follow(timeline(run.N, self.jump_length, self.resamplings, first, last)):
+            if to > n:
+                y = run.forward_step(y, run.known.image, to, grid[to])
+                x = run.forward_step(x, run.known.maps["structure_mean"], to, grid[to]) if guided else None
+            elif guided and n >= grid.early_end:
+                x = run.structure_step(run.known_structure(n), x, n)
+                y = keep_known(run, run.texture_step(y, x.x, n), to)
+            else:
+                y = keep_known(run, run.texture_step(y, y.x.mean(dim=1, keepdim=True) if guided else None, n), to)
+            yield Moment(n, to, y, x)
 
 
-@torch.inference_mode()
-def sample_fixed(
-    models: Models, known: Batch, noise: NoiseSource, callback: Callback | None = None, times: int = 1, jump: int = 2, re: int = 2
-) -> Sample:
+@dataclass
+class Fixed:
     """StrDiffusion with its resampling, but without a discriminator that decides: the ablation of the adaptive part.
 
-    Where the number of steps left (on the full grid t itself) is a multiple of `jump`, the structure is carried forward by `re`
-    steps and denoised back, `times` times, before the texture takes its step. Draws per step: as `sample_released`, with one
-    for the texture at the end.
+    If the number of steps left (on the full grid t itself) is a multiple of `jump`, the structure is carried forward by `re` steps and
+    denoised back, `times` times, before the texture takes its step. Draws per step: as `Released`, with one for the texture at the end.
     """
-    run = Run(models, known, noise, callback)
-    N = run.grid.N
-    y, x = run.start()
-    for n in range(N, run.grid.early_end - 1, -1):
-        run.begin_step(n)
-        k = run.known_structure(n)
-        x = run.structure_step(k, x, n, run.all)
-        for _ in range(times if n % jump == 0 else 0):
-            x = run.redo_structure(k, x, n, min(re, N - n + 1), run.all)
-        y, x = run.texture_step(y, x.x, n, run.all), run.paste(k, x, run.all)
-        run.end_step(n, y, x)
-    return late_stage(run, y, x)
+
+    times: Positive = 1
+    jump: Positive = 2
+    re: Count = 2
+
+    def steps(self, run: Sampling) -> Iterator[Moment]:
+        y, x = run.start_texture(), run.start_structure()
+        yield Moment(run.N, run.N, y, x)
+        for n in run.early_stage():
+            k = run.known_structure(n)
+            x = run.structure_step(k, x, n)
+            for _ in range(self.times if n % self.jump == 0 else 0):
+                x = run.redo_structure(k, x, n, min(self.re, run.N - n + 1))
+            y, x = run.texture_step(y, x.x, n), run.paste(k, x)
+            yield Moment(n, n - 1, y, x)
+        yield from late_stage(run, y, x)
 
 
-def keep_known(run: Run, y: State, n: int) -> State:
+def keep_known(run: Sampling, y: State, n: int) -> State:
     """Replace the known pixels of the texture at grid[n] by a draw from their marginal."""
-    mean = run.known.texture_mean
-    return run.paste(run.sde.sample_marginal(mean, mean, run.grid[n], run.noise(run.all, y.x)), y, run.all)
+    mu = run.known.image
+    return run.paste(run.sde.sample_marginal(mu, mu, run.grid[n], run.draw(y.x)), y)
 
 
 def jump_range(grid: TimeGrid, start: int | None, stop: int, guided: bool) -> tuple[int, int]:

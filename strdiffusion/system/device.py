@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import functools
 import platform
+from collections.abc import Iterator
 
 import torch
 
@@ -12,7 +14,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
 def set_float32_precision(precision: str) -> None:
-    """Let CUDA compute float32 in float32, or in TensorFloat-32 where the option `precision` is `tf32`.
+    """Let CUDA compute float32 in float32, or in TensorFloat-32 if the option `precision` is `tf32`; for all of the process.
 
     PyTorch's default, TF32 in convolutions, moves scores by 1e-3, enough to change what adaptive resampling decides.
     """
@@ -20,13 +22,28 @@ def set_float32_precision(precision: str) -> None:
 
 
 def require_precision(precision: str, device: torch.device) -> None:
-    """Raise UserError where the device has no fast kernels for the option `precision`."""
+    """Raise UserError if the device has no fast kernels for the option `precision`."""
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision=fp16 needs a GPU: on a CPU use precision=bf16 or fp32")
 
 
-def reuse_memory(device: torch.device) -> None:
-    """Let a CPU process keep the memory that it frees, where its C library is glibc; elsewhere nothing is done.
+@contextlib.contextmanager
+def float32_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """The context in which a GPU computes float32 as the option `precision` says; afterwards everything is as it was."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    set_float32_precision(precision)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@functools.cache
+def keep_memory(device: torch.device) -> None:
+    """Let a CPU process keep the memory that it frees, if its C library is glibc; elsewhere nothing is done.
 
     glibc gives blocks of more than 32 MiB, a feature map of 128 channels at 256x256, back to the system, which clears the next one
     anew: that takes ten times as long as adding two such maps. Memory in use is the same, memory held is the most that was in use.

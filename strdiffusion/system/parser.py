@@ -8,9 +8,10 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -38,6 +39,13 @@ class Range:
         if self.high == math.inf:
             return f"{'above' if self.open_low else 'at least'} {self.low:g}"
         return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
+
+
+Positive = Annotated[int, Range(1)]
+Count = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Share = Annotated[float, Range(0, 1)]
+Momentum = Annotated[float, Range(0, 0.999999)]
 
 
 def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
@@ -115,21 +123,28 @@ def set_override(tree: dict, override: str) -> None:
 
 
 def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
-    """Build the dataclass `cls` from a mapping; `prefix` is the dotted key of the mapping itself."""
+    """Build the dataclass `cls` from a mapping; `prefix` is the dotted key of the mapping itself.
+
+    A class whose keys depend on their values has a `from_tree(tree, where)` of its own, and `as_tree()` for the way back.
+    """
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
         raise UserError(f"{where}: {prefix or 'the file'} must hold keys and values, not {brief(tree)}")
+    if hasattr(cls, "from_tree"):
+        return cls.from_tree(tree, where)
+    return fill(cls, tree, where, prefix)
+
+
+def fill(cls: type[C], tree: dict, where: str, prefix: str = "", given: Mapping[str, Any] = MappingProxyType({})) -> C:
+    """`build` for a class without a `from_tree`, or within it; `given` are values of fields that are built already."""
+    tree = with_new_names(cls, tree)
+    require_known_keys(tree, [f.name for f in dataclasses.fields(cls)], where, prefix)
     hints = get_type_hints(cls, include_extras=True)
-    names = [f.name for f in dataclasses.fields(cls)]
-    for key in tree:
-        if key in getattr(cls, "renamed_keys", {}):
-            new = _dotted(prefix, cls.renamed_keys[key])
-            raise UserError(f"{where}: {_dotted(prefix, key)} was renamed to {new}: use that key")
-        if key not in names:
-            raise UserError(f"{where}: unknown key {_dotted(prefix, key)}{_nearest(_word(key), names, prefix)}")
-    values = {}
+    values = dict(given)
     for field in dataclasses.fields(cls):
+        if field.name in given:
+            continue
         key = _dotted(prefix, field.name)
         if field.name in tree:
             values[field.name] = convert(hints[field.name], tree[field.name], where, key)
@@ -138,6 +153,19 @@ def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: the key {key} is missing and has no default: set it, or give {key}=VALUE")
     return cls(**values)
+
+
+def with_new_names(cls: type, tree: dict) -> dict:
+    """The mapping with today's keys in place of earlier ones (`renamed_keys` of the class). Of both, the later counts: it overrides."""
+    renamed = getattr(cls, "renamed_keys", {})
+    return {renamed.get(key, key) if isinstance(key, str) else key: value for key, value in tree.items()}
+
+
+def require_known_keys(tree: dict, names: list[str], where: str, prefix: str = "") -> None:
+    """Raise UserError for a key that is not among `names`; it names the nearest."""
+    for key in tree:
+        if key not in names:
+            raise UserError(f"{where}: unknown key {_dotted(prefix, key)}{_nearest(_word(key), names, prefix)}")
 
 
 def convert(hint: Any, value: Any, where: str, key: str) -> Any:
@@ -163,17 +191,25 @@ def convert(hint: Any, value: Any, where: str, key: str) -> Any:
 
 def to_dict(config: Any) -> dict:
     """The configuration as plain dictionaries, lists and scalars."""
-    tree = dataclasses.asdict(config)
-    return yaml.safe_load(yaml.safe_dump(_plain(tree)))
+    return yaml.safe_load(yaml.safe_dump(_plain(_tree(config))))
 
 
 def save_config(config: Any, path: Path) -> None:
-    """Write the full resolved configuration as YAML, whole or not at all. Raises UserError where that fails."""
-    text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    """Write the full resolved configuration as YAML, whole or not at all. Raises UserError if that fails."""
+    save_tree(_tree(config), path)
+
+
+def save_tree(tree: dict, path: Path) -> None:
+    """Write keys and values as YAML, whole or not at all. Raises UserError if that fails."""
+    text = yaml.safe_dump(_plain(tree), sort_keys=False)
     try:
         write_atomically(path, text.encode())
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}; free some space or change output") from None
+
+
+def _tree(config: Any) -> dict:
+    return config.as_tree() if hasattr(config, "as_tree") else dataclasses.asdict(config)
 
 
 def _scalar(hint: type, value: Any, where: str, key: str) -> Any:

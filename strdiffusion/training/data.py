@@ -2,10 +2,14 @@
 
 import logging
 
+from torch.utils.data import default_collate
+
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.config.common import MaskConfig
-from strdiffusion.data import GeneratedMasks, MaskFolder, MaskSource, TestDataset, TrainingDataset, collate, default_index, index_file
+from strdiffusion.data import GeneratedMasks, MaskFolder, MaskSource, TestDataset, TrainingDataset, default_index, index_file
+from strdiffusion.data.structure import structure_maps
+from strdiffusion.data.tensors import sample_tensors
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -49,15 +53,16 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
         hole_share=validation.masks.hole_share,
         index=index_file(validation.index, validation.images),
         limit=validation.loss_images,
-        **vars(config.structure),
     )
     items = []
     for i in range(len(dataset)):
         try:
-            items.append(dataset[i])
+            item = dataset[i]
+            image, known = item.image(), item.known()
+            items.append(sample_tensors(image, known, *structure_maps(image, known, *vars(config.structure).values())))
         except UserError as error:
             log.warning("not validated: %s", error)
     if not items:
         raise UserError(f"no image in validation.images={validation.images} can be used: replace them, or set validation.images=null")
     size = max(config.training.batch_size, config.validation.samples)
-    return [collate(items[i : i + size]) for i in range(0, len(items), size)]
+    return [Batch(**default_collate(items[i : i + size])) for i in range(0, len(items), size)]

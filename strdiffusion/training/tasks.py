@@ -14,7 +14,7 @@ from strdiffusion.denoiser import Denoiser, OracleStructure, autocast
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
 from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
-from strdiffusion.samplers import Models, SeededNoise, sample_guided, sample_structure, sample_unguided
+from strdiffusion.samplers import Guided, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.shares import Draw
 
@@ -60,8 +60,8 @@ class StructureTask:
         return result.loss, {}
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
-        noise = SeededNoise(seeds)
-        x = sample_structure(Models(structure=self.denoiser(network)), batch, noise).structure
+        networks = Networks(structure=self.denoiser(network))
+        x = sample(StructureAlone(), Sampling(networks, batch.known(), SeededNoise(seeds), Stepping())).structure
         grid = side_by_side(batch.structure_mean, x, batch.structure)
         return Validation(compare(x, batch.structure, batch.mask), {"edges_result_truth": grid.expand(-1, 3, -1, -1)})
 
@@ -100,9 +100,9 @@ class TextureTask:
         return denoised_structure_guide(self.structure, batch, t, noise)
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
-        noise = SeededNoise(seeds)
-        models = Models(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
-        y = (sample_guided if self.guided else sample_unguided)(models, batch, noise).texture
+        networks = Networks(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
+        run = Sampling(networks, batch.known(), SeededNoise(seeds), Stepping())
+        y = sample(Guided() if self.guided else Unguided(), run).texture
         grid = side_by_side(batch.texture_mean, y, batch.texture)
         return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
 

@@ -23,7 +23,7 @@ from strdiffusion.denoiser import Denoiser
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.objectives import discriminator_loss, structure_guide, structure_loss, texture_loss
-from strdiffusion.samplers import Models, sample_released
+from strdiffusion.samplers import Networks, Released, Sampling, Stepping, sample
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 
@@ -134,8 +134,8 @@ class Golden:
         prepared = [golden_weights(network, self.seed) for network in networks]
         self.texture, self.structure, self.discriminator = map(for_inference, prepared) if fast else prepared
 
-    def models(self, sde: MeanRevertingSDE) -> Models:
-        return Models(Denoiser(self.texture, sde), Denoiser(self.structure, sde), self.discriminator)
+    def networks(self, sde: MeanRevertingSDE) -> Networks:
+        return Networks(Denoiser(self.texture, sde), Denoiser(self.structure, sde), self.discriminator)
 
 
 @torch.no_grad()
@@ -244,18 +244,16 @@ def sampler_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     mask = sampler_mask(n, s)
     Y, E = uni(42 + s, 1, 3, n, n), (rnd(43 + s, 1, 1, n, n) > 1).float()
     known = Batch(Y, Y.mean(1, keepdim=True), E * mask, mask)
-    for name in sorted(n for n in stored.content if n.endswith("_params")):
-        run = name.removesuffix("_params")
-        u_max, u_min, jump, re_, T = (int(v) for v in stored.content[name])
+    for name in sorted(n.removesuffix("_params") for n in stored.content if n.endswith("_params")):
+        u_max, u_min, jump, re_, T = (int(v) for v in stored.content[f"{name}_params"])
         tape = NoiseTape(9000 + s)
-        sample = sample_released(
-            golden.models(MeanRevertingSDE(T)), known, tape, u_max=u_max, u_min=u_min, jump=jump, re=re_, accept="lower"
-        )
-        scores = np.array([(step.t, score) for step in sample.traces[0].steps for score in step.scores])
-        yield stored.compare(f"{run}_output", sample.texture, TOLERANCE_SAMPLER)
-        expected = stored.content[f"{run}_scores"]
+        run = Sampling(golden.networks(MeanRevertingSDE(T)), known.known(), tape, Stepping())
+        found = sample(Released(u_max, u_min, jump, re_, accept="lower"), run)
+        scores = np.array([(step.t, score) for step in found.traces[0].steps for score in step.scores])
+        yield stored.compare(f"{name}_output", found.texture, TOLERANCE_SAMPLER)
+        expected = stored.content[f"{name}_scores"]
         same_times = scores.shape == expected.shape and np.array_equal(scores[:, 0], expected[:, 0])
         # one item stands for two demands: the sequence of t is exact, the scores are close
         error = relative_error(scores[:, 1], expected[:, 1]) if same_times else float("inf")
-        yield stored.record(f"{run}_scores", error, TOLERANCE_SCORES)
-        yield stored.compare(f"{run}_draws", tape.draws, EXACT)
+        yield stored.record(f"{name}_scores", error, TOLERANCE_SCORES)
+        yield stored.compare(f"{name}_draws", tape.draws, EXACT)

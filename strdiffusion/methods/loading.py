@@ -1,21 +1,24 @@
-"""Where models come from and how they are kept: model folders, training runs, released files, the checkpoints of a test configuration."""
+"""Where the networks of a method come from and how they are kept: model folders, training runs, released files, single checkpoints."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, network_from_tensors, require_same_process, save_tensors
 from strdiffusion.checkpoints.networks import Weights
-from strdiffusion.config import TestConfig, load_config, save_config
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.config.testing import SamplerConfig
-from strdiffusion.methods.inpainting import Networks
+from strdiffusion.denoiser import Precision
 from strdiffusion.networks import KINDS, Kind
+from strdiffusion.networks.inference import for_inference
+from strdiffusion.samplers import SamplerConfig
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
-from strdiffusion.system.parser import build, read_yaml
+from strdiffusion.system.parser import Positive, build, read_yaml, save_config
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +26,81 @@ DESCRIPTION = "model.yml"
 CHECKPOINT_SUFFIXES = {".pt", ".pth"}
 
 
+@dataclass
+class CheckpointsConfig:
+    """The trained networks: a model folder, or a file for each, our checkpoints or released ones.
+
+    If width and depth are given, others are refused. `weights` is of our checkpoints; a model folder holds one set.
+    """
+
+    folder: str | None = None
+    texture: str | None = None
+    structure: str | None = None
+    discriminator: str | None = None
+    weights: Weights = "ema"
+    width: Positive | None = None
+    depth: Positive | None = None
+    discriminator_width: Positive | None = None
+
+    def files(self) -> list[Path | None]:
+        """Every file that the networks are read from; None for a network that is not given."""
+        if self.folder is not None:
+            folder = Path(self.folder).expanduser()
+            return [folder / DESCRIPTION, *sorted(folder.glob("*.safetensors"))]
+        return [None if path is None else Path(path).expanduser() for path in (self.texture, self.structure, self.discriminator)]
+
+    def check(self, needed: Mapping[Kind, str]) -> None:
+        """Raise UserError if a network is not given that is `needed`, with the option that needs it."""
+        if self.folder is not None:
+            if (self.texture, self.structure, self.discriminator) != (None, None, None):
+                raise UserError(
+                    f"checkpoints.folder is given beside separate files: set checkpoints={{folder: {self.folder}}} to replace them"
+                )
+            return
+        if self.texture is None:
+            raise UserError("checkpoints.texture is missing: give it, or a model folder as checkpoints.folder")
+        missing = next((kind for kind in needed if getattr(self, kind) is None), None)
+        if missing:
+            raise UserError(f"checkpoints.{missing} is missing: it is needed with {needed[missing]}")
+
+
+@dataclass(frozen=True)
+class LoadedNetworks:
+    """The networks of a model. Unguided ones (IR-SDE) have the texture alone; without a discriminator nothing is scored."""
+
+    texture: LoadedNetwork
+    structure: LoadedNetwork | None = None
+    discriminator: LoadedNetwork | None = None
+    forms: dict = field(default_factory=dict, compare=False, repr=False)  # inference forms built so far
+
+    def __iter__(self):
+        return (loaded for loaded in (self.texture, self.structure, self.discriminator) if loaded is not None)
+
+    def to(self, device: torch.device) -> None:
+        """Move all networks, in place."""
+        self.forms.clear()
+        for loaded in self:
+            loaded.network.to(device, memory_format=torch.channels_last)
+
+    def form(self, kind: Kind, precision: Precision, compile: bool) -> Callable:
+        """The inference form of a network, built when it is first asked for; the weights must not change after that."""
+        key = kind, precision, compile
+        if key not in self.forms:
+            self.forms[key] = for_inference(getattr(self, kind).network, precision, compile)
+        return self.forms[key]
+
+
 class Model(NamedTuple):
     """Networks, and everything about them but their weights."""
 
-    networks: Networks
+    networks: LoadedNetworks
     config: ModelConfig
 
 
-def load_model(
-    source: str | Path | Mapping[Kind, str | Path], T: int | None = None, size: int | None = None, weights: Weights = "ema"
-) -> Model:
-    """Load a model from a model folder, a folder of training runs or checkpoint files, a test configuration (YAML), or a mapping from
-    kind to checkpoint file.
+def load_model(source: Path | Mapping[Kind, str | Path], T: int | None = None, size: int | None = None, weights: Weights = "ema") -> Model:
+    """Load a model from a model folder, a folder of training runs or checkpoint files, or a mapping from kind to checkpoint file.
 
-    T: of released files, which do not record it. size: of the training images, where nothing records it (256).
+    T: of released files, which do not record it. size: of the training images, if nothing records it (256).
     weights: of our checkpoints, the moving average or the raw weights. Raises UserError for what is not a model.
     """
     if isinstance(source, Mapping):
@@ -44,21 +108,13 @@ def load_model(
         if unknown or "texture" not in source:
             raise UserError(f"the networks to load are texture and possibly structure and discriminator, not {', '.join(map(str, source))}")
         return from_checkpoints((load_network(path, kind, weights) for kind, path in source.items()), T, size)
-    folder = Path(source).expanduser()
-    if folder.suffix in (".yml", ".yaml") and not folder.is_dir():
-        model = load_for_test(load_config(TestConfig, folder))
-        require_same_settings(model.config, folder, T, size)
-        return model
-    if not folder.is_dir():
-        given = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"the model folder {folder} {given}: give a folder with {DESCRIPTION}, of training runs, or of checkpoints")
-    if (folder / DESCRIPTION).exists():
-        model = load_folder(folder)
-        require_same_settings(model.config, folder, T, size)
+    if (source / DESCRIPTION).exists():
+        model = load_folder(source)
+        require_same_settings(model.config, source, T, size)
         if weights != "ema":
-            raise UserError(f"the model folder {folder} holds one set of weights: leave weights={weights} out")
+            raise UserError(f"the model folder {source} holds one set of weights: leave weights={weights} out")
         return model
-    return from_checkpoints((load_network(path, None, weights) for path in checkpoint_files(folder)), T, size)
+    return from_checkpoints((load_network(path, None, weights) for path in checkpoint_files(source)), T, size)
 
 
 def require_same_settings(config: ModelConfig, source: Path, T: int | None, size: int | None) -> None:
@@ -98,7 +154,7 @@ def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
         path = folder / f"{kind}.safetensors"
         return network_from_tensors(path, kind, architecture, vars(config.sde), vars(config.structure), prediction, record.step)
 
-    return Model(Networks(*map(load, ("texture", "structure", "discriminator"))), config)
+    return Model(LoadedNetworks(*map(load, ("texture", "structure", "discriminator"))), config)
 
 
 def save_folder(model: Model, folder: str | Path, dtype: StorageType = "float32") -> Path:
@@ -140,13 +196,14 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
     structure = StructureConfig(**recorded.structure) if recorded else StructureConfig()
     for network in found.values():
         require_same_process(network, sde, structure)
-    networks = Networks(texture, found.get("structure"), found.get("discriminator"))
+    networks = LoadedNetworks(texture, found.get("structure"), found.get("discriminator"))
     config = ModelConfig(
         networks=describe(networks),
+        method=method_of(networks),
         size=size or recorded_size(texture.path) or 256,
         sde=sde,
         structure=structure,
-        sampler=SamplerConfig(guidance=texture.network.guided, resampling="released" if networks.discriminator else "none"),
+        sampler=SamplerConfig(resampling="released" if networks.discriminator else "none"),
         provenance=[f"{n.kind}: {'released file' if n.released else 'checkpoint'} {n.path.name}" for n in networks],
     )
     return Model(networks, config)
@@ -164,7 +221,7 @@ def recorded_size(checkpoint: Path) -> int | None:
     return size if isinstance(size, int) and size >= 8 else None
 
 
-def describe(networks: Networks) -> NetworksConfig:
+def describe(networks: LoadedNetworks) -> NetworksConfig:
     """The networks as model.yml records them."""
 
     def unet(loaded: LoadedNetwork | None) -> UNetRecord | None:
@@ -181,46 +238,57 @@ def describe(networks: Networks) -> NetworksConfig:
     )
 
 
-def load_for_test(config: TestConfig) -> Model:
-    """The networks that a test configuration names and its sampler needs; UserError where one does not fit the configuration."""
-    sampler, paths = config.sampler, config.checkpoints
-    kinds: list[Kind] = ["texture"] + ["structure"] * sampler.guidance + ["discriminator"] * sampler.scored
-    provenance = []
-    if paths.folder is not None:
-        folder = Path(paths.folder).expanduser()
+def load_for_test(
+    checkpoints: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, guided: bool
+) -> Model:
+    """The networks that `checkpoints` names and the sampler needs; UserError if one does not fit the configuration."""
+    kinds: list[Kind] = ["texture", *["structure"] * guided, *["discriminator"] * sampler.scored]
+    provenance: list[str] = []
+    size: int | None = None
+    if checkpoints.folder is not None:
+        folder = Path(checkpoints.folder).expanduser()
         if not (folder / DESCRIPTION).is_file():
-            raise UserError(f"checkpoints.folder={paths.folder} has no {DESCRIPTION}: give a model folder, or checkpoints.texture etc.")
+            raise UserError(
+                f"checkpoints.folder={checkpoints.folder} has no {DESCRIPTION}: give a model folder, or checkpoints.texture etc."
+            )
         networks, described = load_folder(folder, kinds)
-        provenance = described.provenance
+        size, provenance = described.size, described.provenance
         missing = next((kind for kind in kinds if getattr(networks, kind) is None), None)
-        if missing and networks.texture.network.guided == sampler.guidance:
+        if missing and networks.texture.network.guided == guided:
             raise UserError(
                 f"the model {folder} has no {missing} network, which sampler.resampling={sampler.resampling} needs: "
                 "set sampler.resampling=none"
             )
     else:
-        networks = Networks(**{kind: load_network(getattr(paths, kind), kind, paths.weights) for kind in kinds})
+        networks = LoadedNetworks(**{kind: load_network(getattr(checkpoints, kind), kind, checkpoints.weights) for kind in kinds})
     for loaded in networks:
-        require_fit(loaded, config)
+        require_same_process(loaded, sde, structure)
+        require_sizes(loaded, checkpoints)
     texture = networks.texture
-    if texture.network.guided != sampler.guidance:
-        has, guidance = ("has", "true") if texture.network.guided else ("has no", "false")
-        raise UserError(f"the checkpoint {texture.path} {has} SPADE blocks, so sampler.guidance must be {guidance}")
-    described = ModelConfig(
+    if texture.network.guided != guided:
+        has, method, guidance = ("has", "strdiffusion", "true") if texture.network.guided else ("has no", "irsde", "false")
+        raise UserError(
+            f"the checkpoint {texture.path} {has} SPADE blocks, so method must be {method} (sampler.guidance must be {guidance})"
+        )
+    config = ModelConfig(
         networks=describe(networks),
-        size=config.data.size,
-        sde=config.sde,
-        structure=config.structure,
+        method=method_of(networks),
+        size=size or recorded_size(texture.path) or 256,
+        sde=sde,
+        structure=structure,
         sampler=sampler,
         provenance=provenance,
     )
-    return Model(networks, described)
+    return Model(networks, config)
 
 
-def require_fit(loaded: LoadedNetwork, config: TestConfig) -> None:
-    """Raise UserError where a checkpoint records other settings than the configuration has. Released files record only widths."""
-    require_same_process(loaded, config.sde, config.structure)
-    expected = config.checkpoints
+def method_of(networks: LoadedNetworks) -> str:
+    """The method that networks are of."""
+    return "strdiffusion" if networks.texture.network.guided else "irsde"
+
+
+def require_sizes(loaded: LoadedNetwork, expected: CheckpointsConfig) -> None:
+    """Raise UserError if a network has another width or depth than the configuration expects."""
     if loaded.kind == "discriminator":
         sizes = {"discriminator_width": (expected.discriminator_width, loaded.network.width)}
     else:

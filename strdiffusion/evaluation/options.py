@@ -1,0 +1,96 @@
+"""The options of a test: configs/*/test.yml. A YAML file overrides what it names."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from strdiffusion.config.common import Device, MaskConfig, check_hole_share
+from strdiffusion.data.pairing import Pairing
+from strdiffusion.data.testset import Fit
+from strdiffusion.methods import METHODS, Options, method_class
+from strdiffusion.samplers.options import without_guidance
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Count, Positive, Range, Seed, build, fill, require_known_keys
+
+DEFAULT_METHOD = "strdiffusion"
+
+
+@dataclass
+class TestMaskConfig(MaskConfig):
+    """Masks at test, each paired with its image: by name, in order, or by a seeded draw."""
+
+    pairing: Pairing = "name"
+
+
+@dataclass
+class TestDataConfig:
+    """Images to inpaint. `fit` brings them to `size` x `size` ("none": their own size).
+
+    ground_truth: false if the holes are real, so that there is no truth in them, and no metrics.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of its name
+
+    images: str
+    masks: TestMaskConfig = field(default_factory=TestMaskConfig)
+    size: Annotated[int, Range(8, 8192)] = 256
+    fit: Fit = "resize"
+    ground_truth: bool = True
+    limit: Positive | None = None
+    index: str | None = "auto"
+
+
+@dataclass
+class TestConfig:
+    """configs/*/test.yml: what every method has, and beside it, at the same level, the options of the chosen `method`.
+
+    Options of other methods are left aside, so that method=telea does on any of these files.
+    process: write every process-th step as pictures (0: none).
+    """
+
+    __test__ = False
+
+    data: TestDataConfig
+    output: str
+    options: Options
+    method: str = DEFAULT_METHOD
+    overwrite: bool = False
+    seed: Seed = 0
+    device: Device = "auto"
+    batch_size: Annotated[int, Range(1, 65536)] = 8
+    process: Count = 0
+
+    @classmethod
+    def from_tree(cls, tree: dict, where: str) -> "TestConfig":
+        """Split the keys between the test and the method. Without `method` it is StrDiffusion, or with sampler.guidance=false IR-SDE."""
+        tree, earlier = without_guidance(tree)
+        method = tree.get("method", earlier or DEFAULT_METHOD)
+        options = method_class(method).Options
+        if earlier not in (None, method) and {earlier, method} == {"strdiffusion", "irsde"}:
+            raise UserError(f"{where}: sampler.guidance is the earlier name of method={earlier}, but method={method}: give one of them")
+        own, of_method = _names(cls) - {"options"}, _names(options)
+        others = set().union(*(_names(known.Options) for known in METHODS.values()))
+        require_known_keys(tree, sorted(own | others), where)
+        chosen = build(options, {key: value for key, value in tree.items() if key in of_method}, where)
+        test = {key: value for key, value in tree.items() if key in own}
+        return fill(cls, test | {"method": method}, where, given={"options": chosen})
+
+    def as_tree(self) -> dict:
+        """The inverse of `from_tree`."""
+        tree = dataclasses.asdict(self)
+        return {key: value for key, value in tree.items() if key != "options"} | tree["options"]
+
+    def check(self) -> None:
+        """What one key alone cannot tell."""
+        check_hole_share("data.masks.hole_share", self.data.masks)
+        self.options.check()
+        if not self.data.ground_truth and self.data.masks.folder is None:
+            raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to say where the holes are")
+        if not self.data.ground_truth and self.options.doors:
+            asked = next(iter(self.options.doors.values()))
+            mend = "structure.edge_source=known" if "edge_source" in asked else "guide=denoised"
+            raise UserError(f"{asked} needs the truth: set {mend} with data.ground_truth=false")
+
+
+def _names(cls: type) -> set[str]:
+    return {f.name for f in dataclasses.fields(cls)}

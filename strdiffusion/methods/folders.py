@@ -1,0 +1,57 @@
+"""Model folders and runs as methods: what model.yml names, or what the networks are of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from strdiffusion.checkpoints.networks import Weights
+from strdiffusion.checkpoints.tensors import StorageType
+from strdiffusion.config.model import FORMAT
+from strdiffusion.methods.irsde import IRSDEMethod
+from strdiffusion.methods.loading import DESCRIPTION, load_model, save_folder
+from strdiffusion.methods.method import METHODS, Method, method_class
+from strdiffusion.networks import Kind
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.parser import build, read_yaml, save_tree, to_dict
+
+
+def load_method(
+    source: Path | Mapping[Kind, str | Path], device: torch.device, T: int | None = None, size: int | None = None, weights: Weights = "ema"
+) -> Method:
+    """The method of a model folder, of a folder of training runs or checkpoint files, of a mapping from kind to checkpoint file, or of a
+    name. T, size, weights: see `load_model`. Raises UserError for what is none.
+    """
+    if isinstance(source, Path) and not source.is_dir():
+        if str(source) in METHODS and not source.exists():
+            return open_by_name(str(source), device)
+        given = "is a file" if source.exists() else "does not exist"
+        raise UserError(
+            f"the model folder {source} {given}: give a folder with {DESCRIPTION}, of training runs, or of checkpoints, or a method's name"
+        )
+    if isinstance(source, Path) and (source / DESCRIPTION).exists():
+        tree = read_yaml(source / DESCRIPTION)
+        cls = method_class(tree.get("method", IRSDEMethod.name))
+        if not issubclass(cls, IRSDEMethod):
+            rest = {key: value for key, value in tree.items() if key not in ("method", "format")}
+            return cls.open(build(cls.Options, rest, str(source / DESCRIPTION)), device)
+    model = load_model(source, T, size, weights)
+    return method_class(model.config.method)(model, device)
+
+
+def open_by_name(name: str, device: torch.device) -> Method:
+    """A method with its default options, which is enough for those that need no weights."""
+    cls = METHODS[name]
+    options = build(cls.Options, {}, f"the method {name}")
+    options.check()
+    return cls.open(options, device)
+
+
+def save_method(method: Method, folder: str | Path, dtype: StorageType = "float32") -> Path:
+    """Write a model folder: model.yml, and the weights if there are any. A folder that holds files is refused."""
+    if isinstance(method, IRSDEMethod):
+        return save_folder(method.model, folder, dtype)
+    folder = claim_output_folder(folder, False, "save to another folder")
+    save_tree({"format": FORMAT, "method": method.name} | to_dict(method.options), folder / DESCRIPTION)
+    return folder

@@ -1,0 +1,202 @@
+"""IR-SDE: the mean-reverting SDE of the texture alone (spec sec. 2; arXiv 2301.11699). StrDiffusion builds on it."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from strdiffusion.batch import Known
+from strdiffusion.config.common import SDEConfig, StructureConfig
+from strdiffusion.denoiser import Denoiser, Precision
+from strdiffusion.methods.counting import count_evaluations
+from strdiffusion.methods.loading import CheckpointsConfig, Model, load_for_test
+from strdiffusion.methods.method import Evaluate, Evaluations, Method, Options, Result, Step, register
+from strdiffusion.networks import Kind
+from strdiffusion.networks.discriminator import SMALLEST_SIDE
+from strdiffusion.samplers import Begin, Networks, SamplerConfig, Sampling, SeededNoise
+from strdiffusion.samplers.grid import TimeGrid
+from strdiffusion.samplers.sampling import finished
+from strdiffusion.samplers.state import Moment
+from strdiffusion.samplers.trace import total_evaluations
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.device import float32_precision
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import convert, to_dict
+
+KEPT = 0.4  # exp(-theta_bar) of the time at which sampling from an estimate begins
+
+
+@dataclass
+class IRSDEOptions(Options):
+    """Networks, process and sampling.
+
+    compile: let torch.compile work on the networks; needs a compiler, and minutes for the first image of a size.
+    structure: of the trainings; IR-SDE itself looks at no structure.
+    """
+
+    guided: ClassVar[bool] = False
+
+    checkpoints: CheckpointsConfig
+    precision: Precision = "fp32"
+    compile: bool = False
+    sde: SDEConfig = field(default_factory=SDEConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    def check(self) -> None:
+        self.sampler.check(MeanRevertingSDE(**vars(self.sde)), self.guided)
+        needed: dict[Kind, str] = {"structure": "method=strdiffusion (sampler.guidance=true)"} if self.guided else {}
+        if self.sampler.scored:
+            needed["discriminator"] = f"sampler.resampling={self.sampler.resampling}"
+        self.checkpoints.check(needed)
+
+    def describe(self) -> str:
+        edges = f"edges of the {self.structure.edge_source} image (sigma {self.structure.edge_sigma:g})"
+        return f"T={self.sde.T}, {self.structure.pair}, {edges}, {self.checkpoints.weights} weights, {self.precision}, "
+
+    def files(self) -> list[Path | None]:
+        return self.checkpoints.files()
+
+    def grid(self) -> TimeGrid:
+        """The times that the sampler visits."""
+        return self.sampler.grid(MeanRevertingSDE(**vars(self.sde)))
+
+
+@register("irsde")
+class IRSDEMethod(Method):
+    """The texture network alone. `model`: its weights, and what is recorded with them."""
+
+    Options = IRSDEOptions
+    guided: ClassVar[bool] = False
+    tiles = True
+
+    def __init__(
+        self, model: Model, device: torch.device, precision: Precision = "fp32", compile: bool = False, sampler: SamplerConfig | None = None
+    ):
+        self.model, self.device, self.precision, self.compile = model, device, precision, compile
+        self.sampler = sampler or model.config.sampler
+        self.sde = MeanRevertingSDE(**vars(model.config.sde))
+        self.size = model.config.size
+        model.networks.to(device)
+
+    @classmethod
+    def open(cls, options: IRSDEOptions, device: torch.device) -> "IRSDEMethod":
+        model = load_for_test(options.checkpoints, options.sde, options.structure, options.sampler, cls.guided)
+        return cls(model, device, options.precision, options.compile)
+
+    doors: Mapping[str, str] = {}
+
+    # ---- inpainting -----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def inpaint(
+        self, known: Known, seeds: Sequence[int], evaluate: Evaluate | None = None, begin: Known | None = None
+    ) -> Iterator[Step | Result]:
+        known = known.to(self.device)
+        run = Sampling(self.predictors(known, evaluate), known, SeededNoise(seeds), self.sampler, self.begin_from(begin))
+        for moment in self.sampler.sampler(self.guided).steps(run):
+            yield self.step(run, moment)
+        end = finished(run, moment)
+        evaluations = [total_evaluations([trace]) for trace in end.traces]
+        yield Result(end.texture, {} if end.structure is None else {"structure": end.structure}, end.traces, evaluations)
+
+    def step(self, run: Sampling, moment: Moment) -> Step:
+        """A moment of the sampler as others see it."""
+        pictures = {} if moment.x is None else {"structure": moment.x.x}
+        return Step(run.grid[moment.n], run.grid[moment.to], self.sde.T, moment.n, run.N, moment.y.x, pictures)
+
+    def predictors(self, known: Known | None = None, evaluate: Evaluate | None = None) -> Networks:
+        """The networks as the sampler calls them."""
+        return Networks(texture=self.denoiser("texture", evaluate))
+
+    def denoiser(self, kind: Kind, evaluate: Evaluate | None) -> Denoiser:
+        prediction = getattr(self.model.networks, kind).prediction
+        return Denoiser(self.network(kind, evaluate), self.sde, prediction, clip=self.sampler.clip)
+
+    def network(self, kind: Kind, evaluate: Evaluate | None = None) -> Callable[..., Tensor]:
+        """A network in its inference form (networks/inference.py), or what `evaluate` puts in its place."""
+        form = self.model.networks.form(kind, self.precision, self.compile)
+
+        def call(*inputs, **options) -> Tensor:
+            with float32_precision(self.precision, self.device):
+                return form(*inputs, **options)
+
+        return call if evaluate is None else evaluate(kind, call)
+
+    def begin_from(self, estimate: Known | None) -> Begin | None:
+        """Late in the early stage, at what an estimate says the clean images are."""
+        if estimate is None:
+            return None
+        estimate = estimate.to(self.device)
+        return Begin(self.begin_time(), estimate.image, estimate.maps.get("structure"))
+
+    def begin_time(self) -> int:
+        """When sampling from an estimate begins: as late as KEPT of it is in the mean, but in the early stage."""
+        grid = self.sampler.grid(self.sde)
+        return next((t for n, t in enumerate(grid.times) if n >= grid.early_end and self.sde.decay[t] <= KEPT), grid.times[-1])
+
+    # ---- what it can do and what it costs -------------------------------------------------------------
+
+    def require_size(self, height: int, width: int) -> None:
+        if self.sampler.scored and min(height, width) < SMALLEST_SIDE:
+            raise UserError(f"it is smaller than {SMALLEST_SIDE} pixels a side, which the discriminator needs: set data.fit=resize")
+
+    def cost(self, late: bool = False) -> dict[str, Evaluations]:
+        return count_evaluations(self.sampler, self.sde, self.guided, self.begin_time() if late else None)
+
+    def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
+        networks = self.predictors(None)
+        texture = torch.rand(1, 3, self.size, self.size, device=self.device)
+        gray = texture[:, :1]
+        calls = {"texture": lambda: networks.texture.noise(texture, texture, 1, gray if self.guided else None)}
+        if networks.structure is not None:
+            calls["structure"] = lambda: networks.structure.noise(gray, gray, 1)
+        if networks.discriminator is not None:
+            calls["discriminator"] = lambda: networks.discriminator(texture, gray, 1, group=1)
+        return calls
+
+    def varied(
+        self,
+        sampler: str | SamplerConfig | None = None,
+        steps: int | None = None,
+        resampling: str | None = None,
+        precision: Precision | None = None,
+    ) -> "IRSDEMethod":
+        """The same networks with another sampler: its settings, or a solver's name; UserError if they are unknown or do not fit."""
+        tree = to_dict(sampler if isinstance(sampler, SamplerConfig) else self.sampler)
+        given = {"solver": sampler if isinstance(sampler, str) else None, "steps": steps, "resampling": resampling}
+        tree |= {key: value for key, value in given.items() if value is not None}
+        chosen: SamplerConfig = convert(SamplerConfig, tree, "the call", "sampler")
+        chosen.check(self.sde, self.guided)
+        if chosen.scored and self.model.networks.discriminator is None:
+            raise UserError(f"the model has no discriminator, which resampling={chosen.resampling} needs: use none, fixed or repaint")
+        precision = convert(Precision, precision or self.precision, "the call", "precision")
+        other = copy.copy(self)
+        other.sampler, other.precision = chosen, precision
+        return other
+
+    @torch.inference_mode()
+    def predict(self, known: Known, before: Step, after: Step) -> Step:
+        """The clean texture and structure that the networks predict from a state; at t = 0 the state itself."""
+        if before.to == 0:
+            return before
+        known = known.to(self.device)
+        networks, structure, pictures = self.predictors(known), before.pictures.get("structure"), {}
+        guide = before.image.mean(dim=1, keepdim=True) if self.guided else None
+        if structure is not None:
+            pictures["structure"] = networks.structure.x0(structure, known.maps["structure_mean"], before.to)
+            if after.pictures["structure"] is not structure:  # not yet in the late stage
+                guide = after.pictures["structure"]
+        return replace(before, image=networks.texture.x0(before.image, known.image, before.to, guide), pictures=pictures)
+
+    def describe(self) -> str:
+        resampling = "no resampling" if self.sampler.resampling == "none" else f"resampling {self.sampler.resampling}"
+        return f"{self.sampler.solver}, {self.sampler.steps or self.sde.T} steps, {resampling}"
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.model.networks.to(device)

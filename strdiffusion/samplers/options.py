@@ -1,0 +1,85 @@
+"""All options of sampling, and which sampler they choose. The options of each sampler are the fields of its class."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from strdiffusion.samplers.adaptive import Paper, Released
+from strdiffusion.samplers.grid import TimeGrid
+from strdiffusion.samplers.plain import Guided, Unguided
+from strdiffusion.samplers.repaint import Fixed, Repaint, jump_range
+from strdiffusion.samplers.sampling import Sampler, Stepping
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
+
+Resampling = Literal["none", "released", "paper", "repaint", "fixed"]
+SCORED = ("released", "paper")  # a discriminator decides
+OF_STRUCTURE = (*SCORED, "fixed")  # the structure is redone
+
+
+@dataclass
+class SamplerConfig(Stepping):
+    """How images are sampled: steps as in `Stepping`, and the resampling with its options. IR-SDE has `none` and `repaint` alone.
+
+    clip: keep every predicted x0 within [0,1]; for briefly trained networks, not as released.
+    """
+
+    renamed_keys: ClassVar[dict[str, str]] = {"step": "solver", "method": "solver"}
+
+    clip: bool = False
+    resampling: Resampling = "released"
+    released: Released = field(default_factory=Released)
+    paper: Paper = field(default_factory=Paper)
+    repaint: Repaint = field(default_factory=Repaint)
+    fixed: Fixed = field(default_factory=Fixed)
+
+    @property
+    def scored(self) -> bool:
+        """Whether a discriminator decides."""
+        return self.resampling in SCORED
+
+    def sampler(self, guided: bool) -> Sampler:
+        """The chosen sampler."""
+        if self.resampling == "none":
+            return Guided() if guided else Unguided()
+        return getattr(self, self.resampling)
+
+    def grid(self, sde: MeanRevertingSDE, begin: int | None = None) -> TimeGrid:
+        """The times that it visits, from T or from the time `begin`."""
+        return TimeGrid(sde, self.steps, self.spacing, begin)
+
+    def check(self, sde: MeanRevertingSDE, guided: bool) -> None:
+        """What one key alone cannot tell; UserError if the settings contradict each other, or the SDE."""
+        if not guided and self.resampling in OF_STRUCTURE:
+            raise UserError(
+                f"sampler.resampling={self.resampling} redoes the structure, which IR-SDE (sampler.guidance=false) has not: "
+                "set sampler.resampling=none"
+            )
+        if self.steps is not None and self.steps > sde.T:
+            raise UserError(f"sampler.steps must be from 2 to sde.T={sde.T}, not {self.steps}; null visits every t")
+        if self.resampling == "repaint":
+            self._check_repaint(self.grid(sde), guided)
+
+    def _check_repaint(self, grid: TimeGrid, guided: bool) -> None:
+        start = grid.T if self.repaint.start is None else self.repaint.start
+        room = 0
+        if max(start, self.repaint.stop) <= grid.T:
+            first, last = jump_range(grid, start, self.repaint.stop, guided)
+            room = first - last
+        if room < self.repaint.jump_length:
+            raise UserError(
+                f"sampler.repaint leaves no room for a jump: from start {start} down to stop {self.repaint.stop}"
+                f"{' and above the late stage' if guided else ''} there must be at least jump_length={self.repaint.jump_length} steps"
+                f" (there are {max(room, 0)}), and start must not exceed sde.T={grid.T}"
+            )
+
+
+def without_guidance(tree: dict) -> tuple[dict, str | None]:
+    """A tree of options without the earlier key sampler.guidance, and the method that it named: guidance=false is IR-SDE."""
+    sampler = tree.get("sampler")
+    if not isinstance(sampler, dict) or "guidance" not in sampler:
+        return tree, None
+    guided = sampler["guidance"]
+    if not isinstance(guided, bool):
+        raise UserError(f"sampler.guidance must be true or false, not {guided!r}; it is the earlier name of method: strdiffusion, or irsde")
+    rest = {key: value for key, value in sampler.items() if key != "guidance"}
+    return tree | {"sampler": rest}, "strdiffusion" if guided else "irsde"

@@ -1,0 +1,212 @@
+"""The moves that samplers are made of (spec sec. 7), and how a sampler is run."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from strdiffusion.batch import Known
+from strdiffusion.denoiser import Denoiser
+from strdiffusion.samplers.grid import Spacing, TimeGrid
+from strdiffusion.samplers.noise import NoiseSource
+from strdiffusion.samplers.solvers import SOLVERS, Solver, Task
+from strdiffusion.samplers.state import Moment, State
+from strdiffusion.samplers.trace import ImageTrace, StepTrace
+from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.parser import Range
+
+NETWORKS = ("texture", "structure", "discriminator")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a sampler, which says which of them it needs. discriminator: called as (texture, structure, t, group=1)."""
+
+    texture: Denoiser | None = None
+    structure: Denoiser | None = None
+    discriminator: Callable[..., Tensor] | None = None
+
+    @property
+    def sde(self) -> MeanRevertingSDE:
+        return (self.texture or self.structure).sde
+
+
+@dataclass
+class Stepping:
+    """How one step is taken, and to which times.
+
+    solver: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
+    steps: how many lead from T to 0; null: one for each t, as released.
+    spacing: what the times of these steps are evenly spread in, t or the log signal-to-noise ratio.
+    """
+
+    solver: Solver = "ancestral"
+    order: Literal[1, 2] = 2
+    steps: Annotated[int, Range(2)] | None = None
+    spacing: Spacing = "t"
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Begin at time t instead of T, in the marginal of an estimate of the clean texture (B,3,H,W) and structure (B,1,H,W)."""
+
+    t: int
+    texture: Tensor
+    structure: Tensor | None = None
+
+
+class Sampling:
+    """One run of a sampler: networks, known pixels, noise, times and trace of a batch, or (`at`) of some of its images.
+
+    A step is named by n, the number of steps that are left before it: it leads from grid[n] to grid[n-1]. On the full grid that is from
+    t = n to t-1.
+    """
+
+    def __init__(self, networks: Networks, known: Known, noise: NoiseSource, stepping: Stepping, begin: Begin | None = None):
+        self.networks, self.known, self.stepping, self.begin = networks, known, stepping, begin
+        self.sde = networks.sde
+        self.grid = TimeGrid(self.sde, stepping.steps, stepping.spacing, begin.t if begin else None)
+        self.N = self.grid.N
+        self.noise = noise
+        self.rows: list[int] = list(range(len(known)))  # where these images are in the batch
+        self.traces = [ImageTrace() for _ in self.rows]  # of the whole batch
+
+    def at(self, rows: Sequence[int]) -> "Sampling":
+        """The same run for the images at these positions alone."""
+        part = copy.copy(self)
+        part.known, part.rows = self.known.take(rows), [self.rows[row] for row in rows]
+        return part
+
+    # ---- which steps are taken ------------------------------------------------------------------------
+
+    def all_steps(self) -> Iterator[int]:
+        """N, ..., 1."""
+        return self.follow(range(self.N, 0, -1))
+
+    def early_stage(self) -> Iterator[int]:
+        """The steps in which the structure is denoised beside the texture: t = T, ..., int(0.4 T)."""
+        return self.follow(range(self.N, self.grid.early_end - 1, -1))
+
+    def late_stage(self) -> Iterator[int]:
+        """The steps from there to t = 1."""
+        return self.follow(range(self.grid.early_end - 1, 0, -1))
+
+    def follow(self, steps: Iterable) -> Iterator:
+        """These steps n, or moves (n, n'), one after the other. What happens in each is recorded under its time."""
+        for step in steps:
+            n = step if isinstance(step, int) else step[0]
+            for row in self.rows:
+                self.traces[row].steps.append(StepTrace(self.grid[n], evaluations=dict.fromkeys(NETWORKS, 0)))
+            yield step
+
+    # ---- texture and structure ------------------------------------------------------------------------
+
+    def start_texture(self) -> State:
+        """mu_y + lambda z."""
+        return self._start(self.known.image, self.begin and self.begin.texture)
+
+    def start_structure(self) -> State:
+        """mu_x + lambda z."""
+        return self._start(self.known.maps["structure_mean"], self.begin and self.begin.structure)
+
+    def known_structure(self, n: int) -> Tensor:
+        """k: the known structure at the time to which the step leads, drawn from the marginal of (x0 m, mu_x)."""
+        x0, mu = self.known.maps["structure"], self.known.maps["structure_mean"]
+        return self.sde.sample_marginal(x0, mu, self.grid[n - 1], self.draw(x0))
+
+    def paste(self, k: Tensor, x: State) -> State:
+        """k m + x (1-m)."""
+        return x.paste(k, self.known.mask)
+
+    def structure_step(self, k: Tensor, x: State, n: int) -> State:
+        """Paste the known structure, then denoise by one step."""
+        return self._denoise("structure", self.paste(k, x), self.known.maps["structure_mean"], n, None)
+
+    def texture_step(self, y: State, guide: Tensor | None, n: int) -> State:
+        """Denoise the texture by one step under the guidance of a structure (B,1,H,W)."""
+        return self._denoise("texture", y, self.known.image, n, guide)
+
+    def redo_structure(self, k: Tensor, x: State, n: int, steps: int) -> State:
+        """Carry the structure that the step led to forward by so many steps, and denoise it back."""
+        mu = self.known.maps["structure_mean"]
+        for j in range(steps):
+            x = self.forward_step(x, mu, n + j, self.grid[n - 1 + j])
+        for j in reversed(range(steps)):
+            x = self.structure_step(k, x, n + j)
+        return x
+
+    def forward_step(self, x: State, mu: Tensor, n: int, coefficients_of: int) -> State:
+        """Add noise: from grid[n-1] to grid[n]; by the exact transition if that skips times, else by the Euler step of a t."""
+        t, to, z = self.grid[n - 1], self.grid[n], self.draw(x.x)
+        if to - t > 1:
+            return State(self.sde.sample_transition(x.x, mu, t, to, z))
+        return State(self.sde.forward_step(x.x, mu, coefficients_of, z))
+
+    # ---- the discriminator ----------------------------------------------------------------------------
+
+    def score(self, y: State, x: State, n: int) -> Tensor:
+        """D: how well texture and structure agree, each image on its own; (B,). It is recorded."""
+        self._count("discriminator")
+        scores = self.networks.discriminator(y.x * self.known.mask, x.x, self.grid[n], group=1).float()
+        for row, score in zip(self.rows, scores.tolist(), strict=True):
+            self.traces[row].steps[-1].scores.append(score)
+        return scores
+
+    def record(self, decisions: Iterable[str]) -> None:
+        """Note what became of a resampling of each image."""
+        for row, decision in zip(self.rows, decisions, strict=True):
+            self.traces[row].steps[-1].decisions.append(decision)
+
+    # ---- noise, networks, counts ----------------------------------------------------------------------
+
+    def draw(self, like: Tensor) -> Tensor:
+        """The next noise of each image, like a tensor (B,C,H,W)."""
+        return self.noise(self.rows, like)
+
+    def _start(self, mu: Tensor, x0: Tensor | None) -> State:
+        """The terminal state; or if there is an estimate x0, a draw from its marginal at the first time of the grid."""
+        z = self.draw(mu)
+        return State(self.sde.terminal_state(mu, z) if x0 is None else self.sde.sample_marginal(x0, mu, self.grid[self.N], z))
+
+    def _denoise(self, network: str, state: State, mu: Tensor, n: int, guide: Tensor | None) -> State:
+        self._count(network)
+        task = Task(getattr(self.networks, network), mu, self.grid[n], self.grid[n - 1], guide, self.draw, self.stepping.order)
+        return SOLVERS[self.stepping.solver](state, task)
+
+    def _count(self, network: str) -> None:
+        for row in self.rows:
+            self.traces[row].steps[-1].evaluations[network] += 1
+
+
+class Sampler(Protocol):
+    """A sampler is a dataclass of its options. `steps` reads like the paper's pseudo-code, and yields the states."""
+
+    def steps(self, run: Sampling) -> Iterator[Moment]: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What sampling ends with: the inpainted texture (B,3,H,W), known pixels as given; the last structure state (B,1,H,W), None
+    without guidance; a trace for each image.
+    """
+
+    texture: Tensor
+    structure: Tensor | None
+    traces: list[ImageTrace]
+
+
+@torch.inference_mode()
+def sample(sampler: Sampler, run: Sampling, watch: Callable[[Moment], None] | None = None) -> Sample:
+    """Run a sampler to its end; `watch` is called with every moment, the start included."""
+    for moment in sampler.steps(run):
+        if watch is not None:
+            watch(moment)
+    return finished(run, moment)
+
+
+def finished(run: Sampling, moment: Moment) -> Sample:
+    """The known pixels are put back: y0 m + y (1-m)."""
+    return Sample(run.known.put_back(moment.y.x), None if moment.x is None else moment.x.x, run.traces)

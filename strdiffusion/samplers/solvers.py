@@ -1,0 +1,134 @@
+"""Solvers: how a state at t becomes one at an earlier time (spec sec. 2 and 8). To add one, write a function and put it into `SOLVERS`.
+
+MaRS (arXiv 2502.07856) takes fast steps by data prediction. With alpha = exp(-theta_bar), sigma = sigma_bar and L = ln(alpha/sigma),
+the exact solution from t to an earlier `to`, h = L_to - L_t, given the data prediction q(L) on the way, is
+
+    ODE   x_to - mu = sigma_to/sigma_t (x_t - mu)       + alpha_to int   e^-(L_to-l)  (q(l) - mu) dl
+    SDE   x_to - mu = sigma_to/sigma_t e^-h (x_t - mu)  + alpha_to int 2 e^-2(L_to-l) (q(l) - mu) dl + sigma_to sqrt(1-e^-2h) z
+
+both over l from L_t to L_to. Order 1 holds q at q_t; order 2 continues the line through q_t and the prediction before.
+As an offset from mu every coefficient is one product: the weight of mu of spec sec. 8, a difference of four terms,
+does not appear. SDE-1 is the posterior step of the SDE, from any t to any `to`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from strdiffusion.denoiser import Denoiser
+from strdiffusion.samplers.state import State
+from strdiffusion.sde import MeanRevertingSDE
+
+Solver = Literal["ancestral", "posterior", "mars_ode", "mars_sde"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step to solve: from t to `to`, towards the mean mu (B,C,H,W), with the denoiser's prediction under a guide (B,1,H,W) or None.
+
+    draw: standard normal noise like a tensor. order: of MaRS, 1 or 2.
+    """
+
+    denoiser: Denoiser
+    mu: Tensor
+    t: int
+    to: int
+    guide: Tensor | None
+    draw: Callable[[Tensor], Tensor]
+    order: int
+
+    @property
+    def sde(self) -> MeanRevertingSDE:
+        return self.denoiser.sde
+
+    def noise(self, state: State) -> Tensor:
+        """The predicted noise of a state."""
+        return self.denoiser.noise(state.x, self.mu, self.t, self.guide)
+
+
+def ancestral(state: State, task: Task) -> State:
+    """The reverse SDE by Euler-Maruyama, as released."""
+    score = task.sde.score(task.noise(state), task.t)
+    return State(task.sde.reverse_sde_step(state.x, task.mu, score, task.t, task.draw(state.x), task.to))
+
+
+def posterior(state: State, task: Task) -> State:
+    """A draw from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
+    return State(task.sde.posterior_step(state.x, task.mu, task.noise(state), task.t, task.draw(state.x), task.to))
+
+
+def mars_ode(state: State, task: Task) -> State:
+    """MaRS on the probability flow; no noise is drawn."""
+    return _mars(state, task, None)
+
+
+def mars_sde(state: State, task: Task) -> State:
+    """MaRS on the reverse SDE; the last step draws noise too, which has no effect there, as in the posterior step."""
+    return _mars(state, task, task.draw(state.x))
+
+
+SOLVERS: dict[Solver, Callable[[State, Task], State]] = {
+    "ancestral": ancestral,
+    "posterior": posterior,
+    "mars_ode": mars_ode,
+    "mars_sde": mars_sde,
+}
+
+
+def _mars(state: State, task: Task, z: Tensor | None) -> State:
+    q = task.denoiser.x0(state.x, task.mu, task.t, task.guide)
+    previous = None if state.q is None else (state.q, state.t_q)
+    x = mars_step(task.sde, state.x, task.mu, q, task.t, task.to, z, previous)
+    return State(x, q, task.t) if task.order == 2 else State(x)
+
+
+def mars_step(
+    sde: MeanRevertingSDE,
+    x: Tensor,
+    mu: Tensor,
+    q: Tensor,
+    t: int,
+    to: int,
+    noise: Tensor | None = None,
+    previous: tuple[Tensor, int] | None = None,
+) -> Tensor:
+    """Carry x from t to `to` < t; all tensors (B,C,H,W).
+
+    Args:
+        q: x0 as predicted from x at t.
+        noise: takes the step of the SDE with this noise; None takes that of the ODE.
+        previous: the prediction before q and its time > t, for a step of order 2; None for order 1.
+
+    At to = 0 the result is q, without noise: L is infinite there, and the last step is of order 1.
+    """
+    if to == 0:
+        return q
+    h = log_snr_step(sde, t, to)
+    c = 1 if noise is None else 2
+    alpha, sigma = sde.decay[to].item(), sde.sigma_bar[to].item()
+    result = mu + sigma / sde.sigma_bar[t].item() * math.exp(-(c - 1) * h) * (x - mu) - alpha * math.expm1(-c * h) * (q - mu)
+    if previous is not None:
+        q_before, t_before = previous
+        r = log_snr_step(sde, t_before, t) / h
+        result = result + alpha * slope_weight(c * h) / r * (q - q_before)
+    return result if noise is None else result + sigma * math.sqrt(-math.expm1(-2 * h)) * noise
+
+
+def log_snr_step(sde: MeanRevertingSDE, t: int, to: int) -> float:
+    """h = L_to - L_t > 0 for 1 <= to < t, as a sum of positive terms so that nothing cancels between close times.
+
+    h = gap + ln(sigma_t/sigma_to), and sigma_t^2/sigma_to^2 = 1 + alpha_to^2 (1-e^-2gap) / (1-alpha_to^2).
+    """
+    gap = sde.theta_bar_gap(t, to)
+    theta_bar = sde.theta_bar[to].item()
+    return gap + 0.5 * math.log1p(math.exp(-2 * theta_bar) * math.expm1(-2 * gap) / math.expm1(-2 * theta_bar))
+
+
+def slope_weight(h: float) -> float:
+    """1 - (1-e^-h)/h for h > 0; by its series h/2! - h^2/3! + ... where the difference would cancel."""
+    if h > 0.5:
+        return 1 + math.expm1(-h) / h
+    return sum(-((-h) ** k) / math.factorial(k + 1) for k in range(1, 18))

@@ -1,0 +1,62 @@
+"""What a sampler carries from step to step: images of one process at one time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """Images of one process at one time, and what a solver of order 2 remembers of each (MaRS).
+
+    x: (B,C,H,W). q: x0 as predicted in the step that led here, (B,C,H,W), and t_q: the time of that step; None for other solvers, at
+    the start, and after noise was added.
+
+    The memory is treated as the state is: an image takes it along, and it is averaged, accepted and rejected with the image. For the
+    texture that is exact: all proposals of a step begin at the same state and memory, and the step is affine in the prediction, so the
+    mean of two proposals is the step of their mean prediction. Proposals of the structure come by different paths, but what they
+    remember are predictions of the same time.
+    """
+
+    x: Tensor
+    q: Tensor | None = None
+    t_q: int | None = None
+
+    def __getitem__(self, rows: Sequence[int]) -> "State":
+        """The images at these positions."""
+        return self._map(lambda images: images[rows])
+
+    def mix(self, rows: Sequence[int], new: "State", share: Tensor) -> "State":
+        """Replace the images at `rows` by (1-s) old + s new; share (len(rows),) of 0, 1/2 or 1, exact for 0 and 1."""
+        s = share.view(-1, 1, 1, 1)
+
+        def mixed(images: Tensor, proposed: Tensor) -> Tensor:
+            old = images[rows]
+            values = torch.where(s == 1, proposed, torch.where(s == 0, old, (old + proposed) / 2))
+            return images.index_put((torch.tensor(rows, device=images.device),), values)
+
+        return self._map(mixed, new)
+
+    def paste(self, known: Tensor, mask: Tensor) -> "State":
+        """Known pixels in place of the state's own: k m + x (1-m). The memory stays as the network made it."""
+        return State(known * mask + self.x * (1 - mask), self.q, self.t_q)
+
+    def _map(self, change: Callable[..., Tensor], *others: "State") -> "State":
+        q = None if self.q is None else change(self.q, *(other.q for other in others))
+        return State(change(self.x, *(other.x for other in others)), q, self.t_q)
+
+
+class Moment(NamedTuple):
+    """What a sampler yields: first its start, with n = to = N; then the states after each step.
+
+    n: steps that were left before the step; to: steps that are left after it. y: texture. x: structure, None without guidance; in the
+    late stage it is the same object as before, because no structure is denoised there.
+    """
+
+    n: int
+    to: int
+    y: State
+    x: State | None
