@@ -1,7 +1,7 @@
 """Kill a small training at random moments until it is done, and compare it with an uninterrupted one: python scripts/kill_test.py 30
 
-The signals are SIGKILL, SIGTERM, SIGUSR1 and SIGINT; half of the SIGKILLs aim at the writing of a checkpoint, when its
-temporary file exists. After each signal the run continues with resume=auto. In the end weights, moving average, optimizer, progress and all logged losses
+The signals are SIGKILL, SIGTERM, SIGUSR1 and SIGINT; half of the SIGKILLs aim at the writing of a checkpoint, when its temporary file
+exists. After each signal the run continues with resume=auto. In the end weights, moving average, optimizer, progress and all logged losses
 must be those of the uninterrupted run, bit for bit.
 """
 
