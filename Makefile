@@ -1,5 +1,5 @@
 # make demo: inpaint held-out street facades with the networks that ship with the repository.
-# make demo-train: train three small networks on photographs and inpaint others; run again, it goes on where it was.
+# make demo-train: train three small networks on photographs and inpaint others; run again, it continues.
 # make test: run the tests.
 # make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
 PYTHON ?= python3
@@ -38,12 +38,12 @@ $(WEB_INSTALLED): $(INSTALLED) requirements-web.txt
 web: $(WEB_INSTALLED)
 	$(BIN)/python -m strdiffusion web $(ARGS)
 
-# the page's tests need Gradio and Playwright; where these cannot be had they are skipped, and the others run
+# the page's tests need Gradio and Playwright; if these cannot be installed, the tests are skipped, and the others run
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory $(WEB_INSTALLED) || echo "no Gradio or no Playwright: the tests of the page will be skipped"
 	$(BIN)/python -m pytest -q tests
 
-# the networks that ship with the repository, from nothing: hours on a CPU, each network can be left and gone on with
+# the networks that ship with the repository, from nothing: hours on a CPU, each training can be stopped and continued
 TRAIN = $(BIN)/python scripts/train_$(1).py -opt configs/benchmark/$(1).yml resume=auto
 RUNS := runs/benchmark
 PACK := $(BIN)/python scripts/pack_model.py --dtype float16

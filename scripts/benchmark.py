@@ -1,4 +1,4 @@
-"""Measure how fast networks, samplers and training are on this machine, beside the best rates that it reaches.
+"""Measure how fast networks, samplers and training are on this machine, and compare them with its best rates.
 
     python scripts/benchmark.py [networks] [samplers] [training] [--precision fp32 bf16] [--output FILE.json] [...]
 
@@ -40,7 +40,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--form", nargs="+", choices=FORMS, default=list(FORMS[:3]), help="forms of the networks")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
-    parser.add_argument("--cpu-time", action="store_true", help="count the CPU time of one thread, where other programs run too")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count the CPU time of one thread, for a machine on which other programs run"
+    )
     parser.add_argument("--output", type=Path, help="write all numbers as JSON")
     samplers = parser.add_argument_group("samplers")
     samplers.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
@@ -48,7 +50,7 @@ def options() -> argparse.Namespace:
     for kind in KINDS:
         samplers.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"trained weights of the {kind} network; else random ones")
     training = parser.add_argument_group("training")
-    training.add_argument("--images", help="folder of training images; else some are made up")
+    training.add_argument("--images", help="folder of training images; without it, images are generated")
     training.add_argument("--workers", type=int, default=4, help="data-loading processes (default: 4)")
     training.add_argument("--checkpoint", action="store_true", help="with training.checkpoint=true")
     parser.add_argument("--compile", action="store_true", help="samplers and training with compile=true")
@@ -76,7 +78,7 @@ def measure(part: str, found: argparse.Namespace, device: torch.device) -> list[
 
 
 def processor() -> str:
-    """What the system calls its processor."""
+    """The processor's name, as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Recompute a folder of golden numbers of the released program, and fail where one is off.
+"""Recompute a folder of golden numbers of the released program, and fail if one is outside its tolerance.
 
 For example:
 

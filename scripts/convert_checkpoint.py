@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the checkpoint to convert; its form is detected")
     parser.add_argument("target", type=Path, help="the file to write; an existing one is not overwritten")
-    parser.add_argument("--T", type=int, help="released to ours: the T the weights were trained with (the file does not say)")
+    parser.add_argument("--T", type=int, help="released to ours: the T the weights were trained with (the file does not record it)")
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="ours to released: which weights")
     return parser.parse_args()
 

@@ -34,7 +34,7 @@ def write_masks() -> None:
 
 
 def examples(path: str, first: int) -> list[tuple[str, np.ndarray]]:
-    """Of every bucket of a table its name and the pictures of one image: numbers `first`, `first` + 1, ..."""
+    """The name of every bucket of a table, and the pictures of one image of it: of the images `first`, `first` + 1, ..."""
     table = load_config(TableConfig, path)
     row = next(row for row in table.rows if row.label == METHOD)
     return [

@@ -77,7 +77,7 @@ def tradeoff(options: argparse.Namespace):
 
 
 def split_label(text: str) -> tuple[str, Path]:
-    """LABEL=FOLDER; without a label the folder's name is it."""
+    """The label and the folder of LABEL=FOLDER; without a label, the folder's name is the label."""
     label, equals, folder = text.partition("=")
     if not equals:
         return Path(text).name, Path(text)
@@ -120,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
     command = add(trace, "scores, decisions and evaluations of resampling over t")
     command.add_argument("results", type=Path, metavar="FOLDER", help="a result folder of scripts/test.py")
-    command.add_argument("--image", metavar="NAME", help="of this image; else summed over all")
+    command.add_argument("--image", metavar="NAME", help="for this image; without it, summed over all images")
     command = add(histogram, "hole shares of a folder of masks")
     command.add_argument("masks", type=Path, metavar="FOLDER", help="a folder of mask files")
     command.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means (white_hole)")

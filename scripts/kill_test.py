@@ -1,7 +1,7 @@
-"""Kill a small training at random moments until it is done, and compare it with one that ran through: python scripts/kill_test.py 30
+"""Kill a small training at random moments until it is done, and compare it with an uninterrupted one: python scripts/kill_test.py 30
 
-The signals are SIGKILL, SIGTERM, SIGUSR1 and SIGINT; half of the SIGKILLs aim at the writing of a checkpoint, which is seen by its
-temporary file. After each, the run goes on with resume=auto. In the end weights, moving average, optimizer, progress and all logged losses
+The signals are SIGKILL, SIGTERM, SIGUSR1 and SIGINT; half of the SIGKILLs aim at the writing of a checkpoint, when its temporary file
+exists. After each signal the run continues with resume=auto. In the end weights, moving average, optimizer, progress and all logged losses
 must be those of the uninterrupted run, bit for bit.
 """
 
@@ -68,7 +68,7 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen:
 
 
 def hit(process: subprocess.Popen, output: Path, rng: random.Random, longest: float) -> str | None:
-    """Send one signal at a random moment after training has begun; says which, or None where the run ended by itself before."""
+    """Send one signal at a random moment after training has begun; returns its name, or None if the run ended before."""
     number = rng.choice([signal.SIGKILL] * 3 + list(GRACEFUL))
     aim_at_writing = number == signal.SIGKILL and rng.random() < 0.5
     while process.poll() is None and not is_training(output, process.pid):
@@ -94,7 +94,7 @@ def hit(process: subprocess.Popen, output: Path, rng: random.Random, longest: fl
 
 
 def is_training(output: Path, pid: int) -> bool:
-    """Whether the process has got so far that signals are caught: its TensorBoard file is there."""
+    """Whether the process catches signals already: then its TensorBoard file exists."""
     return any(output.glob(f"tensorboard/*.{pid}.*"))
 
 

@@ -3,7 +3,7 @@
     python scripts/make_dataset.py datasets/facades
     python scripts/make_dataset.py datasets/facades128 --size 128 --splits val test --count 50
 
-Run again after an interruption, it goes on where it was.
+If it was interrupted, the same command continues it.
 """
 
 import argparse

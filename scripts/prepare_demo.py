@@ -1,4 +1,4 @@
-"""Cut the demo's images from the photographs that scikit-image carries: crops to train on, other photographs to test on.
+"""Cut the demo's images from the photographs of scikit-image: crops to train on, other photographs to test on.
 
 For example:
 

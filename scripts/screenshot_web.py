@@ -1,4 +1,4 @@
-"""Take the picture of the page that stands in the README: an example, a painted hole, and what became of it.
+"""Take the picture of the page in docs/photographs.md: an example, a painted hole, and the result.
 
     python scripts/screenshot_web.py docs/web.png --model weights/benchmark
 

@@ -1,8 +1,8 @@
-"""Check folders of images and masks: one line for each problem, a summary, and status 2 where something must be mended.
+"""Check folders of images and masks: one line for each problem, a summary, and status 2 if something must be mended.
 
     strdiffusion check datasets/psv/train datasets/psv/val datasets/psv/test       no picture may be in two of them
     strdiffusion check datasets/places2/train --size 512 --sample 5000             some of many files
-    strdiffusion check --masks datasets/masks/train                                masks alone, with a histogram of their hole shares
+    strdiffusion check --masks datasets/masks/train                                only masks, with a histogram of their hole shares
     strdiffusion check photos --masks masks                                        and whether each photograph has its mask
 
 Lines that begin with "mend" must be mended: such files are refused, replaced by others, or make results wrong. The others are notes.
@@ -31,12 +31,12 @@ Files = dict[Path, CheckedFile | None]  # None for what cannot be read
 
 def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path, nargs="*", metavar="FOLDER", help="folders of images; what is below them counts, too")
+    parser.add_argument("images", type=Path, nargs="*", metavar="FOLDER", help="folders of images, with all folders below them")
     parser.add_argument("--masks", type=Path, metavar="FOLDER", help="a folder of masks")
     parser.add_argument("--size", type=int, default=256, help="side of the training crops in pixels; 512 for Places2's crop_from (256)")
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the masks (white_hole)")
     parser.add_argument(
-        "--pairing", choices=get_args(Pairing), default="name", help="how masks belong to images, where one folder of each is given (name)"
+        "--pairing", choices=get_args(Pairing), default="name", help="how masks belong to images, if one folder of each is given (name)"
     )
     parser.add_argument("--sample", type=int, metavar="N", help="look at N files of each folder only, evenly spread")
     parser.add_argument("--lines", type=int, default=20, metavar="N", help="lines of each kind of problem, 0 for all (20)")
@@ -90,13 +90,13 @@ class Report:
                 tqdm.write(f"{'mend' if problem.must_mend else 'note'}: {one_line(problem.text)}")
 
     def finish(self) -> None:
-        """Say what was not printed."""
+        """Print how many problems were not printed."""
         for topic, count in self.counts.items():
             if self.lines and count > self.lines:
                 print(f"... and {count - self.lines} more of the kind {topic!r} (--lines 0 prints all)")
 
     def conclude(self) -> None:
-        """The last line; UserError where something must be mended."""
+        """The last line; UserError if something must be mended."""
         total = self.counts.total()
         said = ", ".join(f"{count} {topic}" for topic, count in self.counts.items())
         if self.mend:
@@ -107,7 +107,7 @@ class Report:
 def read_folder(
     folder: Path, check: Callable[[Path], tuple[CheckedFile | None, list[Problem]]], sample: int | None, report: Report, but: str = ""
 ) -> Files:
-    """Check the files of a folder, all or `sample` of them, without those of the name `but`."""
+    """Check the files of a folder, all or `sample` of them, except those named `but`."""
     paths = [path for path in find_images(folder) if path.name != but]
     if sample is not None and sample < len(paths):
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, sample).round().astype(int)]

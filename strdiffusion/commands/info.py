@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:
-    """What there is to say about a checkpoint, or about a folder of them, as names and values."""
+    """What a checkpoint, or a folder of them, records, as names and values."""
     from strdiffusion.methods.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
@@ -55,7 +55,7 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
-    """What a network and its record say."""
+    """The properties of a network and its record."""
     architecture = loaded.network.architecture()
     count = sum(parameter.numel() for parameter in loaded.network.parameters())
     yield "network", f"{loaded.kind}, {count:,} parameters"

@@ -7,9 +7,8 @@
     strdiffusion inpaint photo.jpg mask.png -o out.png --model released --T 400      released checkpoints in a folder
     strdiffusion inpaint photo.jpg mask.png -o out.png --method telea                another method
 
-The mask is white where the hole is. Outside of it every pixel stays as it is (save as .png, .tif or .webp: JPEG compresses all of the
-picture anew), and so do EXIF, colour profile, alpha and 16 bits. Holes larger than what the networks were trained on are filled in
-overlapping tiles.
+The mask is white in the hole. Every other pixel stays as it is (save as .png, .tif or .webp: JPEG compresses the whole picture again),
+and so do EXIF, colour profile, alpha and 16 bits. Holes larger than the training images are filled in overlapping tiles.
 """
 
 import argparse
@@ -53,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")
-    parser.add_argument("--hints", type=Path, help="an RGBA picture; what is opaque in it and in the hole counts as known")
+    parser.add_argument("--hints", type=Path, help="an RGBA picture; its opaque pixels in the hole count as known")
     parser.add_argument(
         "--feather",
         type=int,
@@ -75,7 +74,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         "--structure",
         type=Path,
         metavar="FILE",
-        help="write the structure of the first sample, too: the state that guided last, noise included",
+        help="also write the structure of the first sample: the last state that guided, with its noise",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser.parse_args(arguments)
@@ -111,7 +110,7 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
 
 
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
-    """(image, mask, output) of every photograph; what cannot be written is refused before anything is computed."""
+    """(image, mask, output) of every photograph; an output that cannot be written is refused before anything is computed."""
     if options.image.is_dir():
         if options.structure is not None or options.hints is not None:
             raise UserError("--structure and --hints are of a single photograph, not of a folder")
@@ -140,14 +139,14 @@ def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
 
 
 def require_place(file: Path) -> None:
-    """Raise UserError where a file stands in the place of one of the folders above `file`."""
+    """Raise UserError if one of the folders above `file` is a file."""
     above = next((folder for folder in file.absolute().parents if folder.exists()), None)
     if above is not None and not above.is_dir():
         raise UserError(f"{file} cannot be written, since {above} is a file: choose another place")
 
 
 def sample_names(output: Path, samples: int) -> list[Path]:
-    """The files of the samples: the output itself, or numbered where there are several."""
+    """The files of the samples: the output itself, or numbered if there are several."""
     return [output] if samples == 1 else [output.with_stem(f"{output.stem}_{i}") for i in range(samples)]
 
 

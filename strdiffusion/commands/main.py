@@ -68,7 +68,7 @@ def usage() -> str:
 
 
 def refuse(arguments: list[str]) -> int:
-    """One line about a command that there is not."""
+    """Report an unknown command in one line."""
     import difflib
 
     from strdiffusion.system.cli import exit_on_user_error

@@ -29,7 +29,7 @@ BACKGROUND, INK = 190, 0  # gray levels
 
 
 class MaskSet(NamedTuple):
-    """The masks of one folder. bucket: hole share in percent, None for a family without."""
+    """The masks of one folder. bucket: hole share in percent, None for a family without buckets."""
 
     family: str
     bucket: Bucket | None
@@ -75,7 +75,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         "--border",
         choices=("both", "touching", "inside"),
         default="both",
-        help="irregular holes touch the image's border, keep away from it, or in turn (both, the default)",
+        help="irregular holes touch the image's border, keep away from it, or alternate (both, the default)",
     )
     return parser.parse_args(arguments)
 
@@ -112,7 +112,7 @@ def draw(masks: MaskSet, i: int, options: argparse.Namespace) -> np.ndarray:
 
 
 def make_set(masks: MaskSet, options: argparse.Namespace) -> Iterator[tuple[Row, np.ndarray]]:
-    """Draw and write the masks of one set; yields each one's row of the table and known (size, size)."""
+    """Draw and write the masks of one set; yields for each its row of the table and known (size, size)."""
     for i in range(options.count):
         known = draw(masks, i, options)
         file = f"{masks.folder}/{i:05d}.png"

@@ -1,4 +1,4 @@
-"""Run a table of configs/tables/; what is finished already is left alone.
+"""Run a table of configs/tables/; finished runs are not repeated.
 
 For example:
 

@@ -4,7 +4,7 @@
     strdiffusion train texture -opt configs/psv/texture.yml resume=auto
     strdiffusion train discriminator -opt configs/psv/discriminator.yml training.batch_size=8
 
-All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto goes on.
+All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto continues.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@
     strdiffusion web --model streets=runs/psv --model places=weights/places2 --open
     strdiffusion web --host 0.0.0.0 --port 8000 --megapixels 12      for others, too: there is no password
 
-It listens on this machine alone unless told otherwise. What is uploaded stays in a temporary folder until the page is closed.
+It listens on this machine only, unless --host names another address. Uploads stay in a temporary folder until the page is closed.
 Gradio is needed: make web, or pip install gradio.
 """
 
@@ -32,7 +32,7 @@ LIMITS = {
     "megabytes": "the largest file that is taken",
     "megapixels": "the largest picture that is taken",
     "samples": "the most samples at a time",
-    "queue": "how many may wait for their turn",
+    "queue": "how many requests may wait",
     "sessions": "how many pages may be open",
 }
 
@@ -50,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="the port (the first free one from 7860 on)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     for name, text in LIMITS.items():
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def model_sources(given: Sequence[str]) -> dict[str, Path]:
-    """Where each model is, by its name: NAME=FOLDER, or FOLDER, whose name it then is. UserError for what does not exist."""
+    """The folder of each model, by its name: NAME=FOLDER, or FOLDER, which is its name. UserError for a folder that does not exist."""
     sources = {}
     for text in given or [str(default_model())]:
         name, equals, folder = text.partition("=")
@@ -112,7 +112,7 @@ def example_streets() -> list:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches an address."""
+    """Whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

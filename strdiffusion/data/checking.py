@@ -37,7 +37,7 @@ GRAY_SHARE = 0.1  # a mask's outline may be soft, but most of it is black or whi
 
 
 class Problem(NamedTuple):
-    """One line about one file or folder. What `must_mend` would be refused, replaced, or make results wrong; the rest is good to know."""
+    """One line about one file or folder. must_mend: it would be refused, replaced, or make results wrong; otherwise the line is a note."""
 
     topic: Topic
     text: str
@@ -98,7 +98,7 @@ def check_mask(path: Path, polarity: Polarity) -> tuple[CheckedFile | None, list
 
 
 def unusual_colours(path: Path) -> str | None:
-    """What an image file has instead of plain RGB, and what becomes of it; None for RGB, and for formats that Pillow does not know."""
+    """What an image file has instead of plain RGB, and how it is read; None for RGB, and for formats that Pillow does not know."""
     if is_virtual(path):
         return None
     from PIL import Image
@@ -118,7 +118,7 @@ def unusual_colours(path: Path) -> str | None:
 
 
 def content_hash(pixels: np.ndarray) -> str:
-    """A hash of pixel values (H, W[, C]) and shape, whatever the file's format and compression."""
+    """A hash of pixel values (H, W[, C]) and shape; file format and compression do not matter."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
 
 

@@ -31,7 +31,7 @@ SMALLEST_SIDE = 8  # pixels; less than that shows nothing
 class TrainingDataset(Dataset):
     """Random crops of the images of a folder, with a drawn mask and the structure maps.
 
-    `dataset[n]` takes any running number n = 0, 1, 2, ... and depends on (seed, n) and the files alone: not on
+    `dataset[n]` takes any running number n = 0, 1, 2, ... and depends only on (seed, n) and the files: not on
     the number of workers, nor on the samples before it. Every len(dataset) numbers visit each image once.
     It is a dict of float32 tensors, values in [0, 1]:
     texture (3, size, size); structure (1, size, size), the full image's clean structure x0;
@@ -74,11 +74,11 @@ class TrainingDataset(Dataset):
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        """The number of images; sample numbers go on beyond it."""
+        """The number of images; sample numbers continue beyond it."""
         return len(self._paths)
 
     def path(self, n: int, attempt: int = 0) -> Path:
-        """The image file of sample n; attempt 1, 2, ... are those to take where the ones before cannot be used."""
+        """The image file of sample n; attempt 1, 2, ... are those to take if the ones before cannot be used."""
         if n < 0:
             raise IndexError(f"sample number {n} is negative")
         if attempt:
@@ -94,7 +94,7 @@ class TrainingDataset(Dataset):
         return self.load(n)
 
     def load(self, n: int, attempt: int = 0) -> dict[str, torch.Tensor]:
-        """Sample n, or what takes its place at attempt 1, 2, ... Raises UserError for a file that cannot be used."""
+        """Sample n, or its replacement at attempt 1, 2, ... Raises UserError for a file that cannot be used."""
         path = self.path(n, attempt)
         image = read_image(path)
         if min(image.shape[:2]) < SMALLEST_SIDE:

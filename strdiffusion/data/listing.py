@@ -34,9 +34,9 @@ class Listing(NamedTuple):
 def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = None) -> list[Path]:
     """All images below `folder`, sorted by their path relative to it (with "/", compared as text).
 
-    Links to folders are followed, but every real folder is taken once, under its own name where it has one
+    Links to folders are followed, but every real folder is taken once, under its own name if it has one
     below `folder`; so loops end. Names starting with "." are skipped.
-    `index` is a file that remembers each folder's content and modification time: at the next call only
+    `index` is a file that records each folder's content and modification time: at the next call only
     folders that changed are listed again. An unusable index costs a warning and a full listing.
     `facades:SIZE/SPLIT` is a folder, too: of drawn street facades (see `facades`).
     Raises UserError for a folder that is missing, is a file, is not readable or holds no image.

@@ -3,7 +3,7 @@
 A family is a pure function of `rng`, height and width (pixels) that returns known, float32 (height, width): 1 =
 known, 0 = hole. Sizes of strokes and windows are stated for 256 pixels and scale with the image. Everything but the
 strokes of `irregular` is drawn in integers. `draw_mask` draws from any family by name; `numbered_mask` gives mask
-number i of a set, the same on every machine and whatever the rest of the set is.
+number i of a set, the same on every machine and in every set.
 """
 
 import math
@@ -27,9 +27,9 @@ def irregular(
 ) -> np.ndarray:
     """The free-form hole that training uses (`irregular_mask`) with low < hole share <= high.
 
-    border: True, the hole may touch the image's border; False, it keeps 50 of 512 pixels away from it, or less where
+    border: True, the hole may touch the image's border; False, it keeps 50 of 512 pixels away from it, or less if
     it needs the room (NVIDIA's set of the partial-convolution paper has both kinds).
-    Raises UserError if no hole can be like that.
+    Raises UserError if there is no such hole.
     """
     low, high = _hole_pixels(hole_share, height * width)
     margin = 0 if border else _margin(height, width, high)
@@ -126,7 +126,7 @@ def numbered_mask(
 ) -> np.ndarray:
     """Mask number `index` of the set that `seed`, `family` and `bucket` name: known (height, width).
 
-    It depends on the arguments alone: on no other mask, and on no machine. bucket: (low, high) in whole percent, low <
+    It depends only on the arguments: on no other mask, and on no machine. bucket: (low, high) in whole percent, low <
     hole share <= high. touching: whether the hole touches the border or stays away from it. Families without buckets
     take neither. Raises UserError as `draw_mask` does.
     """
@@ -173,7 +173,7 @@ def _hole_pixels(share: tuple[float, float], pixels: int) -> tuple[int, int]:
 
 
 def _margin(height: int, width: int, holes: int) -> int:
-    """The margin that keeps a hole off the border: 50 of 512 pixels, less where `holes` would fill 3/4 of the inside."""
+    """The margin that keeps a hole off the border: 50 of 512 pixels, less if `holes` would fill 3/4 of the inside."""
     for margin in range(max(1, min(height, width) * 50 // 512), 0, -1):
         if 4 * holes <= 3 * (height - 2 * margin) * (width - 2 * margin):
             return margin

@@ -24,9 +24,9 @@ class MaskError(UserError):
 
 
 class MaskSource(Protocol):
-    """Anything that draws a mask known (height, width), 1 = known, determined by `rng` alone.
+    """Anything that draws a mask known (height, width), 1 = known, determined by `rng` only.
 
-    files: those it draws from, none where it makes them. `draw` raises MaskError where one of them cannot be used.
+    files: those it draws from, none if it generates them. `draw` raises MaskError if one of them cannot be used.
     """
 
     files: list[Path]

@@ -1,7 +1,7 @@
 """Masks: reading, resizing and drawing them.
 
 Inside the program a mask is always `known`, float32 (H, W): 1 = known pixel, 0 = hole. Mask *files* are white
-where the hole is, unless the polarity says otherwise.
+in the hole, unless the polarity says otherwise.
 """
 
 import contextlib
@@ -90,14 +90,14 @@ def other_polarity(polarity: Polarity) -> Polarity:
 
 
 def stable_hash(text: str) -> int:
-    """A 64-bit number that depends on `text` alone, on every machine and in every run."""
+    """A 64-bit number that depends only on `text`: the same on every machine and in every run."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
 def irregular_mask(rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] = (0.1, 0.5)) -> np.ndarray:
     """A free-form hole of thick, bending strokes and some ellipses: known (height, width), determined by `rng`.
 
-    The share of hole pixels lies in the closed range `hole_share`, or next to it where that is too narrow for a
+    The share of hole pixels lies in the closed range `hole_share`, or next to it if that is too narrow for a
     whole number of pixels. There is at least one hole pixel and one known pixel.
     Raises UserError if `hole_share` is no range of shares.
     """

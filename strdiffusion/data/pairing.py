@@ -27,7 +27,7 @@ def pair_masks(
 
     name: the mask with the image's relative path, or else its file name, without suffix or with "_mask" added.
     order: the i-th mask for the i-th image, in the order given.
-    seeded: a mask drawn by a hash of `seed` and the image's relative path, whatever the other images are.
+    seeded: a mask drawn by a hash of `seed` and the image's relative path; it does not depend on the other images.
     Paths are relative to the two folders; without them, to the folder common to all (name) or file names (seeded).
     Raises UserError for missing and for ambiguous partners.
     """

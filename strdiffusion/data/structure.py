@@ -24,7 +24,7 @@ def gray_map(image: np.ndarray) -> np.ndarray:
 def edge_map(gray: np.ndarray, sigma: float, known: np.ndarray | None = None) -> np.ndarray:
     """Canny edges, float32 (H, W) of 0 and 1, of `gray` (H, W) smoothed by `sigma` pixels.
 
-    With `known` (H, W), 1 = known, only known pixels are looked at: the hole's content has no influence.
+    With `known` (H, W), 1 = known, only known pixels are used: the hole's content has no influence.
     """
     from skimage.feature import canny
 
@@ -32,7 +32,7 @@ def edge_map(gray: np.ndarray, sigma: float, known: np.ndarray | None = None) ->
 
 
 def check_edge_source(pair: StructurePair, edge_source: EdgeSource, ground_truth: bool) -> None:
-    """Raise UserError if edges of the full image are asked for where the hole's content does not exist."""
+    """Raise UserError if edges of the full image are asked for and the hole's content does not exist."""
     if not ground_truth and edge_source == "full" and "edge" in pair:
         raise UserError(
             "edges of the full image need the ground truth, which a photograph with a real hole lacks; set structure.edge_source=known"
