@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strdiffusion.data import TestItem, read_image, write_image
 from strdiffusion.samplers import ImageTrace, Progress
-from strdiffusion.system.files import inside
+from strdiffusion.system.files import inside, write_text
 
 GAP = 4  # pixels between pictures side by side
 
@@ -59,4 +59,4 @@ def write_process(items: list[TestItem], progress: Progress, folder: Path) -> No
 def write_trace(item: TestItem, trace: ImageTrace, folder: Path) -> None:
     """Write scores, decisions and evaluations of every step as JSON."""
     path = inside(folder / "traces", f"{item.name}.json")
-    path.write_text(json.dumps(trace.as_dict()), encoding="utf-8")
+    write_text(path, json.dumps(trace.as_dict()))

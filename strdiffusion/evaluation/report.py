@@ -18,7 +18,7 @@ from strdiffusion.evaluation.pairs import find_pairs, reading, size_text, some
 from strdiffusion.evaluation.perceptual import FEATURES, KID_SUBSET, KID_SUBSETS, LPIPS_VERSION
 from strdiffusion.evaluation.statistics import LEVEL, RESAMPLES
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import claim_output_folder, write_atomically
+from strdiffusion.system.files import claim_output_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -198,14 +198,6 @@ def what_was_left_out(comparison: Comparison) -> str | None:
     if pairs.outputs_alone:
         parts.append(f"outputs without truth: {len(pairs.outputs_alone)} ({some(pairs.outputs_alone)})")
     return "; ".join(parts) or None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; raises UserError where it cannot be written."""
-    try:
-        write_atomically(path, text.encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _csv(lines: list[list[object]]) -> str:

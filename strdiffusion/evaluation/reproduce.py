@@ -19,6 +19,7 @@ from strdiffusion.evaluation.tablecells import image_metrics, published_cell, ru
 from strdiffusion.methods.baselines import Baseline
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +108,9 @@ def bring_up_to_date(run: Run, wanted: str) -> None:
     if found != wanted:
         (run.folder / FINISHED).unlink(missing_ok=True)
         remove_results(run.folder)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(wanted, encoding="utf-8")
+        write_text(mark, wanted)
     inpaint_folder(run.config, None if run.baseline is None else Baseline(run.baseline), resume=True)
-    (run.folder / FINISHED).write_text("every image is done\n", encoding="utf-8")  # not reached where some were left out
+    write_text(run.folder / FINISHED, "every image is done\n")  # not reached where some were left out
 
 
 def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> list[str]:
@@ -160,9 +160,8 @@ def compare_rows(config: TableConfig, runs: dict[tuple[str, str], Run]) -> Table
 
 def write_table(table: Table, folder: Path, name: str = "table") -> None:
     """Write the table in its three forms."""
-    folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".csv", as_csv(table)), (".md", as_markdown(table)), (".tex", as_latex(table))):
-        (folder / f"{name}{suffix}").write_text(text, encoding="utf-8")
+        write_text(folder / f"{name}{suffix}", text)
 
 
 def slug(text: str) -> str:

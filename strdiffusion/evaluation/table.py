@@ -1,12 +1,13 @@
 """Results as a CSV with a row per image, and their summary by hole share."""
 
 import csv
+import io
 import math
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_text
 
 COLUMNS = [  # title, field, digits
     ("PSNR", "psnr", 2),
@@ -58,15 +59,11 @@ def read_rows(path: Path) -> list[ResultRow]:
 
 def write_rows(rows: list[ResultRow], path: Path) -> None:
     """Write the rows as CSV, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(ResultRow)])
-            writer.writeheader()
-            writer.writerows({k: _cell(v) for k, v in asdict(row).items()} for row in rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(ResultRow)])
+    writer.writeheader()
+    writer.writerows({k: _cell(v) for k, v in asdict(row).items()} for row in rows)
+    write_text(path, text.getvalue())
 
 
 def summary_table(rows: list[ResultRow]) -> str:
