@@ -19,7 +19,7 @@ from strdiffusion.evaluation.tablecells import image_metrics, published_cell, ru
 from strdiffusion.methods.baselines import Baseline
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_text
+from strdiffusion.system.files import file_hash, write_text
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Run:
         if self.baseline is not None:
             options = {"baseline": self.baseline, "data": options["data"], "seed": options["seed"], "structure": options["structure"]}
         else:
-            options["content"] = [None if path is None else file_hash(path) for path in self.config.checkpoints.files()]
+            options["content"] = [None if path is None else checkpoint_hash(path) for path in self.config.checkpoints.files()]
         if self.timed:
             options["timed"] = [device_name(choose_device(self.config.device)), self.config.batch_size]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
@@ -169,13 +169,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "row"
 
 
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file's content; a missing file is a UserError."""
+def checkpoint_hash(path: Path) -> str:
+    """The hash of a checkpoint's content; a missing file is a UserError."""
     try:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return file_hash(path)
     except OSError as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}; train it first, or change the table's options") from None

@@ -1,6 +1,7 @@
 """Output folders, where results are never overwritten unless the user says so, and files, which are written whole or not at all."""
 
 import contextlib
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import IO
 
 from strdiffusion.system.errors import UserError, one_line
 
+BLOCK = 1 << 20  # bytes that are read at once
 NAME_KEPT = 32  # characters of a file's name that the name of its temporary file begins with
 
 
@@ -73,6 +75,15 @@ def write_text(path: Path, text: str) -> None:
         write_atomically(path, text.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's content, hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sync_file(file: IO) -> None:
