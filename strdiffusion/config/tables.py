@@ -1,30 +1,13 @@
 """A table as data: rows are runs, columns are buckets and metrics."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from strdiffusion.config.evaluation import PretrainedConfig
+from strdiffusion.evaluation.columns import TableMetric
 from strdiffusion.evaluation.differences import PAIRED
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.methods.baselines import BaselineName
 from strdiffusion.system.errors import UserError
-
-Metric = Literal[
-    "psnr",
-    "ssim",
-    "l1",
-    "hole_psnr",
-    "hole_ssim",
-    "hole_l1",
-    "lpips_alex",
-    "lpips_vgg",
-    "fid",
-    "kid",
-    "seconds",
-    "texture_evaluations",
-    "structure_evaluations",
-    "discriminator_evaluations",
-]
 
 
 @dataclass
@@ -59,7 +42,7 @@ class TableConfig:
     output: str
     buckets: list[BucketConfig]
     rows: list[RowConfig]
-    metrics: list[Metric]
+    metrics: list[TableMetric]
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     weights: PretrainedConfig = field(default_factory=PretrainedConfig)

@@ -6,18 +6,20 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_text
+from strdiffusion.system.markdown import markdown_table
 
-COLUMNS = [  # title, field, digits
-    ("PSNR", "psnr", 2),
-    ("SSIM", "ssim", 3),
-    ("hole PSNR", "hole_psnr", 2),
-    ("(masked input)", "masked_hole_psnr", 2),
-    ("hole SSIM", "hole_ssim", 3),
-    ("(masked input)", "masked_hole_ssim", 3),
-    ("s/image", "seconds", 2),
-]
+COLUMNS = {  # the summary's titles, which are shorter than those of a table of runs
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "hole_psnr": "hole PSNR",
+    "masked_hole_psnr": "(masked input)",
+    "hole_ssim": "hole SSIM",
+    "masked_hole_ssim": "(masked input)",
+    "seconds": "s/image",
+}
 KINDS_IN_TABLE = ("texture", "structure", "discriminator")
 BUCKETS = [(low / 100, (low + 10) / 100) for low in range(0, 60, 10)] + [(0.6, 1.0)]
 
@@ -68,19 +70,18 @@ def write_rows(rows: list[ResultRow], path: Path) -> None:
 
 def summary_table(rows: list[ResultRow]) -> str:
     """A Markdown table with a line per hole share that occurs, and one for all images."""
-    lines = [["holes", "images", *(title for title, _, _ in COLUMNS), "evaluations T/S/D"]]
+    lines = [["holes", "images", *COLUMNS.values(), "evaluations T/S/D"]]
     for low, high in BUCKETS:
         inside = [row for row in rows if low < row.hole_share <= high]
         if inside:
             lines.append([f"{low * 100:.0f}-{high * 100:.0f} %", *_averages(inside)])
     lines.append(["all", *_averages(rows)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
+    return markdown_table(lines, "right")
 
 
 def _averages(rows: list[ResultRow]) -> list[str]:
-    cells = [_mean_text([getattr(row, name) for row in rows], digits) for _, name, digits in COLUMNS]
+    digits = {name: METRICS[name.removeprefix("masked_")].digits for name in COLUMNS}
+    cells = [_mean_text([getattr(row, name) for row in rows], digits[name]) for name in COLUMNS]
     evaluations = [_mean_text([getattr(row, f"{network}_evaluations") for row in rows], 0) for network in KINDS_IN_TABLE]
     return [str(len(rows)), *cells, "/".join(evaluations)]
 

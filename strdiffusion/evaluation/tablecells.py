@@ -5,15 +5,17 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 from strdiffusion.config.evaluation import EvaluateConfig
+from strdiffusion.evaluation.columns import Cost
 from strdiffusion.evaluation.compare import Cell, Measures, compare_folders
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
 
-COSTS = ("seconds", "texture_evaluations", "structure_evaluations", "discriminator_evaluations")
+COSTS = get_args(Cost)
 CACHE = "numbers.json"
 
 
