@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from strdiffusion.data.images import opencv, write_image
+from strdiffusion.data.decoding import opencv
+from strdiffusion.data.images import write_image
 from strdiffusion.data.mask_families import BUCKETED, FAMILIES, Bucket, bucket_name, numbered_mask, touches_border
 from strdiffusion.data.masks import CONTACT_SHEET, hole_share
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error

@@ -15,7 +15,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from strdiffusion.data.images import opencv, read_pixels
+from strdiffusion.data.decoding import opencv
+from strdiffusion.data.images import read_pixels
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
