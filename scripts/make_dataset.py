@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from strdiffusion.data.facade_files import write_facades
 from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade
-from strdiffusion.data.facades.files import write_facades
 from strdiffusion.data.images import write_image
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.files import claim_output_folder, write_text
