@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.checkpoints.networks import Weights
-from strdiffusion.config.common import Count, Device, MaskConfig, Positive, SDEConfig, Seed, StructureConfig, check_hole_share
+from strdiffusion.config.common import Count, Device, MaskConfig, Positive, SDEConfig, Seed, StructureConfig, check_hole_share_option
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.denoiser import Precision
@@ -184,7 +184,7 @@ class TestConfig:
 
     def check(self) -> None:
         """What one key alone cannot tell."""
-        check_hole_share("data.masks.hole_share", self.data.masks)
+        check_hole_share_option("data.masks.hole_share", self.data.masks)
         sampler, checkpoints = self.sampler, self.checkpoints
         sampler.check(self.sde)
         if checkpoints.folder is not None:

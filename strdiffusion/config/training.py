@@ -13,7 +13,7 @@ from strdiffusion.config.common import (
     Seed,
     Share,
     StructureConfig,
-    check_hole_share,
+    check_hole_share_option,
 )
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
@@ -144,8 +144,8 @@ class TrainConfig:
 
     def check(self) -> None:
         """What one key alone cannot tell."""
-        check_hole_share("data.masks.hole_share", self.data.masks)
-        check_hole_share("validation.masks.hole_share", self.validation.masks)
+        check_hole_share_option("data.masks.hole_share", self.data.masks)
+        check_hole_share_option("validation.masks.hole_share", self.validation.masks)
         if self.data.crop_from is not None and self.data.crop_from < self.data.size:
             raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
         if self.validation.best != "loss" and (self.validation.samples == 0 or isinstance(self, TrainDiscriminatorConfig)):
