@@ -11,7 +11,6 @@ from strdiffusion.checkpoints import LoadedNetwork
 from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.denoiser import Denoiser, Precision
 from strdiffusion.networks import Kind
-from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import (
     Begin,
     Models,
@@ -43,7 +42,7 @@ class Networks:
     def to(self, device: torch.device) -> None:
         """Move all networks, in place."""
         for loaded in self:
-            loaded.network.to(device, memory_format=torch.channels_last)
+            loaded.to(device)
 
 
 class Inpainter:
@@ -71,7 +70,7 @@ class Inpainter:
         reuse_memory(device)
 
         def network(loaded: LoadedNetwork) -> Callable:
-            form = None if loaded.network is None else for_inference(loaded.network, precision, compile)
+            form = None if loaded.network is None else loaded.for_inference(precision, compile)
             return form if evaluate is None else evaluate(loaded.kind, form)
 
         def denoiser(loaded: LoadedNetwork) -> Denoiser:
