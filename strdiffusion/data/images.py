@@ -1,6 +1,6 @@
 """Image files to arrays and back, and the resizing and cropping of arrays.
 
-An image is float32 (H, W, 3), RGB, in [0, 1]. Decoding: see `decoding`; listing of folders: see `listing`; their main names are here, too.
+An image is float32 (H, W, 3), RGB, in [0, 1]. Decoding: see `decoding`; listing of folders: see `listing`.
 """
 
 import logging
@@ -11,25 +11,8 @@ import numpy as np
 
 from strdiffusion.data.decoding import MAX_BYTES, MAX_PIXELS, SCALES, decode_colours, opencv, read_file
 from strdiffusion.data.facades import is_virtual, read_facade
-from strdiffusion.data.listing import IMAGE_SUFFIXES, default_index, find_images
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "center_crop",
-    "default_index",
-    "enlarge_to",
-    "enlarged_size",
-    "filled_from",
-    "find_images",
-    "opencv",
-    "read_image",
-    "read_pixels",
-    "resize_image",
-    "resize_short_side",
-    "write_image",
-]
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from strdiffusion.config.evaluation import EvaluateConfig
 from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.evaluation.compare import SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
 from strdiffusion.evaluation.metrics import SSIM_WINDOW
-from strdiffusion.evaluation.pairs import find_pairs, reading, size_text, some
+from strdiffusion.evaluation.pairs import find_pairs, reading, size_text
 from strdiffusion.evaluation.perceptual import FEATURES, KID_SUBSET, KID_SUBSETS, LPIPS_VERSION
 from strdiffusion.evaluation.statistics import LEVEL, RESAMPLES
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, some
 from strdiffusion.system.files import claim_output_folder, write_text
 from strdiffusion.system.markdown import markdown_table
 

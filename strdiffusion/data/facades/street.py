@@ -15,12 +15,13 @@ SKIES = (  # above, at the horizon
     ((84, 134, 200), (178, 208, 236)),
 )
 LEAVES = ((86, 112, 58), (70, 100, 62), (112, 124, 60), (150, 122, 54))
+SUPERSAMPLING = 4
 EDGE = 0.125  # houses are drawn to this far outside the picture
 
 
-def draw_street(size: int, dice: Dice, supersampling: int = 4) -> np.ndarray:
+def draw_street(size: int, dice: Dice) -> np.ndarray:
     """Draw the street that `dice` throws, (size, size, 3) uint8."""
-    sheet = Sheet(size * supersampling)
+    sheet = Sheet(size * SUPERSAMPLING)
     light = Light(side=dice.choice((-1, 1)), shadow=dice.uniform(0.55, 0.8))
     ground, horizon = dice.uniform(0.84, 0.96), dice.uniform(0.7, 0.82)
     draw_sky(sheet, dice)
