@@ -24,6 +24,7 @@ from strdiffusion.networks import KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.device import choose_device, device_name, keep_memory
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_text
 
 PARTS = ("networks", "samplers", "training")
 TABLES = {"networks": network_table, "samplers": sampler_table, "training": training_table}
@@ -102,7 +103,7 @@ def main() -> None:
         report[part] = measure(part, found, device)
         print(TABLES[part](report[part]) + "\n", flush=True)
     if found.output:
-        found.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_text(found.output, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import numpy as np
 
 from strdiffusion.config import load_config
 from strdiffusion.config.tables import TableConfig
-from strdiffusion.data.images import opencv, read_image, write_image
+from strdiffusion.data.decoding import opencv
+from strdiffusion.data.images import read_image, write_image
 from strdiffusion.data.mask_families import numbered_mask
 from strdiffusion.evaluation.reproduce import plan, reproduce
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error

@@ -19,8 +19,8 @@ from typing import get_args
 
 from strdiffusion import figures
 from strdiffusion.config import load_config
-from strdiffusion.config.tables import Metric
 from strdiffusion.data.masks import Polarity
+from strdiffusion.evaluation.columns import ComparedMetric, HoleMetric
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.figures import grid as grids
 from strdiffusion.figures.style import fit_text
@@ -129,7 +129,7 @@ def parse_arguments() -> argparse.Namespace:
     command = add(tradeoff, "quality over network evaluations and seconds, of the rows of a table")
     command.add_argument("table", type=Path, metavar="FOLDER", help="what scripts/reproduce.py wrote")
     command.add_argument("--bucket", help="of several buckets, which")
-    quality = [name for name in get_args(Metric) if name != "seconds" and not name.endswith("_evaluations")]
+    quality = get_args(ComparedMetric) + get_args(HoleMetric)
     command.add_argument("--metrics", nargs="+", choices=quality, default=["hole_psnr", "hole_ssim"], help="hole_psnr and hole_ssim")
     return parser.parse_args()
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from strdiffusion.data.facade_files import write_facades
 from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade
-from strdiffusion.data.facades.files import write_facades
 from strdiffusion.data.images import write_image
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.files import claim_output_folder, write_text
 
 SHEET_IMAGES = 40
 SHEET_WIDTH = 1280  # pixels, about
@@ -47,7 +47,7 @@ def claim(folder: Path, size: int) -> Path:
     except (ValueError, OSError):
         mine = False
     folder = claim_output_folder(folder, mine, "give a new folder, or one that this program began with the same --size")
-    about.write_text(json.dumps(expected) + "\n", encoding="utf-8")
+    write_text(about, json.dumps(expected) + "\n")
     return folder
 
 

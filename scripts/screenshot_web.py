@@ -54,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from playwright.sync_api import sync_playwright
 
     from strdiffusion.app.web.limits import Limits
-    from strdiffusion.app.web.models import Models
+    from strdiffusion.app.web.offers import Offers
     from strdiffusion.app.web.server import serve, working_folder
     from strdiffusion.app.web.service import Service
     from strdiffusion.app.web.session import Sessions
 
     limits = Limits()
     with working_folder() as root, sync_playwright() as playwright:
-        service = Service(Sessions(root, limits), Models(model_sources(options.model)), example_streets(), limits)
+        service = Service(Sessions(root, limits), Offers(model_sources(options.model)), example_streets(), limits)
         with serve(service, "127.0.0.1", None) as address:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})

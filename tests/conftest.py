@@ -138,7 +138,7 @@ def runs(tmp_path_factory):
 def web_service(runs, tmp_path):
     """Makes a service of the page, without the page: `web_service(megapixels=1)`; everything it keeps is in its `sessions.root`."""
     from strdiffusion.app.web.limits import Limits
-    from strdiffusion.app.web.models import Models
+    from strdiffusion.app.web.offers import Offers
     from strdiffusion.app.web.service import Example, Service
     from strdiffusion.app.web.session import Sessions
 
@@ -149,7 +149,7 @@ def web_service(runs, tmp_path):
         root.mkdir()
         limits = Limits(**limits)
         example = np.random.default_rng(5).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-        services.append(Service(Sessions(root, limits), Models({"tiny": runs}, "cpu"), [Example("noise.png", example)], limits))
+        services.append(Service(Sessions(root, limits), Offers({"tiny": runs}, "cpu"), [Example("noise.png", example)], limits))
         return services[-1]
 
     yield make

@@ -50,7 +50,7 @@ def item_set(folder, masks=None, **options):
         edge_source="known",
         edge_sigma=2.0,
     )
-    return datasets.TestDataset(images=folder, masks=masks, **{**defaults, **options})
+    return testset.TestDataset(images=folder, masks=masks, **{**defaults, **options})
 
 
 def same(one, two):

@@ -1,11 +1,15 @@
 """The inference form of the networks is the same function, and what is said where a device cannot do what is asked for."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_checks import golden_weights
 from torch import nn
 
+from strdiffusion.checkpoints import LoadedNetwork
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.networks.inference import Conv, Convert, EnlargingConv, InferenceForm, for_inference
@@ -86,18 +90,28 @@ def test_the_network_stays_as_it_is():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_the_form_is_kept_until_a_weight_changes():
+def test_a_form_is_of_the_weights_as_they_are():
     network = UNet(1, 4, 1).eval()
     x = images(1, (8, 8))
     first = for_inference(network)
-    assert for_inference(network) is first
     with torch.no_grad():
         network.final_conv.bias.add_(1)
     second = for_inference(network)
     assert second is not first
     with torch.no_grad():
         assert difference(second(x, x, 3), network(x, x, 3)) < 5e-6
-    assert for_inference(network, "bf16") is not second
+
+
+def test_a_loaded_network_builds_each_form_once():
+    loaded = LoadedNetwork("structure", UNet(1, 4, 1).eval(), Path("x"), False)
+    first = loaded.for_inference()
+    assert loaded.for_inference() is first
+    assert loaded.for_inference("bf16") is not first
+    loaded.to(torch.device("cpu"))
+    assert loaded.for_inference("fp32", False) is first
+    loaded.to(torch.device("meta"))
+    assert not loaded.forms
+    assert not dataclasses.replace(loaded).forms
 
 
 def test_images_keep_their_dtype_and_no_gradient_is_kept():

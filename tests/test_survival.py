@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from strdiffusion.checkpoints import files, read_checkpoint, write_checkpoint
 from strdiffusion.config import TrainStructureConfig
+from strdiffusion.data import decoding, read_image
 from strdiffusion.data import images as images_module
-from strdiffusion.data import read_image
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system import distributed
 from strdiffusion.system.errors import Stopped, UserError, brief, one_line
@@ -435,9 +435,9 @@ def test_a_killed_loader_process_is_said_in_one_line(configure, monkeypatch):  #
 
 
 def test_pixels_are_counted_before_they_are_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(images_module, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
     cv2.imwrite(str(tmp_path / "large.png"), np.zeros((50, 50, 3), np.uint8))
-    monkeypatch.setattr(images_module, "_decode", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr(decoding, "_decode", lambda data: pytest.fail("decoded"))
     assert "declares more than 1000 pixels" in str(pytest.raises(UserError, read_image, tmp_path / "large.png").value)
     monkeypatch.setattr(images_module, "MAX_BYTES", 50)
     assert "bytes" in str(pytest.raises(UserError, read_image, tmp_path / "large.png").value)
@@ -452,9 +452,9 @@ def test_narrow_images_do_not_grow_without_bound(tmp_path):
 def test_a_jpeg_that_is_cut_short(tmp_path, progressive):
     pixels = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8), (400, 300))
     content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes()
-    assert not images_module._is_cut_short(np.frombuffer(content + b"more after the end", np.uint8))
+    assert not decoding.is_cut_short(content + b"more after the end")
     for share in (0.3, 0.9, 0.999):
-        assert images_module._is_cut_short(np.frombuffer(content[: int(share * len(content))], np.uint8))
+        assert decoding.is_cut_short(content[: int(share * len(content))])
 
 
 # ---- files that are not to be trusted -----------------------------------------------------------------

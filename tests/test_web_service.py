@@ -17,7 +17,7 @@ from strdiffusion.app import open_picture
 from strdiffusion.app.web import view
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
-from strdiffusion.app.web.models import CUSTOM, QUICK
+from strdiffusion.app.web.offers import CUSTOM, QUICK
 from strdiffusion.app.web.painting import read_painting
 from strdiffusion.app.web.service import Settings, spelled
 from strdiffusion.app.web.session import ENDED, tidy_name
@@ -212,7 +212,7 @@ def test_samples_formats_and_earlier_results(web_service):
 
 def test_the_expected_time_is_that_of_the_plan(web_service):
     service = web_service()
-    offer = service.models["tiny"]
+    offer = service.offers["tiny"]
     offer.seconds.update(texture=2.0, structure=1.0, discriminator=0.5)
     service.sessions.open(KEY)
     photo = service.open_example(KEY, 0)
@@ -227,7 +227,7 @@ def test_the_expected_time_is_that_of_the_plan(web_service):
 
 
 def test_the_least_of_some_measurements_counts():
-    from strdiffusion.app.web.models import measure
+    from strdiffusion.app.web.offers import measure
 
     class Timed:
         times = iter([{"texture": 9.0, "structure": 1.0}, {"texture": 2.0, "structure": 5.0}] + 3 * [{"texture": 3.0, "structure": 3.0}])
@@ -257,15 +257,15 @@ def test_what_does_not_fit_is_said(web_service):
 
 
 def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
-    from strdiffusion.app.web.models import Models
+    from strdiffusion.app.web.offers import Offers
 
-    offer = web_service().models["tiny"]
+    offer = web_service().offers["tiny"]
     assert list(offer.presets()) == ["quick", "careful", "model", "custom"]
     assert offer.arguments("careful", "", 0, "")["steps"] == offer.T == 10
     for kind in ("texture", "structure"):
         (tmp_path / "two" / kind).mkdir(parents=True)
         (tmp_path / "two" / kind / "latest.pt").write_bytes((runs / kind / "latest.pt").read_bytes())
-    two = Models({"two": tmp_path / "two"}, "cpu")["two"]  # no discriminator
+    two = Offers({"two": tmp_path / "two"}, "cpu")["two"]  # no discriminator
     assert "careful" not in two.presets() and two.resamplings(("none", "released", "paper", "fixed")) == ["none", "fixed"]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import Source, open_picture
-from strdiffusion.data.images import filled_from, opencv, resize_image
+from strdiffusion.data.decoding import opencv
+from strdiffusion.data.images import filled_from, resize_image
 from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, other_polarity, resize_mask
 from strdiffusion.system.errors import UserError
 

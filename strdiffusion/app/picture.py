@@ -11,22 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from strdiffusion.app.writing import encode, info, require_format
+from strdiffusion.app.writing import Metadata, eight_bits, encode, info, require_format
+from strdiffusion.data.decoding import SCALES
 from strdiffusion.data.masks import LUMA
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
-
-SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a file says beside its pixels. jpeg: quantisation tables and chroma subsampling, so that it is saved as it was."""
-
-    exif: Image.Exif | None = None
-    icc_profile: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    jpeg: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,11 @@ class Picture:
         """The same picture in 8 bits."""
         if self.scale == 255:
             return self
-        return replace(self, levels=np.rint(np.clip(self.levels * (255 / self.scale), 0, 255)).astype(np.uint8))
+        return replace(self, levels=eight_bits(self.levels))
+
+    def format_for(self, path: str | os.PathLike) -> str:
+        """The format that a path's suffix names; UserError if it is none that can be written, or cannot hold this picture."""
+        return require_format(path, self.alpha is not None, self.name)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the picture in the format of the path's suffix; the file appears complete or not at all.
@@ -104,7 +97,7 @@ class Picture:
         PNG, TIFF, WebP and BMP keep every pixel, JPEG does not. 16 bits are kept by PNG and TIFF. Raises UserError for another suffix,
         for alpha in a JPEG or BMP, and where the file cannot be written.
         """
-        content = encode(self, require_format(path, self), path)
+        content = encode(self.levels, self.metadata, self.format_for(path), path)
         try:
             write_atomically(Path(path).expanduser(), content)
         except OSError as error:

@@ -5,17 +5,14 @@ import logging
 import os
 import struct
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from strdiffusion.data.images import opencv
+from strdiffusion.data.decoding import SCALES, opencv
 from strdiffusion.system.errors import UserError
-
-if TYPE_CHECKING:
-    from strdiffusion.app.picture import Metadata, Picture
 
 log = logging.getLogger(__name__)
 
@@ -23,42 +20,57 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tif
 SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
-def require_format(path: str | os.PathLike, picture: Optional["Picture"] = None) -> str:
-    """The format of a file to write, by its suffix; UserError where it is none of ours or cannot hold the picture."""
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says beside its pixels. jpeg: quantisation tables and chroma subsampling, so that it is saved as it was."""
+
+    exif: Image.Exif | None = None
+    icc_profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    jpeg: dict = field(default_factory=dict)
+
+
+def require_format(path: str | os.PathLike, alpha: bool = False, name: str = "the image") -> str:
+    """The format of a file to write, by its suffix; UserError if it is none of ours, or cannot hold the alpha of the picture `name`."""
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise UserError(f"{path} has no suffix of a picture that can be written: use {', '.join(FORMATS)}")
-    if picture is not None and picture.alpha is not None and kind in ("JPEG", "BMP"):
-        raise UserError(f"{path}: {kind} holds no alpha, and {picture.name} has one: save as .png, .tif or .webp")
+    if alpha and kind in ("JPEG", "BMP"):
+        raise UserError(f"{path}: {kind} holds no alpha, and {name} has one: save as .png, .tif or .webp")
     return kind
 
 
-def encode(picture: "Picture", kind: str, path: str | os.PathLike) -> bytes:
-    """The content of a file of the format `kind`; the path is for what is said of it."""
+def encode(levels: np.ndarray, metadata: Metadata, kind: str, path: str | os.PathLike) -> bytes:
+    """The content of a file of the format `kind` with levels (H, W, C), as a Picture has them; the path is for what is reported of it."""
     if kind == "TIFF":
-        return _tiff(picture)
-    if kind == "PNG" and picture.scale == 65535:
-        return _png_16(picture)
-    if picture.scale == 65535:
+        return _tiff(levels, metadata)
+    if kind == "PNG" and levels.dtype == np.uint16:
+        return _png_16(levels, metadata)
+    if levels.dtype == np.uint16:
         log.warning("%s: %s holds 8 bits, so the picture's 16 bits are rounded; save as .png or .tif to keep them", path, kind)
-    return _through_pillow(picture, kind)
+    return _through_pillow(eight_bits(levels), metadata, kind)
 
 
-def info(metadata: "Metadata") -> dict:
+def eight_bits(levels: np.ndarray) -> np.ndarray:
+    """Levels of any type as uint8."""
+    scale = SCALES[levels.dtype.name]
+    return levels if scale == 255 else np.rint(np.clip(levels * (255 / scale), 0, 255)).astype(np.uint8)
+
+
+def info(metadata: Metadata) -> dict:
     """What Pillow is told beside the pixels."""
     options = {"icc_profile": metadata.icc_profile, "dpi": metadata.dpi, "exif": metadata.exif}
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _through_pillow(picture: "Picture", kind: str) -> bytes:
-    options = info(picture.metadata)
+def _through_pillow(pixels: np.ndarray, metadata: Metadata, kind: str) -> bytes:
+    options = info(metadata)
     if kind == "JPEG":
-        options |= picture.metadata.jpeg if picture.colours == 3 and picture.metadata.jpeg else {"quality": 95, "subsampling": 0}
+        options |= metadata.jpeg if pixels.shape[2] >= 3 and metadata.jpeg else {"quality": 95, "subsampling": 0}
     if kind == "WEBP":
         options |= {"lossless": True, "exact": True}
     if kind == "BMP":
         options = {}
-    pixels = picture.eight_bits().levels
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     if kind == "WEBP" and pixels.shape[2] < 3:
         image = image.convert("RGB" if pixels.shape[2] == 1 else "RGBA")
@@ -67,25 +79,24 @@ def _through_pillow(picture: "Picture", kind: str) -> bytes:
     return out.getvalue()
 
 
-def _exif_bytes(metadata: "Metadata") -> bytes | None:
+def _exif_bytes(metadata: Metadata) -> bytes | None:
     return None if metadata.exif is None else metadata.exif.tobytes().removeprefix(b"Exif\0\0")
 
 
-def _png_16(picture: "Picture") -> bytes:
+def _png_16(levels: np.ndarray, metadata: Metadata) -> bytes:
     """A PNG file of 16 bits, which Pillow cannot write in colour; what else the file says is put into chunks of their own."""
     cv2 = opencv()
-    levels = picture.levels
     if levels.shape[2] == 2:
         levels = np.concatenate([np.repeat(levels[..., :1], 3, axis=2), levels[..., 1:]], axis=2)
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[levels.shape[2]]
     encoded = cv2.imencode(".png", np.ascontiguousarray(levels[..., order]))[1].tobytes()
     chunks = b""
-    if picture.metadata.icc_profile:
-        chunks += _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(picture.metadata.icc_profile))
-    if picture.metadata.dpi:
-        x, y = (round(float(value) / 0.0254) for value in picture.metadata.dpi)
+    if metadata.icc_profile:
+        chunks += _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc_profile))
+    if metadata.dpi:
+        x, y = (round(float(value) / 0.0254) for value in metadata.dpi)
         chunks += _png_chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
-    exif = _exif_bytes(picture.metadata)
+    exif = _exif_bytes(metadata)
     chunks += _png_chunk(b"eXIf", exif) if exif else b""
     header = 8 + 4 + 4 + 13 + 4  # signature and the IHDR chunk
     return encoded[:header] + chunks + encoded[header:]
@@ -95,10 +106,9 @@ def _png_chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def _tiff(picture: "Picture") -> bytes:
+def _tiff(levels: np.ndarray, metadata: Metadata) -> bytes:
     """A TIFF file, deflated, its directory of tags by Pillow; which itself writes no colour of 16 bits, and loses EXIF."""
-    metadata = picture.metadata
-    levels = picture.levels if picture.scale == 65535 else picture.eight_bits().levels
+    levels = levels if levels.dtype == np.uint16 else eight_bits(levels)
     H, W, C = levels.shape
     strip = zlib.compress(np.ascontiguousarray(levels, levels.dtype.newbyteorder("<")))
     directory = TiffImagePlugin.ImageFileDirectory_v2()  # it counts the place of the strip, 0, from its own end

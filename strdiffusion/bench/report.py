@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from strdiffusion.system.markdown import markdown_table
+
 
 def network_table(rows: Sequence[dict]) -> str:
     cells = [
@@ -25,7 +27,7 @@ def network_table(rows: Sequence[dict]) -> str:
         f"best matrix product {peak['matrix']:.0f} GFLOP/s ({peak['matrix_shape']})"
         for name, peak in peaks.items()
     ]
-    return "\n\n".join([table(names, cells), *notes])
+    return "\n\n".join([markdown_table([names, *cells], "left"), *notes])
 
 
 def sampler_table(rows: Sequence[dict]) -> str:
@@ -44,7 +46,8 @@ def sampler_table(rows: Sequence[dict]) -> str:
         for row in rows
     ]
     evaluations = [f"{kind} evaluations" for kind in kinds]
-    return table(["sampler", "T", "precision", "batch", "s/image", "images/hour", *evaluations, "outside of networks"], cells)
+    names = ["sampler", "T", "precision", "batch", "s/image", "images/hour", *evaluations, "outside of networks"]
+    return markdown_table([names, *cells], "left")
 
 
 def training_table(rows: Sequence[dict]) -> str:
@@ -64,14 +67,7 @@ def training_table(rows: Sequence[dict]) -> str:
         for row in rows
     ]
     names = ["network", "precision", "batch", "checkpoint", "compile", "ms", "iterations/s", "images/s", "peak GiB", "waiting for data"]
-    return table(names, cells)
-
-
-def table(names: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    lines = [names, ["-" * width for width in widths], *rows]
-    return "\n".join("| " + " | ".join(f"{cell:{width}s}" for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
+    return markdown_table([names, *cells], "left")
 
 
 def milliseconds(row: dict) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from strdiffusion.system.errors import UserError, brief, one_line
+from strdiffusion.system.files import replacing, sync_file, sync_folder
 
 MAX_NAMED = 4
 BLOCK = 1 << 20
@@ -107,22 +108,17 @@ def tensors_in(content: object) -> Iterator[torch.Tensor]:
 
 def write_checkpoint(path: Path, content: dict) -> None:
     """Write a checkpoint so that the file is there whole and verified, or not at all (WriteError)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-            _forget_cached(file.fileno())
-        verify(temporary, content)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+                sync_file(file)
+                _forget_cached(file.fileno())
+            verify(temporary, content)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports that its file could not be written
         reason = _write_failure(error)
         raise WriteError(f"the checkpoint {path} cannot be written: {reason}; free some space or change output") from None
-    finally:
-        with contextlib.suppress(OSError):  # the folder may be what is wrong
-            temporary.unlink(missing_ok=True)
 
 
 def _write_failure(error: BaseException) -> str:
@@ -144,16 +140,6 @@ def verify(path: Path, content: dict) -> None:
         raise OSError(f"what was written cannot be read back ({brief(error)})") from None
     if list(found) != list(content):
         raise OSError("what was written reads back differently")
-
-
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder reach the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _forget_cached(descriptor: int) -> None:

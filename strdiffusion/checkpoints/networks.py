@@ -1,6 +1,6 @@
 """From a checkpoint file, ours or released, to a network, and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.released import detect, released_names, strip_module
-from strdiffusion.denoiser import Prediction
+from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks import KINDS, Kind, build_network
+from strdiffusion.networks.inference import for_inference
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError, brief
 
@@ -23,7 +24,10 @@ Weights = Literal["ema", "raw"]
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network in evaluation mode, with what its checkpoint records. A released file records only weights (sde, structure: None)."""
+    """A network in evaluation mode, with what its checkpoint records. A released file records only weights (sde, structure: None).
+
+    forms: the inference forms built so far, by precision and whether they are compiled; they are of the weights as they were then.
+    """
 
     kind: Kind
     network: nn.Module
@@ -33,6 +37,20 @@ class LoadedNetwork:
     sde: dict | None = None
     structure: dict | None = None
     step: int | None = None
+    forms: dict[tuple[Precision, bool], nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def for_inference(self, precision: Precision = "fp32", compile: bool = False) -> nn.Module:
+        """The network's inference form, built when it is first asked for. Raises UserError where the device cannot do it."""
+        if (precision, compile) not in self.forms:
+            self.forms[precision, compile] = for_inference(self.network, precision, compile)
+        return self.forms[precision, compile]
+
+    def to(self, device: torch.device) -> None:
+        """Move the network, in place; forms are forgotten where it comes from another device."""
+        before = {p.device for p in self.network.parameters()}
+        self.network.to(device, memory_format=torch.channels_last)
+        if {p.device for p in self.network.parameters()} != before:
+            self.forms.clear()
 
 
 def network_record(kind: Kind, network: nn.Module, sde: MeanRevertingSDE, structure: dict, prediction: Prediction = "noise") -> dict:

@@ -1,7 +1,5 @@
 """Weights as safetensors files: names and numbers only, in float32, float16 or bfloat16; computing is always in float32."""
 
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,6 +12,7 @@ from strdiffusion.checkpoints.networks import LoadedNetwork, fill_network, netwo
 from strdiffusion.denoiser import Prediction
 from strdiffusion.networks import Kind
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_atomically
 
 StorageType = Literal["float32", "float16", "bfloat16"]
 STORAGE_TYPES: dict[StorageType, torch.dtype] = {name: getattr(torch, name) for name in get_args(StorageType)}
@@ -36,19 +35,11 @@ def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "
     broken = next((name for name, value in kept.items() if not value.isfinite().all()), None)
     if broken:
         raise UserError(f"{path} cannot be written as {dtype}: {broken} holds values beyond its range; take float32 or bfloat16")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:  # save_file would give a file that other users cannot read
-            file.write(save(kept))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomically(path, save(kept), durable=True)  # save_file would give a file that other users cannot read
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be written: {reason}; free some space or change the folder") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

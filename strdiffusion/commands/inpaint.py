@@ -154,7 +154,7 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
     """Inpaint one photograph and write it."""
     picture = open_picture(image)
     for name in sample_names(output, options.samples):
-        require_format(name, picture)
+        picture.format_for(name)
     result = model(
         picture,
         mask,

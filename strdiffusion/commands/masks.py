@@ -8,6 +8,7 @@ For example:
 
 import argparse
 import csv
+import io
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from strdiffusion.data.images import opencv, write_image
+from strdiffusion.data.decoding import opencv
+from strdiffusion.data.images import write_image
 from strdiffusion.data.mask_families import BUCKETED, FAMILIES, Bucket, bucket_name, numbered_mask, touches_border
 from strdiffusion.data.masks import CONTACT_SHEET, hole_share
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.files import claim_output_folder, write_text
 
 BUCKETS = ((1, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60))
 FINE = {"every_second_line", "super_resolution"}  # the contact sheet enlarges a corner of these
@@ -167,8 +169,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             table += rows
             pictures.append(sheet_row(masks, examples, float(np.mean([row.hole_share for row in rows]))))
     seconds = time.perf_counter() - start
-    with open(options.output / "masks.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([Row._fields, *table])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *table])
+    write_text(options.output / "masks.csv", text.getvalue())
     write_image(options.output / CONTACT_SHEET, contact_sheet(pictures))
     print(
         f"{len(table)} masks of {options.size}x{options.size} in {seconds:.1f} s, {len(table) / seconds:.0f} masks per second, "

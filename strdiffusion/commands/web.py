@@ -67,16 +67,16 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: make web, or pip install gradio")
 
-    from strdiffusion.app.web.models import Models
+    from strdiffusion.app.web.offers import Offers
     from strdiffusion.app.web.server import serve, working_folder
     from strdiffusion.app.web.service import Service
     from strdiffusion.app.web.session import Sessions
 
-    models = Models(sources, options.device, options.precision, options.T)
+    offers = Offers(sources, options.device, options.precision, options.T)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())  # the default would leave the visitors' files behind
     with working_folder() as root:
-        service = Service(Sessions(root, limits), models, example_streets(), limits)
+        service = Service(Sessions(root, limits), offers, example_streets(), limits)
         with serve(service, options.host, options.port, options.open) as address:
             print(f"{address}  (Ctrl-C ends it)", flush=True)
             if not is_loopback(options.host):

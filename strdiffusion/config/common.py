@@ -40,7 +40,7 @@ class MaskConfig:
     hole_share: tuple[Share, Share] = (0.1, 0.5)
 
 
-def check_hole_share(key: str, masks: MaskConfig) -> None:
+def check_hole_share_option(key: str, masks: MaskConfig) -> None:
     low, high = masks.hole_share
     if not 0 < low < high < 1:
         raise UserError(f"{key} must be two shares with 0 < first < second < 1, not [{low:g}, {high:g}]")

@@ -1,30 +1,14 @@
 """A table as data: rows are runs, columns are buckets and metrics."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from strdiffusion.config.evaluation import PretrainedConfig
+from strdiffusion.evaluation.columns import TableMetric
 from strdiffusion.evaluation.differences import PAIRED
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.methods import METHODS
 from strdiffusion.system.errors import UserError
-
-Metric = Literal[
-    "psnr",
-    "ssim",
-    "l1",
-    "hole_psnr",
-    "hole_ssim",
-    "hole_l1",
-    "lpips_alex",
-    "lpips_vgg",
-    "fid",
-    "kid",
-    "seconds",
-    "texture_evaluations",
-    "structure_evaluations",
-    "discriminator_evaluations",
-]
 
 
 @dataclass
@@ -63,7 +47,7 @@ class TableConfig:
     output: str
     buckets: list[BucketConfig]
     rows: list[RowConfig]
-    metrics: list[Metric]
+    metrics: list[TableMetric]
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     weights: PretrainedConfig = field(default_factory=PretrainedConfig)

@@ -1,6 +1,7 @@
 """Images, masks and structure maps for training and test.
 
 listing       finding image files, with an index file for large folders
+decoding      bytes of picture files to pixels
 images        reading, writing, resizing and cropping images
 masks         reading, resizing and generating masks (inside the program: 1 = known, 0 = hole)
 mask_sources  where training masks are drawn from
@@ -10,6 +11,7 @@ datasets      training samples by running number, and the sampler to resume them
 testset       test images with their masks
 checking      what is wrong with a folder of images or masks
 tensors       arrays to tensors
+facades       procedural street facades; facade_files: as PNG files
 """
 
 from strdiffusion.data.datasets import StepSampler, TrainingDataset

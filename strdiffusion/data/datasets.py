@@ -17,10 +17,7 @@ from strdiffusion.data.listing import find_images
 from strdiffusion.data.mask_sources import MaskSource
 from strdiffusion.data.structure import EdgeSource, StructurePair, structure_maps
 from strdiffusion.data.tensors import sample_tensors
-from strdiffusion.data.testset import TestDataset, TestItem
 from strdiffusion.system.errors import UserError
-
-__all__ = ["StepSampler", "TestDataset", "TestItem", "TrainingDataset"]
 
 # Keep the order of epoch n, and replacements, apart from the crop, flips and mask of sample n.
 ORDER_STREAM = 1

@@ -1,59 +1,20 @@
 """Image files to arrays and back, and the resizing and cropping of arrays.
 
-An image is float32 (H, W, 3), RGB, in [0, 1]. Listing of folders: see `listing`, whose main names are here too.
+An image is float32 (H, W, 3), RGB, in [0, 1]. Decoding: see `decoding`; listing of folders: see `listing`.
 """
 
-import functools
-import io
 import logging
 import os
-import struct
-import warnings
 from pathlib import Path
 
 import numpy as np
 
+from strdiffusion.data.decoding import MAX_BYTES, MAX_PIXELS, SCALES, decode_colours, opencv, read_file
 from strdiffusion.data.facades import is_virtual, read_facade
-from strdiffusion.data.listing import IMAGE_SUFFIXES, default_index, find_images
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "center_crop",
-    "default_index",
-    "enlarge_to",
-    "enlarged_size",
-    "filled_from",
-    "find_images",
-    "opencv",
-    "read_image",
-    "read_pixels",
-    "resize_image",
-    "resize_short_side",
-    "write_image",
-]
-
 log = logging.getLogger(__name__)
-
-# Larger files are no photographs, and would fill the memory: 134 million pixels take 1.6 GB as float32.
-MAX_PIXELS = 2**27
-MAX_BYTES = 2**30
-
-
-@functools.cache
-def opencv():
-    """The `cv2` module, silenced and on one thread."""
-    import cv2
-
-    # Failures are reported as UserError; OpenCV's own lines on stderr would only repeat them.
-    if hasattr(cv2, "setLogLevel"):
-        cv2.setLogLevel(0)
-    else:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    # Loader processes are the parallelism, and OpenCV's thread pool does not survive a fork.
-    cv2.setNumThreads(0)
-    return cv2
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -69,85 +30,9 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     """Like `read_image`, but a gray file stays float32 (H, W)."""
     if is_virtual(path):
         return read_facade(Path(path))
-    try:
-        if os.stat(path).st_size > MAX_BYTES:
-            raise UserError(f"image {path} has more than {MAX_BYTES} bytes; replace or remove it")
-        data = np.fromfile(path, np.uint8)  # imread itself fails on names beyond the locale's encoding
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(f"cannot read image {path}: {getattr(error, 'strerror', None) or error}; check the path") from error
-    if data.size == 0:
-        raise UserError(f"image {path} is an empty file; replace or remove it")
-    if declares_too_much(data):
-        raise UserError(f"image {path} declares more than {MAX_PIXELS} pixels; replace or remove it")
-    try:
-        pixels = None if _is_cut_short(data) else _decode(data)
-    except MemoryError:
-        pixels = None
-    if pixels is None or pixels.size == 0:
-        raise UserError(f"{path} is damaged or not an image; replace or remove it")
-    scale = {"uint8": 255, "uint16": 65535, "float32": 1}.get(pixels.dtype.name)
-    if scale is None:
-        raise UserError(f"image {path} has pixels of type {pixels.dtype}; convert it to 8 or 16 bits")
-    pixels = pixels.astype(np.float32) / np.float32(scale)
-    if scale == 1:
-        pixels = np.clip(np.nan_to_num(pixels), 0, 1)
-    return pixels
-
-
-def declares_too_much(data: np.ndarray) -> bool:
-    """Whether an image file's header declares more than MAX_PIXELS, without decoding it; False for headers that Pillow does not know."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                return image.height * image.width > MAX_PIXELS
-    except Image.DecompressionBombError:
-        return True
-    except Exception:  # Pillow's parsers raise whatever broken bytes lead them to; decoding will say whether it is an image
-        return False
-
-
-def _is_cut_short(data: np.ndarray) -> bool:
-    """Whether a JPEG file ends before its picture does; some decoders fill the rest with gray."""
-    content = data.tobytes()
-    if content[:2] != b"\xff\xd8":
-        return False
-    at = 2
-    while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] != b"\xda":  # segments before the scan, with a thumbnail perhaps
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big") if content[at + 1 : at + 2] != b"\xff" else 1
-    return content.find(b"\xff\xd9", at) < 0
-
-
-def _decode(data: np.ndarray) -> np.ndarray | None:
-    """File content (N,) uint8 to (H, W) or RGB (H, W, 3) in the file's own depth; None if it cannot be decoded."""
-    cv2 = opencv()
-    if data[:4].tobytes() in (b"II*\0", b"MM\0*"):
-        try:
-            return _decode_tiff(data)
-        except (cv2.error, OSError, ValueError, TypeError, SyntaxError, struct.error):
-            return None
-    try:
-        # Not IMREAD_UNCHANGED: that ignores the EXIF orientation.
-        pixels = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:
-        return None
-    return pixels if pixels is None or pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _decode_tiff(data: np.ndarray) -> np.ndarray | None:
-    """`_decode` for TIFF, where OpenCV multiplies 8-bit colours by alpha; those go through Pillow."""
-    cv2 = opencv()
-    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # for TIFF this does apply the orientation
-    if pixels is None or pixels.ndim == 2:
-        return pixels
-    if pixels.shape[2] == 3 or pixels.dtype != np.uint8:
-        return np.ascontiguousarray(pixels[..., 2::-1])
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    levels = decode_colours(read_file(path, MAX_BYTES), path)
+    pixels = levels.astype(np.float32) / np.float32(SCALES[levels.dtype.name])
+    return np.clip(np.nan_to_num(pixels), 0, 1) if levels.dtype == np.float32 else pixels
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:

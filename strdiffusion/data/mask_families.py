@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from strdiffusion.data.images import opencv
+from strdiffusion.data.decoding import opencv
 from strdiffusion.data.masks import check_hole_share, irregular_mask, stable_hash
 from strdiffusion.system.errors import UserError
 

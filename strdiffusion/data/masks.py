@@ -15,7 +15,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from strdiffusion.data.images import opencv, read_pixels
+from strdiffusion.data.decoding import opencv
+from strdiffusion.data.images import read_pixels
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ LUMA = np.array([0.2125, 0.7154, 0.0721], np.float32)
 SUSPICIOUS_SHARE = 0.6
 CONTACT_SHEET = "contact_sheet.png"  # that scripts/make_masks.py writes beside its masks
 MAX_STROKES = 200
+SAMPLED_MASKS = 50
 STROKE_SCALES = (1.0, 0.6, 0.3)
 
 
@@ -61,9 +63,9 @@ def count_buckets(shares: Sequence[float]) -> np.ndarray:
     return np.bincount(np.searchsorted(uppers, shares, side="left"), minlength=10)
 
 
-def sampled_hole_shares(paths: Sequence[Path], polarity: Polarity, count: int = 50) -> list[float]:
-    """The hole shares of at most `count` mask files, evenly spaced in `paths`; those that cannot be read are left out."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
+def sampled_hole_shares(paths: Sequence[Path], polarity: Polarity) -> list[float]:
+    """The hole shares of at most SAMPLED_MASKS mask files, evenly spaced in `paths`; those that cannot be read are left out."""
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(SAMPLED_MASKS, len(paths))).round().astype(int))
     shares = []
     for i in chosen:
         with contextlib.suppress(UserError):  # said where the mask is used

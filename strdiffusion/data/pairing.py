@@ -3,12 +3,11 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from strdiffusion.data.masks import stable_hash
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, some
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def _by_name(images: list[tuple[Path, str]], masks: list[tuple[Path, str]]) -> l
             missing.append(image)
             continue
         if len(found) > 1:
-            raise UserError(f"image {image} has several masks by name: {_some(found)}; keep one of them")
+            raise UserError(f"image {image} has several masks by name: {some(found)}; keep one of them")
         # x.png and x.jpg may share a mask, a/x.png and b/x.png may not: it would belong to one of them.
         if owner.setdefault(found[0], key) != key:
             raise UserError(
@@ -84,11 +83,6 @@ def _by_name(images: list[tuple[Path, str]], masks: list[tuple[Path, str]]) -> l
     if missing:
         raise UserError(
             f"{len(missing)} of {len(images)} images have no mask of the same name (or with _mask added): "
-            f"{_some(missing)}; add them, or for a test set data.masks.pairing=order or seeded"
+            f"{some(missing)}; add them, or for a test set data.masks.pairing=order or seeded"
         )
     return chosen
-
-
-def _some(paths: Iterable[Path], most: int = 3) -> str:
-    paths = list(paths)
-    return ", ".join(map(str, paths[:most])) + (", ..." if len(paths) > most else "")

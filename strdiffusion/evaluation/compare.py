@@ -16,8 +16,9 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from strdiffusion.config.evaluation import EvaluateConfig, Metric, PretrainedConfig
+from strdiffusion.config.evaluation import EvaluateConfig, PretrainedConfig
 from strdiffusion.data.masks import SUSPICIOUS_SHARE, hole_share, other_polarity
+from strdiffusion.evaluation.columns import ComparedMetric
 from strdiffusion.evaluation.metrics import l1, psnr, ssim
 from strdiffusion.evaluation.pairs import Loaded, Pair, Pairs, Reading, find_pairs, load_pair, reading, to_8_bit
 from strdiffusion.evaluation.perceptual import Inception, Lpips, frechet_distance, kernel_distance
@@ -73,7 +74,10 @@ class Measures:
     """
 
     def __init__(
-        self, metrics: Sequence[Metric] = get_args(Metric), weights: PretrainedConfig | None = None, device: torch.device | str = "cpu"
+        self,
+        metrics: Sequence[ComparedMetric] = get_args(ComparedMetric),
+        weights: PretrainedConfig | None = None,
+        device: torch.device | str = "cpu",
     ):
         weights = weights or PretrainedConfig()
         self.metrics = list(metrics)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from strdiffusion.config.common import Device, MaskConfig, check_hole_share
+from strdiffusion.config.common import Device, MaskConfig, check_hole_share_option
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.methods import METHODS, Options, method_class
@@ -82,7 +82,7 @@ class TestConfig:
 
     def check(self) -> None:
         """What one key alone cannot tell."""
-        check_hole_share("data.masks.hole_share", self.data.masks)
+        check_hole_share_option("data.masks.hole_share", self.data.masks)
         self.options.check()
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to say where the holes are")

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from strdiffusion.data.masks import Polarity, hole_share, irregular_mask, read_m
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.data.testset import Fit, fit_image, fit_mask, item_names
 from strdiffusion.evaluation.table import ResultRow, read_rows
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, some
 from strdiffusion.system.parser import read_yaml
 
 GENERATED = re.compile(r"generated:seed=(\d+):share=([\d.]+)-([\d.]+)")
@@ -116,12 +116,6 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
 def size_text(size: tuple[int, int]) -> str:
     """(height, width) as people write sizes."""
     return f"{size[1]}x{size[0]}"
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few names."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "") if names else "nothing"
 
 
 def _known(pair: Pair, how: Reading, native: tuple[int, int], size: tuple[int, int]) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from strdiffusion.data import TestItem, read_image, write_image
 from strdiffusion.methods import Step
 from strdiffusion.samplers import ImageTrace
-from strdiffusion.system.files import inside
+from strdiffusion.system.files import inside, write_text
 
 GAP = 4  # pixels between pictures side by side
 
@@ -61,4 +61,4 @@ def write_process(items: list[TestItem], step: Step, folder: Path) -> None:
 def write_trace(item: TestItem, trace: ImageTrace, folder: Path) -> None:
     """Write scores, decisions and evaluations of every step as JSON."""
     path = inside(folder / "traces", f"{item.name}.json")
-    path.write_text(json.dumps(trace.as_dict()), encoding="utf-8")
+    write_text(path, json.dumps(trace.as_dict()))

@@ -6,7 +6,9 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.evaluation.compare import Cell
+from strdiffusion.system.markdown import markdown_table
 
 
 @dataclass(frozen=True)
@@ -31,27 +33,12 @@ class Table:
     def footnotes(self) -> list[str]:
         """The sources of published rows, the reasons for missing numbers, then the notes; each once, in order."""
         found = [f"{row.label}: published by {row.source}" for row in self.rows if row.source]
-        found += [f"{METRICS[m][0]} n/a: {cell.reason}" for row in self.rows for (_, m), cell in row.cells.items() if cell.summary is None]
+        found += [
+            f"{METRICS[m].title} n/a: {cell.reason}" for row in self.rows for (_, m), cell in row.cells.items() if cell.summary is None
+        ]
         return list(dict.fromkeys(found + self.notes))
 
 
-# title, digits, an arrow that says which way is better
-METRICS = {
-    "psnr": ("PSNR (dB)", 2, "up"),
-    "ssim": ("SSIM", 3, "up"),
-    "l1": ("L1", 4, "down"),
-    "hole_psnr": ("hole PSNR (dB)", 2, "up"),
-    "hole_ssim": ("hole SSIM", 3, "up"),
-    "hole_l1": ("hole L1", 4, "down"),
-    "lpips_alex": ("LPIPS (alex)", 3, "down"),
-    "lpips_vgg": ("LPIPS (vgg)", 3, "down"),
-    "fid": ("FID", 2, "down"),
-    "kid": ("KID", 4, "down"),
-    "seconds": ("s/image", 2, "down"),
-    "texture_evaluations": ("texture evaluations", 0, "down"),
-    "structure_evaluations": ("structure evaluations", 0, "down"),
-    "discriminator_evaluations": ("discriminator evaluations", 0, "down"),
-}
 COUNTED = ("fid", "kid")  # depend on the number of images, so that it is always printed with them
 
 
@@ -74,14 +61,14 @@ def as_csv(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """Title, table and footnotes. Intervals stand in brackets."""
     arrows = {"up": "↑", "down": "↓"}
-    titles = [f"{bucket_title(bucket)} {METRICS[m][0]} {arrows[METRICS[m][2]]}" for bucket in table.buckets for m in table.metrics]
-    lines = ["| | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    titles = [f"{bucket_title(bucket)} {METRICS[m].title} {arrows[METRICS[m].better]}" for bucket in table.buckets for m in table.metrics]
+    lines = [["", *titles]]
     for row in table.rows:
         cells = [_text(row.cells.get((bucket, metric)), metric, with_interval=True) for bucket in table.buckets for metric in table.metrics]
         label = f"*{row.label} (published)*" if row.source else row.label
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        lines.append([label, *cells])
     notes = [f"* {note}" for note in table.footnotes()]
-    return "\n".join([f"# {table.title}", "", *lines, "", *notes, ""])
+    return "\n".join([f"# {table.title}", "", markdown_table(lines), "", *notes, ""])
 
 
 def as_latex(table: Table) -> str:
@@ -90,7 +77,7 @@ def as_latex(table: Table) -> str:
     n = len(table.metrics)
     groups = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(bucket_title(bucket))}}}" for bucket in table.buckets)
     rules = " ".join(rf"\cmidrule(lr){{{2 + i * n}-{1 + (i + 1) * n}}}" for i in range(len(table.buckets)))
-    titles = " & ".join(f"{_escape(METRICS[m][0])} {arrows[METRICS[m][2]]}" for _ in table.buckets for m in table.metrics)
+    titles = " & ".join(f"{_escape(METRICS[m].title)} {arrows[METRICS[m].better]}" for _ in table.buckets for m in table.metrics)
     lines = [
         r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table*}",
@@ -122,7 +109,7 @@ def _text(cell: Cell | None, metric: str, with_interval: bool = False) -> str:
         return "-"
     if cell.summary is None:
         return "n/a"
-    s, digits = cell.summary, METRICS[metric][1]
+    s, digits = cell.summary, METRICS[metric].digits
     text = f"{s.mean:.{digits}f}"
     if with_interval and not math.isnan(s.low):
         text += f" [{s.low:.{digits}f}, {s.high:.{digits}f}]"

@@ -12,25 +12,18 @@ from pathlib import Path
 
 from strdiffusion.config import save_config
 from strdiffusion.config.evaluation import EvaluateConfig
+from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.evaluation.compare import SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
 from strdiffusion.evaluation.metrics import SSIM_WINDOW
-from strdiffusion.evaluation.pairs import find_pairs, reading, size_text, some
+from strdiffusion.evaluation.pairs import find_pairs, reading, size_text
 from strdiffusion.evaluation.perceptual import FEATURES, KID_SUBSET, KID_SUBSETS, LPIPS_VERSION
 from strdiffusion.evaluation.statistics import LEVEL, RESAMPLES
-from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import claim_output_folder, write_atomically
+from strdiffusion.system.errors import UserError, some
+from strdiffusion.system.files import claim_output_folder, write_text
+from strdiffusion.system.markdown import markdown_table
 
 log = logging.getLogger(__name__)
 
-TITLES = {  # of a metric, and digits
-    "psnr": ("PSNR (dB)", 2),
-    "ssim": ("SSIM", 4),
-    "l1": ("L1", 4),
-    "lpips_alex": ("LPIPS alex", 4),
-    "lpips_vgg": ("LPIPS vgg", 4),
-    "fid": ("FID", 2),
-    "kid": ("KID", 5),
-}
 PACKAGES = ("numpy", "scikit-image", "opencv-python-headless", "torch", "lpips", "torch-fidelity")
 
 
@@ -45,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     if not comparison.images:
         raise UserError(f"none of {len(comparison.problems)} pairs could be compared, the first because: {comparison.problems[0]}")
     rows = comparison.rows(config.buckets, config.seed)
-    table = "\n".join([markdown_table(comparison, rows), "", *(f"* {line}" for line in protocol(comparison, config))])
+    table = "\n".join([results_table(comparison, rows), "", *(f"* {line}" for line in protocol(comparison, config))])
     write_text(folder / "per_image.csv", per_image_csv(comparison))
     write_text(folder / "table.csv", table_csv(rows))
     write_text(folder / "table.md", table + "\n")
@@ -81,26 +74,22 @@ def table_csv(rows: list[Row]) -> str:
     return _csv(lines)
 
 
-def markdown_table(comparison: Comparison, rows: list[Row]) -> str:
+def results_table(comparison: Comparison, rows: list[Row]) -> str:
     """A Markdown table, mean [low, high], with a numbered footnote for every reason why a number is missing."""
     reasons: list[str] = []
     lines = [["holes", "images", *(title(column, comparison) for column in comparison.columns)]]
     for row in rows:
-        cells = [cell_text(cell, TITLES[column.removeprefix("hole_")][1], row.images, reasons) for column, cell in row.cells.items()]
+        cells = [cell_text(cell, METRICS[column].digits, row.images, reasons) for column, cell in row.cells.items()]
         lines.append([bucket_text(row), str(row.images), *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    text = ["| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
     notes = [f"({number}) {reason}" for number, reason in enumerate(reasons, 1)]
-    return "\n".join([*text, *(["", "  \n".join(notes)] if notes else [])])
+    return "\n".join([markdown_table(lines, "right", marked=True), *(["", "  \n".join(notes)] if notes else [])])
 
 
 def title(column: str, comparison: Comparison) -> str:
     """A column's title; a metric through other weights than the published says so."""
-    metric = column.removeprefix("hole_")
-    weights = comparison.measures.weights.get(metric)
+    weights = comparison.measures.weights.get(column.removeprefix("hole_"))
     own = f" [weights {weights.digest}]" if weights is not None and not weights.published else ""
-    return ("hole " if column.startswith("hole_") else "") + TITLES[metric][0] + own
+    return METRICS[column].title + own
 
 
 def cell_text(cell: Cell, digits: int, images: int, reasons: list[str]) -> str:
@@ -198,14 +187,6 @@ def what_was_left_out(comparison: Comparison) -> str | None:
     if pairs.outputs_alone:
         parts.append(f"outputs without truth: {len(pairs.outputs_alone)} ({some(pairs.outputs_alone)})")
     return "; ".join(parts) or None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; raises UserError where it cannot be written."""
-    try:
-        write_atomically(path, text.encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _csv(lines: list[list[object]]) -> str:

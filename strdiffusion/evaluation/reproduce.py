@@ -19,6 +19,7 @@ from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.tablecells import image_metrics, published_cell, run_cells
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import file_hash, write_text
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class TableRun:
         """A hash of everything that decides the results: the resolved configuration, the method's options, and its files' content."""
         neutral = NEUTRAL if self.timed else (*NEUTRAL, "batch_size")
         options = {k: v for k, v in to_dict(self.config).items() if k not in neutral}
-        options["content"] = [None if path is None else file_hash(path) for path in self.config.options.files()]
+        options["content"] = [None if path is None else checkpoint_hash(path) for path in self.config.options.files()]
         if self.timed:
             options["timed"] = [device_name(choose_device(self.config.device)), self.config.batch_size]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
@@ -104,10 +105,9 @@ def bring_up_to_date(run: TableRun, wanted: str) -> None:
     if found != wanted:
         (run.folder / FINISHED).unlink(missing_ok=True)
         remove_results(run.folder)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(wanted, encoding="utf-8")
+        write_text(mark, wanted)
     inpaint_folder(run.config, resume=True)
-    (run.folder / FINISHED).write_text("every image is done\n", encoding="utf-8")  # not reached where some were left out
+    write_text(run.folder / FINISHED, "every image is done\n")  # not reached if some were left out
 
 
 def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> list[str]:
@@ -156,9 +156,8 @@ def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun]) -> 
 
 def write_table(table: Table, folder: Path, name: str = "table") -> None:
     """Write the table in its three forms."""
-    folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".csv", as_csv(table)), (".md", as_markdown(table)), (".tex", as_latex(table))):
-        (folder / f"{name}{suffix}").write_text(text, encoding="utf-8")
+        write_text(folder / f"{name}{suffix}", text)
 
 
 def slug(text: str) -> str:
@@ -166,13 +165,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "row"
 
 
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file's content; a missing file is a UserError."""
+def checkpoint_hash(path: Path) -> str:
+    """The hash of a checkpoint's content; a missing file is a UserError."""
     try:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return file_hash(path)
     except OSError as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}; train it first, or change the table's options") from None

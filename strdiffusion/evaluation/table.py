@@ -1,23 +1,26 @@
 """Results as a CSV with a row per image, and their summary by hole share."""
 
 import csv
+import io
 import math
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.samplers.trace import SUFFIX
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_text
+from strdiffusion.system.markdown import markdown_table
 
-COLUMNS = [  # title, field, digits
-    ("PSNR", "psnr", 2),
-    ("SSIM", "ssim", 3),
-    ("hole PSNR", "hole_psnr", 2),
-    ("(masked input)", "masked_hole_psnr", 2),
-    ("hole SSIM", "hole_ssim", 3),
-    ("(masked input)", "masked_hole_ssim", 3),
-    ("s/image", "seconds", 2),
-]
+COLUMNS = {  # the summary's titles, which are shorter than those of a table of runs
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "hole_psnr": "hole PSNR",
+    "masked_hole_psnr": "(masked input)",
+    "hole_ssim": "hole SSIM",
+    "masked_hole_ssim": "(masked input)",
+    "seconds": "s/image",
+}
 BUCKETS = [(low / 100, (low + 10) / 100) for low in range(0, 60, 10)] + [(0.6, 1.0)]
 
 
@@ -70,36 +73,30 @@ def read_rows(path: Path) -> list[ResultRow]:
 
 def write_rows(rows: list[ResultRow], path: Path) -> None:
     """Write the rows as CSV, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            lines = [row.cells() for row in rows]
-            writer = csv.DictWriter(file, list(dict.fromkeys(column for line in lines for column in line)), restval="")
-            writer.writeheader()
-            writer.writerows({column: _cell(value) for column, value in line.items()} for line in lines)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    lines = [row.cells() for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(column for line in lines for column in line)), restval="")
+    writer.writeheader()
+    writer.writerows({column: _cell(value) for column, value in line.items()} for line in lines)
+    write_text(path, text.getvalue())
 
 
 def summary_table(rows: list[ResultRow]) -> str:
     """A Markdown table with a line per hole share that occurs, and one for all images."""
-    lines = [["holes", "images", *(title for title, _, _ in COLUMNS)]]
     networks = list(dict.fromkeys(name for row in rows for name in row.evaluations))
-    if networks:
-        lines[0].append(f"evaluations {'/'.join(name[0].upper() for name in networks)}")
+    evaluations = [f"evaluations {'/'.join(name[0].upper() for name in networks)}"] if networks else []
+    lines = [["holes", "images", *COLUMNS.values(), *evaluations]]
     for low, high in BUCKETS:
         inside = [row for row in rows if low < row.hole_share <= high]
         if inside:
             lines.append([f"{low * 100:.0f}-{high * 100:.0f} %", *_averages(inside, networks)])
     lines.append(["all", *_averages(rows, networks)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
+    return markdown_table(lines, "right")
 
 
 def _averages(rows: list[ResultRow], networks: list[str]) -> list[str]:
-    cells = [_mean_text([row.number(name) for row in rows], digits) for _, name, digits in COLUMNS]
+    digits = {name: METRICS[name.removeprefix("masked_")].digits for name in COLUMNS}
+    cells = [_mean_text([row.number(name) for row in rows], digits[name]) for name in COLUMNS]
     evaluations = [_mean_text([row.number(f"{network}{SUFFIX}") for row in rows], 0) for network in networks]
     return [str(len(rows)), *cells, *(["/".join(evaluations)] if networks else [])]
 

@@ -3,7 +3,6 @@
 The published files carry the beginning of their SHA-256 in their names, which is checked.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import torch
 
 from strdiffusion.checkpoints.files import read_checkpoint
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import file_hash
 
 Pretrained = Literal["alex", "vgg", "inception"]
 
@@ -64,12 +64,9 @@ def read_weights(file: WeightsFile) -> dict[str, torch.Tensor]:
 
 
 def _describe(network: Pretrained, path: Path) -> WeightsFile:
-    sha256 = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                sha256.update(block)
+        sha256 = file_hash(path)
     except OSError as error:
         raise UserError(f"weights.{network}={path} cannot be read: {error.strerror}; give the file {PUBLISHED[network]}") from None
     expected = PUBLISHED[network].removesuffix(".pth").rpartition("-")[2]
-    return WeightsFile(path, sha256.hexdigest()[:8], sha256.hexdigest().startswith(expected))
+    return WeightsFile(path, sha256[:8], sha256.startswith(expected))

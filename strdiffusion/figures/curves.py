@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from strdiffusion.evaluation.render import METRICS
+from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.figures.style import COLOURS, DASHED, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
 from strdiffusion.system.errors import UserError
 
@@ -83,7 +83,7 @@ def curves_figure(curves: Sequence[Curves]) -> "Figure":
             if name in found:
                 axes.plot(*found[name], color=colour, marker="o")
     log_scale(panels[0].yaxis)
-    for axes, label in zip(panels, ["loss (dots: validation)", *(f"validation {METRICS[name][0]}" for name in sampled)], strict=True):
+    for axes, label in zip(panels, ["loss (dots: validation)", *(f"validation {METRICS[name].title}" for name in sampled)], strict=True):
         axes.set_ylabel(label)
         axes.set_xlabel("iteration")
         axes.grid(axis="y", color="#dddddd", linewidth=0.4)

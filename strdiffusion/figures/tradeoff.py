@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strdiffusion.evaluation.render import METRICS
+from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.figures.style import COLOURS, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
 from strdiffusion.samplers.trace import SUFFIX
 from strdiffusion.system.errors import UserError
@@ -92,7 +92,7 @@ def tradeoff_figure(points: dict[str, list[Point]], metrics: Sequence[str]) -> "
             axes.grid(color="#dddddd", linewidth=0.4)
             axes.set_axisbelow(True)
             if j == 0:
-                axes.set_ylabel(METRICS[metric][0])
+                axes.set_ylabel(METRICS[metric].title)
             if i == len(metrics) - 1:
                 axes.set_xlabel(COSTS[cost])
     handles, labels = panels[0][0].get_legend_handles_labels()

@@ -119,7 +119,7 @@ class IRSDEMethod(Method):
 
     def network(self, kind: Kind, evaluate: Evaluate | None = None) -> Callable[..., Tensor]:
         """A network in its inference form (networks/inference.py), or what `evaluate` puts in its place."""
-        form = self.model.networks.form(kind, self.precision, self.compile)
+        form = getattr(self.model.networks, kind).for_inference(self.precision, self.compile)
 
         def call(*inputs, **options) -> Tensor:
             with float32_precision(self.precision, self.device):

@@ -1,8 +1,8 @@
 """Where the networks of a method come from and how they are kept: model folders, training runs, released files, single checkpoints."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,7 @@ from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, n
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.denoiser import Precision
 from strdiffusion.networks import KINDS, Kind
-from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import SamplerConfig
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
@@ -71,23 +69,14 @@ class LoadedNetworks:
     texture: LoadedNetwork
     structure: LoadedNetwork | None = None
     discriminator: LoadedNetwork | None = None
-    forms: dict = field(default_factory=dict, compare=False, repr=False)  # inference forms built so far
 
     def __iter__(self):
         return (loaded for loaded in (self.texture, self.structure, self.discriminator) if loaded is not None)
 
     def to(self, device: torch.device) -> None:
         """Move all networks, in place."""
-        self.forms.clear()
         for loaded in self:
-            loaded.network.to(device, memory_format=torch.channels_last)
-
-    def form(self, kind: Kind, precision: Precision, compile: bool) -> Callable:
-        """The inference form of a network, built when it is first asked for; the weights must not change after that."""
-        key = kind, precision, compile
-        if key not in self.forms:
-            self.forms[key] = for_inference(getattr(self, kind).network, precision, compile)
-        return self.forms[key]
+            loaded.to(device)
 
 
 class Model(NamedTuple):

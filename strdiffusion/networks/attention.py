@@ -10,9 +10,10 @@ HEAD_WIDTH = 32
 class ChannelNorm(nn.Module):
     """Normalise over channels at each pixel, with a gain and no bias; (B,C,H,W) stays (B,C,H,W)."""
 
-    def __init__(self, channels: int, eps: float = 1e-5):
+    eps = 1e-5
+
+    def __init__(self, channels: int):
         super().__init__()
-        self.eps = eps
         self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
 
     def forward(self, h: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ operations are done in place.
 """
 
 import copy
-import weakref
 from collections.abc import Callable
 
 import torch
@@ -24,32 +23,25 @@ from strdiffusion.networks.unet import ResidualBlock, UNet
 from strdiffusion.system.compiling import compiled
 from strdiffusion.system.device import require_precision
 
-FORMS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # of each network the form made last, and what it was made of
-
 
 def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bool = False) -> nn.Module:
-    """The inference form of a U-Net or discriminator on the device of its weights; it is called as the network is.
+    """Build the inference form of a U-Net or discriminator on the device of its weights; it is called as the network is.
 
     Args:
         precision: of weights and features. Images that go in and come out keep their dtype, and the embedding of t stays float32.
         compile: let torch.compile fuse what is left; the first call of every image size then takes minutes.
 
-    A network of another class is returned as it is. Asked for again, the form is made anew only if a weight has changed; forms made
-    before then mix old and new weights.
-    Raises UserError where the device cannot do it.
+    The form is of the weights as they are now: after the network was moved or trained, build another one. A network of another class
+    is returned as it is. Raises UserError where the device cannot do it.
     """
     if not isinstance(network, UNet | CorrelationDiscriminator):
         return network
-    tensors = (*network.parameters(), *network.buffers())
-    device = tensors[0].device
+    device = next(network.parameters()).device
     require_precision(precision, device)
-    made_of = (precision, compile, *((t.data_ptr(), None if t.is_inference() else t._version, t.device) for t in tensors))
-    if network not in FORMS or FORMS[network][0] != made_of:
-        form = InferenceForm(network, AUTOCAST_DTYPES.get(precision, torch.float32), pack=device.type == "cpu" and not compile)
-        if compile:
-            form.body = compiled(form.body, device)
-        FORMS[network] = made_of, form
-    return FORMS[network][1]
+    form = InferenceForm(network, AUTOCAST_DTYPES.get(precision, torch.float32), pack=device.type == "cpu" and not compile)
+    if compile:
+        form.body = compiled(form.body, device)
+    return form
 
 
 class InferenceForm(nn.Module):

@@ -15,9 +15,9 @@ class SpadeNorm(nn.Module):
     h (B,C,H,W) and structure (B,1,H',W') give (B,C,H,W).
     """
 
-    def __init__(self, channels: int, structure_channels: int = 1):
+    def __init__(self, channels: int):
         super().__init__()
-        self.shared = nn.Conv2d(structure_channels, HIDDEN, 3, padding=1)
+        self.shared = nn.Conv2d(1, HIDDEN, 3, padding=1)
         self.gamma = nn.Conv2d(HIDDEN, channels, 3, padding=1)
         self.beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
 
@@ -34,10 +34,10 @@ class SpadeNorm(nn.Module):
 class SpadeBlock(nn.Module):
     """Residual block whose two normalisations are guided by the structure; the shape of h stays."""
 
-    def __init__(self, channels: int, structure_channels: int = 1):
+    def __init__(self, channels: int):
         super().__init__()
-        self.norm1 = SpadeNorm(channels, structure_channels)
-        self.norm2 = SpadeNorm(channels, structure_channels)
+        self.norm1 = SpadeNorm(channels)
+        self.norm2 = SpadeNorm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         for conv in self.modules():

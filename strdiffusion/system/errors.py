@@ -2,6 +2,9 @@
 
 import reprlib
 import signal
+from collections.abc import Iterable
+
+MAX_NAMED = 3
 
 
 class UserError(Exception):
@@ -23,6 +26,12 @@ class Stopped(KeyboardInterrupt):
 def one_line(text: str) -> str:
     """The text without line breaks and other characters that a terminal would act on: those appear as in a Python literal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def some(names: Iterable[object]) -> str:
+    """The first few names."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "") if names else "nothing"
 
 
 def brief(value: object) -> str:

@@ -1,10 +1,17 @@
-"""Output folders: results are never overwritten unless the user says so."""
+"""Output folders, where results are never overwritten unless the user says so, and files, which are written whole or not at all."""
 
+import contextlib
+import hashlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from strdiffusion.system.errors import UserError, one_line
+
+BLOCK = 1 << 20  # bytes that are read at once
+NAME_KEPT = 32  # characters of a file's name that the name of its temporary file begins with
 
 
 def claim_output_folder(folder: str | Path, allow_existing: bool, how_to: str) -> Path:
@@ -33,12 +40,63 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either the old content or all of the new. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, to be written in this context; at its end it takes the place of `path`.
+
+    So `path` holds either the old content or all of the new. Whatever is raised, the temporary file is removed. Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name[:NAME_KEPT]}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be what is wrong
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
+    """Write `data` so that `path` holds either the old content or all of the new; the folders above it are created. Raises OSError.
+
+    durable: return only when the disk has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        if durable:
+            sync_file(file)
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all; raises UserError if it cannot be written."""
+    try:
+        write_atomically(path, text.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's content, hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_file(file: IO) -> None:
+    """Let what was written to an open file reach the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk, if the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

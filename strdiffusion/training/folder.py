@@ -10,6 +10,7 @@ from pathlib import Path
 from strdiffusion.checkpoints import read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.files import WriteError
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,11 @@ class CheckpointFolder:
 
     def link(self, step: int, name: str) -> None:
         """Let `name` be the checkpoint of an iteration. Raises OSError."""
-        temporary = self.path / f".{name}.tmp"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(self.file(step), temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(self.file(step), temporary)
-        os.replace(temporary, self.path / name)
+        with replacing(self.path / name) as temporary:
+            try:
+                os.link(self.file(step), temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(self.file(step), temporary)
 
     def newest_readable(self, rename: bool = True) -> tuple[Path, dict] | None:
         """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and, if `rename`, renamed.
@@ -79,7 +78,7 @@ class CheckpointFolder:
 
     def remove_unfinished(self) -> None:
         """Remove what a run that was killed while it wrote a checkpoint has left."""
-        for path in (*self.path.glob(".step_*.tmp"), *self.path.glob(".*.pt.tmp")):
+        for path in self.path.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from strdiffusion.app import Cancelled
 from strdiffusion.app.web import view
-from strdiffusion.app.web.models import CUSTOM
+from strdiffusion.app.web.offers import CUSTOM
 from strdiffusion.app.web.service import Service, Settings, spelled
 from strdiffusion.config.testing import SamplerConfig
 
@@ -24,7 +24,7 @@ AT_ONCE = {"queue": False, **QUIET}
 def build_page(service: Service) -> gr.Blocks:
     """The page as Gradio's Blocks; nothing of it is part of an API."""
     handlers = _Handlers(service)
-    first = service.models[service.models.names[0]]
+    first = service.offers[service.offers.names[0]]
     own = first.model.config.sampler
     with gr.Blocks(title="StrDiffusion", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(
@@ -60,7 +60,7 @@ def build_page(service: Service) -> gr.Blocks:
                     megabytes=service.limits.megabytes,
                 )
             with gr.Column(scale=3, min_width=300):
-                model = gr.Dropdown(service.models.names, value=first.name, label="Model", elem_id="model")
+                model = gr.Dropdown(service.offers.names, value=first.name, label="Model", elem_id="model")
                 preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
                 with gr.Group(visible=False) as custom:
                     method = gr.Dropdown(list(METHODS), value=own.method, label="Method", elem_id="method")
@@ -146,7 +146,7 @@ class _Handlers:
             return view.message(spelled(error))
 
     def change_model(self, name: str):
-        offer = self.service.models[name]
+        offer = self.service.offers[name]
         own, labels, resamplings = offer.model.config.sampler, offer.presets(), offer.resamplings(RESAMPLINGS)
         return (
             gr.Radio(choices(labels), value=next(iter(labels))),

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from strdiffusion.app import Output, Picture
-from strdiffusion.app.web.session import Photo, as_png, preview_of
+from strdiffusion.app.web.photo import Photo, as_png, preview_of
 from strdiffusion.figures.style import PNG_DPI, styled
 from strdiffusion.figures.trace import summarise, trace_figure
 from strdiffusion.samplers import ImageTrace
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleFiles:
     """Names of files: the result as a preview, at full size (in the picture's own format, and without loss), structure and trace."""
 
     preview: str
@@ -29,7 +29,7 @@ class Results:
 
     folder: Path
     photo: Photo
-    samples: tuple[Sample, ...]
+    samples: tuple[SampleFiles, ...]
     settings: str
     seconds: float
 
@@ -58,7 +58,7 @@ def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings
         if any(step.scores or step.decisions for part in output.trace[i] for step in part.steps):  # else nothing was decided
             trace = f"{stem}_trace.png"
             (folder / trace).write_bytes(trace_plot(output.trace[i], photo.name))
-        samples.append(Sample(f"{stem}.png", files, structure, trace))
+        samples.append(SampleFiles(f"{stem}.png", files, structure, trace))
     return Results(folder, photo, tuple(samples), settings, seconds)
 
 

@@ -12,10 +12,11 @@ from strdiffusion.app import Cancelled
 from strdiffusion.app.web import view
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
-from strdiffusion.app.web.models import Models, describe
+from strdiffusion.app.web.offers import Offers, describe
 from strdiffusion.app.web.painting import Painting, read_painting
+from strdiffusion.app.web.photo import Photo
 from strdiffusion.app.web.results import Results, write_results
-from strdiffusion.app.web.session import PREVIEW, Photo, Session, Sessions
+from strdiffusion.app.web.session import PREVIEW, Session, Sessions
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,10 @@ class Example:
 
 
 class Service:
-    """Sessions, models and examples together. A visit is known by the key that its page has."""
+    """Sessions, offered models and examples together. A visit is known by the key that its page has."""
 
-    def __init__(self, sessions: Sessions, models: Models, examples: Sequence[Example], limits: Limits):
-        self.sessions, self.models, self.examples, self.limits = sessions, models, examples, limits
+    def __init__(self, sessions: Sessions, offers: Offers, examples: Sequence[Example], limits: Limits):
+        self.sessions, self.offers, self.examples, self.limits = sessions, offers, examples, limits
         self._runs, self._line = count(1), Line(limits.queue)
 
     def open_example(self, key: str, number: int) -> Photo:
@@ -63,7 +64,7 @@ class Service:
         """What an inpainting will take, in a line. Raises UserError where something is missing."""
         _, photo = self._session(key)
         painting = self._painting(photo, painted)
-        offer = self.models[settings.model]
+        offer = self.offers[settings.model]
         arguments = offer.arguments(settings.preset, settings.method, settings.steps, settings.resampling)
         plan = offer.model.plan(photo.open(), painting.hole, hints=painting.hints, num_samples=self._samples(settings), **arguments)
         least, most = (sum(getattr(number, end) for number in plan.evaluations.values()) for end in ("least", "most"))
@@ -76,7 +77,7 @@ class Service:
         """Inpaint, and say how far it is, as HTML. Afterwards `show` shows it. Raises UserError, and Cancelled."""
         session, photo = self._session(key)
         painting = self._painting(photo, painted)
-        offer = self.models[settings.model]
+        offer = self.offers[settings.model]
         arguments = offer.arguments(settings.preset, settings.method, settings.steps, settings.resampling)
         samples, seed, tag = self._samples(settings), int(settings.seed or 0), f"run{next(self._runs)}"
         said = (

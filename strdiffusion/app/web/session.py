@@ -1,49 +1,27 @@
 """What a visitor has uploaded and was given: in a folder of the visit, which is removed when it ends."""
 
-import io
 import re
 import secrets
 import shutil
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from strdiffusion.app import Cancelled, Picture, open_picture
+from strdiffusion.app.web.job import Job
 from strdiffusion.app.web.limits import Limits
+from strdiffusion.app.web.photo import Photo, as_png, preview_of
+from strdiffusion.app.web.results import Results
 from strdiffusion.system.errors import UserError
-
-if TYPE_CHECKING:
-    from strdiffusion.app.web.job import Job
-    from strdiffusion.app.web.results import Results
 
 # what may be uploaded, and the suffix that its result is saved with; MPO is what Pillow calls some of the JPEGs that it has opened
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".png"}
-PREVIEW_SIDE = 1024  # of what is painted on, in pixels
 PREVIEW = "preview.png"
 ENDED = "This page's session has ended: reload the page."
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A picture that was opened. name: for people, with the suffix its result gets. size, preview: (height, width)."""
-
-    path: Path
-    name: str
-    size: tuple[int, int]
-    preview: tuple[int, int]
-    number: int
-
-    def open(self) -> Picture:
-        """The picture itself, all of it; UserError where another has taken its place."""
-        if not self.path.exists():
-            raise UserError(f"{self.name} is no longer open.")
-        return replace(open_picture(self.path), name=self.name)
 
 
 class Session:
@@ -97,7 +75,7 @@ class Session:
             self.photo = Photo(path, name, picture.size, preview.size, self._opened)
             return self.photo
 
-    def keep(self, photo: Photo, results: Callable[[], "Results"]) -> "Results":
+    def keep(self, photo: Photo, results: Callable[[], Results]) -> Results:
         """Let results of a picture be written, in place of earlier ones. Cancelled where it is no longer this session's picture."""
         with self._lock:
             if self.closed or self.photo is not photo:
@@ -185,21 +163,3 @@ def tidy_name(name: str) -> str:
     """A file name from a browser without folders and odd characters."""
     kept = re.sub(r"[^\w. ()+-]", "_", name.replace("\\", "/").rsplit("/", 1)[-1]).strip(". ")
     return kept[-80:] or "picture"
-
-
-def preview_of(picture: Picture) -> Picture:
-    """The picture in 8 bits RGB or RGBA, at most PREVIEW_SIDE wide and high; with its colour profile."""
-    image = picture.eight_bits().pil()
-    gray = picture.colours == 1
-    image = image.convert("RGBA" if picture.alpha is not None else "RGB")
-    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
-    metadata = replace(picture.metadata, exif=None, dpi=None, icc_profile=None if gray else picture.metadata.icc_profile)
-    return Picture(np.array(image), metadata)
-
-
-def as_png(picture: Picture) -> bytes:
-    """A picture of 8 bits as a PNG file, quickly."""
-    out = io.BytesIO()
-    levels = picture.levels[..., 0] if picture.levels.shape[2] == 1 else picture.levels
-    Image.fromarray(np.ascontiguousarray(levels)).save(out, "PNG", compress_level=1, icc_profile=picture.metadata.icc_profile)
-    return out.getvalue()

@@ -9,8 +9,8 @@ import numpy as np
 
 from strdiffusion.app import Picture
 from strdiffusion.app.web.job import Glimpse
+from strdiffusion.app.web.photo import as_png
 from strdiffusion.app.web.results import Results
-from strdiffusion.app.web.session import as_png
 
 SIDE = 256  # of the intermediate pictures, in pixels
 

@@ -1,7 +1,7 @@
 """Procedural street facades: the images of the benchmark, drawn from their number alone.
 
 `facades:64/train` and the like may stand wherever a folder of images is asked for (`virtual`). `street` draws a scene from
-`building`s, `windows` and `materials` on a `canvas`; `dice` is where all chance comes from.
+`building`s, `windows` and `materials` on a `sheet`; `dice` is where all chance comes from.
 """
 
 from strdiffusion.data.facades.drawing import SIZES, SPLITS, VERSION, draw_facade

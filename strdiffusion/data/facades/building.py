@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 from strdiffusion.data.facades import materials, windows
-from strdiffusion.data.facades.canvas import Canvas, Colour, toned, varied
 from strdiffusion.data.facades.dice import Dice
+from strdiffusion.data.facades.sheet import Colour, Sheet, toned, varied
 from strdiffusion.data.facades.windows import Light, WindowStyle
 
 LIMESTONE = ((226, 212, 184), (214, 200, 174), (234, 224, 202), (204, 196, 182))
@@ -39,7 +39,7 @@ class Building:
         return (self.right - self.left) / self.bays
 
 
-def draw_building(canvas: Canvas, left: float, ground: float, storey: float, light: Light, dice: Dice) -> float:
+def draw_building(sheet: Sheet, left: float, ground: float, storey: float, light: Light, dice: Dice) -> float:
     """Draw a house from x = left on; returns where it ends."""
     bay, bays = storey * dice.uniform(0.62, 0.95), dice.integer(2, 5)
     wall = dice.choice(("limestone", "limestone", "stucco", "stucco", "brick"))
@@ -57,30 +57,30 @@ def draw_building(canvas: Canvas, left: float, ground: float, storey: float, lig
         colour=colour,
         stone=stone,
     )
-    draw_wall(canvas, house, dice)
-    draw_floors(canvas, house, light, dice)
-    draw_ground_floor(canvas, house, light, dice)
-    draw_cornice(canvas, house, light, dice)
-    draw_roof(canvas, house, light, dice)
+    draw_wall(sheet, house, dice)
+    draw_floors(sheet, house, light, dice)
+    draw_ground_floor(sheet, house, light, dice)
+    draw_cornice(sheet, house, light, dice)
+    draw_roof(sheet, house, light, dice)
     return house.right
 
 
-def draw_wall(canvas: Canvas, house: Building, dice: Dice) -> None:
+def draw_wall(sheet: Sheet, house: Building, dice: Dice) -> None:
     """The wall, and stone corners on plaster and brick."""
-    canvas.rectangle(house.left, house.top, house.right, house.ground, house.colour)
-    area = canvas.region(house.left, house.top, house.right, house.ground)
-    canvas.texture(house.left, house.top, house.right, house.ground, WALLS[house.wall][1](dice, area.shape[:2], canvas.resolution))
+    sheet.rectangle(house.left, house.top, house.right, house.ground, house.colour)
+    area = sheet.region(house.left, house.top, house.right, house.ground)
+    sheet.texture(house.left, house.top, house.right, house.ground, WALLS[house.wall][1](dice, area.shape[:2], sheet.resolution))
     if house.wall != "limestone" and dice.chance(0.6):
         y, i = house.top, 0
         while y < house.ground:
             wide, end = 0.022 if i % 2 else 0.034, min(y + 0.03, house.ground)
-            canvas.rectangle(house.left, y, house.left + wide, end - 0.003, house.stone)
-            canvas.rectangle(house.right - wide, y, house.right, end - 0.003, house.stone)
+            sheet.rectangle(house.left, y, house.left + wide, end - 0.003, house.stone)
+            sheet.rectangle(house.right - wide, y, house.right, end - 0.003, house.stone)
             y, i = y + 0.03, i + 1
-    canvas.shade(house.left, house.top, house.left + 0.004, house.ground, 0.75)
+    sheet.shade(house.left, house.top, house.left + 0.004, house.ground, 0.75)
 
 
-def draw_floors(canvas: Canvas, house: Building, light: Light, dice: Dice) -> None:
+def draw_floors(sheet: Sheet, house: Building, light: Light, dice: Dice) -> None:
     """Rows of windows; balconies and string courses between the floors."""
     frame = dice.choice(windows.WOOD)
     shutters = varied(dice, dice.choice(windows.SHUTTERS), 8) if dice.chance(0.4) else None
@@ -93,62 +93,62 @@ def draw_floors(canvas: Canvas, house: Building, light: Light, dice: Dice) -> No
     for floor in range(house.storeys):
         base = house.ground - house.ground_floor - floor * house.storey
         if string_course and floor > 0 or floor == 0:
-            canvas.rectangle(house.left, base - 0.006, house.right, base + 0.008, toned(house.stone, 1.04))
-            canvas.shade(house.left, base + 0.008, house.right, base + 0.018, light.shadow)
+            sheet.rectangle(house.left, base - 0.006, house.right, base + 0.008, toned(house.stone, 1.04))
+            sheet.shade(house.left, base + 0.008, house.right, base + 0.018, light.shadow)
         top_floor = floor == house.storeys - 1
         balcony = floor == continuous
         low = base - (0.012 if balcony else house.storey * 0.16)
         row = replace(style, balcony=balcony or single, pediment=style.pediment and not top_floor)
-        draw_row(canvas, house, row, (width, height * (0.86 if top_floor else 1.0), low), light, dice)
+        draw_row(sheet, house, row, (width, height * (0.86 if top_floor else 1.0), low), light, dice)
         if balcony:
-            windows.draw_balcony(canvas, house.left + 0.012, house.right - 0.012, base, house.stone, light)
+            windows.draw_balcony(sheet, house.left + 0.012, house.right - 0.012, base, house.stone, light)
 
 
-def draw_row(canvas: Canvas, house: Building, style: WindowStyle, size: tuple[float, float, float], light: Light, dice: Dice) -> None:
+def draw_row(sheet: Sheet, house: Building, style: WindowStyle, size: tuple[float, float, float], light: Light, dice: Dice) -> None:
     """One window a bay; size = (width, height, y of the sill)."""
     width, height, low = size
     for i in range(house.bays):
         middle = house.left + house.bay * (i + 0.5)
-        windows.draw_window(canvas, (middle - width / 2, low - height, middle + width / 2, low), style, light, dice)
+        windows.draw_window(sheet, (middle - width / 2, low - height, middle + width / 2, low), style, light, dice)
         if style.balcony and low < house.ground - house.ground_floor - 0.02:
-            windows.draw_balcony(canvas, middle - width * 0.7, middle + width * 0.7, low, house.stone, light, height=0.045)
+            windows.draw_balcony(sheet, middle - width * 0.7, middle + width * 0.7, low, house.stone, light, height=0.045)
 
 
-def draw_ground_floor(canvas: Canvas, house: Building, light: Light, dice: Dice) -> None:
+def draw_ground_floor(sheet: Sheet, house: Building, light: Light, dice: Dice) -> None:
     """A door in one bay; the others are a shop or windows over a plinth."""
     top = house.ground - house.ground_floor
     plinth = house.ground - 0.03
-    canvas.shade(house.left, plinth, house.right, house.ground, 0.82)
+    sheet.shade(house.left, plinth, house.right, house.ground, 0.82)
     door = dice.integer(0, 1) * (house.bays - 1)
     middle = house.left + house.bay * (door + 0.5)
     wide = min(0.055, house.bay * 0.3)
-    windows.draw_door(canvas, (middle - wide, top + house.ground_floor * 0.24, middle + wide, house.ground), house.stone, light, dice)
+    windows.draw_door(sheet, (middle - wide, top + house.ground_floor * 0.24, middle + wide, house.ground), house.stone, light, dice)
     first, last = (1, house.bays) if door == 0 else (0, house.bays - 1)
     if dice.chance(0.55):
         box = (house.left + house.bay * first + 0.012, top + house.ground_floor * 0.1, house.left + house.bay * last - 0.012, house.ground)
-        windows.draw_shop(canvas, box, light, dice)
+        windows.draw_shop(sheet, box, light, dice)
         return
     style = windows.window_style(dice, house.stone, dice.choice(windows.WOOD), None)
     for i in range(first, last):
         middle = house.left + house.bay * (i + 0.5)
         box = (middle - house.bay * 0.22, top + house.ground_floor * 0.28, middle + house.bay * 0.22, plinth - house.ground_floor * 0.12)
-        windows.draw_window(canvas, box, style, light, dice)
+        windows.draw_window(sheet, box, style, light, dice)
 
 
-def draw_cornice(canvas: Canvas, house: Building, light: Light, dice: Dice) -> None:
+def draw_cornice(sheet: Sheet, house: Building, light: Light, dice: Dice) -> None:
     """The moulding under the roof, perhaps with dentils, and the shadow it throws."""
     y, over = house.top, 0.012
-    canvas.shade(house.left, y + 0.022, house.right, y + 0.05, light.shadow)
-    canvas.rectangle(house.left, y, house.right, y + 0.022, toned(house.stone, 0.94))
-    canvas.rectangle(house.left - over, y - 0.012, house.right + over, y + 0.004, toned(house.stone, 1.1))
+    sheet.shade(house.left, y + 0.022, house.right, y + 0.05, light.shadow)
+    sheet.rectangle(house.left, y, house.right, y + 0.022, toned(house.stone, 0.94))
+    sheet.rectangle(house.left - over, y - 0.012, house.right + over, y + 0.004, toned(house.stone, 1.1))
     if dice.chance(0.6):
         count = max(4, int((house.right - house.left) / 0.024))
         for i in range(count):
             x = house.left + (house.right - house.left) * (i + 0.25) / count
-            canvas.rectangle(x, y + 0.006, x + 0.011, y + 0.018, toned(house.stone, 0.72))
+            sheet.rectangle(x, y + 0.006, x + 0.011, y + 0.018, toned(house.stone, 0.72))
 
 
-def draw_roof(canvas: Canvas, house: Building, light: Light, dice: Dice) -> None:
+def draw_roof(sheet: Sheet, house: Building, light: Light, dice: Dice) -> None:
     """A mansard with dormers, a low roof, or a parapet; chimneys behind it."""
     base = house.top - 0.012
     kind = dice.choice(("mansard", "mansard", "low", "parapet"))
@@ -156,54 +156,54 @@ def draw_roof(canvas: Canvas, house: Building, light: Light, dice: Dice) -> None
     slope = {"mansard": 0.025, "low": 0.05, "parapet": 0.0}[kind]
     top = base - height
     for _ in range(dice.integer(1, 3)):
-        draw_chimney(canvas, dice.uniform(house.left + 0.03, house.right - 0.09), top + 0.01, house, light, dice)
+        draw_chimney(sheet, dice.uniform(house.left + 0.03, house.right - 0.09), top + 0.01, house, light, dice)
     if kind == "parapet":
-        canvas.rectangle(house.left, top, house.right, base, toned(house.colour, 0.96))
-        canvas.rectangle(house.left, top - 0.008, house.right, top, house.stone)
+        sheet.rectangle(house.left, top, house.right, base, toned(house.colour, 0.96))
+        sheet.rectangle(house.left, top - 0.008, house.right, top, house.stone)
         return
     colour, texture = dice.choice(ROOFS)
     corners = [(house.left + slope, top), (house.right - slope, top), (house.right, base), (house.left, base)]
     colour = varied(dice, colour, 10)
-    behind = canvas.region(house.left, top, house.right, base).copy()
-    canvas.rectangle(house.left, top, house.right, base, colour)
-    canvas.texture(house.left, top, house.right, base, texture(dice, behind.shape[:2], canvas.resolution))
-    restore_corners(canvas, (house.left, top, house.right, base), behind, slope)
-    canvas.polygon([corners[0], corners[1], (house.right - slope, top + 0.006), (house.left + slope, top + 0.006)], toned(colour, 0.8))
+    behind = sheet.region(house.left, top, house.right, base).copy()
+    sheet.rectangle(house.left, top, house.right, base, colour)
+    sheet.texture(house.left, top, house.right, base, texture(dice, behind.shape[:2], sheet.resolution))
+    restore_corners(sheet, (house.left, top, house.right, base), behind, slope)
+    sheet.polygon([corners[0], corners[1], (house.right - slope, top + 0.006), (house.left + slope, top + 0.006)], toned(colour, 0.8))
     if kind == "mansard":
         for i in range(house.bays):
             if house.bays > 2 or dice.chance(0.8):
-                draw_dormer(canvas, house.left + house.bay * (i + 0.5), base, height, house, light)
+                draw_dormer(sheet, house.left + house.bay * (i + 0.5), base, height, house, light)
 
 
-def restore_corners(canvas: Canvas, box: tuple[float, float, float, float], behind, slope: float) -> None:
+def restore_corners(sheet: Sheet, box: tuple[float, float, float, float], behind, slope: float) -> None:
     """Put back what lies behind the two triangles that a sloping roof leaves free."""
-    area = canvas.region(*box)
-    rows, wide = area.shape[0], canvas.length(slope)
+    area = sheet.region(*box)
+    rows, wide = area.shape[0], sheet.length(slope)
     for row in range(rows):
         cut = wide * (rows - row) // rows
         area[row, :cut] = behind[row, :cut]
         area[row, area.shape[1] - cut :] = behind[row, area.shape[1] - cut :]
 
 
-def draw_dormer(canvas: Canvas, middle: float, base: float, height: float, house: Building, light: Light) -> None:
+def draw_dormer(sheet: Sheet, middle: float, base: float, height: float, house: Building, light: Light) -> None:
     """A window that stands out of the roof, with a small gable."""
     wide, top = min(house.bay * 0.24, 0.05), base - height * 0.72
-    canvas.shade(middle + light.side * 0.02 - wide, top + 0.01, middle + light.side * 0.02 + wide, base, light.shadow)
-    canvas.rectangle(middle - wide, top, middle + wide, base, house.stone)
-    canvas.polygon([(middle - wide - 0.008, top), (middle, top - height * 0.2), (middle + wide + 0.008, top)], toned(house.stone, 0.86))
-    canvas.gradient(middle - wide * 0.6, top + 0.01, middle + wide * 0.6, base - 0.012, (92, 106, 122), (52, 58, 66))
-    canvas.rectangle(middle - 0.003, top + 0.01, middle + 0.003, base - 0.012, (228, 224, 214))
+    sheet.shade(middle + light.side * 0.02 - wide, top + 0.01, middle + light.side * 0.02 + wide, base, light.shadow)
+    sheet.rectangle(middle - wide, top, middle + wide, base, house.stone)
+    sheet.polygon([(middle - wide - 0.008, top), (middle, top - height * 0.2), (middle + wide + 0.008, top)], toned(house.stone, 0.86))
+    sheet.gradient(middle - wide * 0.6, top + 0.01, middle + wide * 0.6, base - 0.012, (92, 106, 122), (52, 58, 66))
+    sheet.rectangle(middle - 0.003, top + 0.01, middle + 0.003, base - 0.012, (228, 224, 214))
 
 
-def draw_chimney(canvas: Canvas, left: float, base: float, house: Building, light: Light, dice: Dice) -> None:
+def draw_chimney(sheet: Sheet, left: float, base: float, house: Building, light: Light, dice: Dice) -> None:
     wide, high = dice.uniform(0.035, 0.07), dice.uniform(0.05, 0.09)
     colour = varied(dice, dice.choice(BRICK) if dice.chance(0.6) else house.colour, 8)
-    canvas.rectangle(left, base - high, left + wide, base + 0.02, colour)
-    area = canvas.region(left, base - high, left + wide, base + 0.02)
-    canvas.texture(left, base - high, left + wide, base + 0.02, materials.brick(dice, area.shape[:2], canvas.resolution))
+    sheet.rectangle(left, base - high, left + wide, base + 0.02, colour)
+    area = sheet.region(left, base - high, left + wide, base + 0.02)
+    sheet.texture(left, base - high, left + wide, base + 0.02, materials.brick(dice, area.shape[:2], sheet.resolution))
     dark = left + wide * 0.65 if light.side > 0 else left
-    canvas.shade(dark, base - high, dark + wide * 0.35, base + 0.02, light.shadow)
-    canvas.rectangle(left - 0.004, base - high, left + wide + 0.004, base - high + 0.01, toned(colour, 1.1))
+    sheet.shade(dark, base - high, dark + wide * 0.35, base + 0.02, light.shadow)
+    sheet.rectangle(left - 0.004, base - high, left + wide + 0.004, base - high + 0.01, toned(colour, 1.1))
     for i in range(max(1, int(wide / 0.022))):
         x = left + 0.004 + 0.022 * i
-        canvas.rectangle(x, base - high - 0.022, x + 0.012, base - high, (176, 102, 74))
+        sheet.rectangle(x, base - high - 0.022, x + 0.012, base - high, (176, 102, 74))

@@ -4,8 +4,8 @@ import numpy as np
 
 from strdiffusion.data.facades import materials
 from strdiffusion.data.facades.building import draw_building
-from strdiffusion.data.facades.canvas import Canvas, mixed, toned, varied
 from strdiffusion.data.facades.dice import Dice
+from strdiffusion.data.facades.sheet import Sheet, mixed, toned, varied
 from strdiffusion.data.facades.windows import IRON, Light
 
 SKIES = (  # above, at the horizon
@@ -15,77 +15,78 @@ SKIES = (  # above, at the horizon
     ((84, 134, 200), (178, 208, 236)),
 )
 LEAVES = ((86, 112, 58), (70, 100, 62), (112, 124, 60), (150, 122, 54))
+SUPERSAMPLING = 4
 EDGE = 0.125  # houses are drawn to this far outside the picture
 
 
-def draw_street(size: int, dice: Dice, supersampling: int = 4) -> np.ndarray:
+def draw_street(size: int, dice: Dice) -> np.ndarray:
     """Draw the street that `dice` throws, (size, size, 3) uint8."""
-    canvas = Canvas(size * supersampling)
+    sheet = Sheet(size * SUPERSAMPLING)
     light = Light(side=dice.choice((-1, 1)), shadow=dice.uniform(0.55, 0.8))
     ground, horizon = dice.uniform(0.84, 0.96), dice.uniform(0.7, 0.82)
-    draw_sky(canvas, dice)
+    draw_sky(sheet, dice)
     storey = dice.uniform(0.19, 0.31)
     x = -EDGE - dice.uniform(0, 0.3)
     while x < 1 + EDGE:
-        x = draw_building(canvas, x, ground, storey * dice.uniform(0.92, 1.08), light, dice)
+        x = draw_building(sheet, x, ground, storey * dice.uniform(0.92, 1.08), light, dice)
     if dice.chance(0.35):
-        draw_cast_shadow(canvas, ground, light, dice)
-    draw_pavement(canvas, ground, dice)
-    canvas.perspective(dice.uniform(-0.2, 0.2), horizon)
+        draw_cast_shadow(sheet, ground, light, dice)
+    draw_pavement(sheet, ground, dice)
+    sheet.perspective(dice.uniform(-0.2, 0.2), horizon)
     if dice.chance(0.4):
-        draw_lamp(canvas, dice.uniform(0.1, 0.9), dice.uniform(0.97, 1.0), dice.uniform(0.4, 0.55), dice)
+        draw_lamp(sheet, dice.uniform(0.1, 0.9), dice.uniform(0.97, 1.0), dice.uniform(0.4, 0.55), dice)
     for _ in range(dice.choice((0, 0, 0, 1, 1, 2))):
-        draw_tree(canvas, dice.uniform(0, 1), dice.uniform(0.97, 1.02), light, dice)
+        draw_tree(sheet, dice.uniform(0, 1), dice.uniform(0.97, 1.02), light, dice)
     warmth = dice.uniform(0.96, 1.04)
     exposure = dice.uniform(0.86, 1.06)
-    canvas.pixels *= np.array([exposure * warmth, exposure, exposure / warmth], np.float32)
-    return canvas.picture(size)
+    sheet.pixels *= np.array([exposure * warmth, exposure, exposure / warmth], np.float32)
+    return sheet.picture(size)
 
 
-def draw_sky(canvas: Canvas, dice: Dice) -> None:
+def draw_sky(sheet: Sheet, dice: Dice) -> None:
     high, low = dice.choice(SKIES)
-    canvas.gradient(-EDGE, -EDGE, 1 + EDGE, 0.7, high, low)
+    sheet.gradient(-EDGE, -EDGE, 1 + EDGE, 0.7, high, low)
     for _ in range(dice.choice((0, 0, 1, 2, 3))):
         x, y = dice.uniform(0, 1), dice.uniform(0, 0.3)
         for _ in range(10):
             shape = dice.uniform(0.04, 0.12), dice.uniform(0.012, 0.035)
-            canvas.ellipse(x + dice.uniform(-0.14, 0.14), y + dice.uniform(-0.02, 0.02), *shape, mixed(low, (250, 250, 250), 0.6))
+            sheet.ellipse(x + dice.uniform(-0.14, 0.14), y + dice.uniform(-0.02, 0.02), *shape, mixed(low, (250, 250, 250), 0.6))
 
 
-def draw_cast_shadow(canvas: Canvas, ground: float, light: Light, dice: Dice) -> None:
+def draw_cast_shadow(sheet: Sheet, ground: float, light: Light, dice: Dice) -> None:
     """The shadow of the houses across the street, up to a slanting line."""
     left, slope = dice.uniform(0.45, 0.8), dice.uniform(-0.15, 0.15)
-    canvas.polygon([(-EDGE, left - slope), (1 + EDGE, left + slope), (1 + EDGE, ground), (-EDGE, ground)], factor=(light.shadow + 1) / 2)
+    sheet.polygon([(-EDGE, left - slope), (1 + EDGE, left + slope), (1 + EDGE, ground), (-EDGE, ground)], factor=(light.shadow + 1) / 2)
 
 
-def draw_pavement(canvas: Canvas, ground: float, dice: Dice) -> None:
+def draw_pavement(sheet: Sheet, ground: float, dice: Dice) -> None:
     """The pavement, its kerb, and the road."""
     kerb = ground + dice.uniform(0.035, 0.06)
     stone, road = varied(dice, (178, 172, 164), 12), varied(dice, (98, 98, 102), 12)
     for top, bottom, colour, material in ((ground, kerb, stone, materials.slabs), (kerb + 0.012, 1 + EDGE, road, materials.asphalt)):
-        canvas.rectangle(-EDGE, top, 1 + EDGE, bottom, colour)
-        area = canvas.region(-EDGE, top, 1 + EDGE, bottom)
-        canvas.texture(-EDGE, top, 1 + EDGE, bottom, material(dice, area.shape[:2], canvas.resolution))
-    canvas.rectangle(-EDGE, kerb, 1 + EDGE, kerb + 0.012, toned(stone, 1.12))
-    canvas.shade(-EDGE, kerb + 0.012, 1 + EDGE, kerb + 0.02, 0.7)
-    canvas.shade(-EDGE, ground, 1 + EDGE, ground + 0.01, 0.75)
+        sheet.rectangle(-EDGE, top, 1 + EDGE, bottom, colour)
+        area = sheet.region(-EDGE, top, 1 + EDGE, bottom)
+        sheet.texture(-EDGE, top, 1 + EDGE, bottom, material(dice, area.shape[:2], sheet.resolution))
+    sheet.rectangle(-EDGE, kerb, 1 + EDGE, kerb + 0.012, toned(stone, 1.12))
+    sheet.shade(-EDGE, kerb + 0.012, 1 + EDGE, kerb + 0.02, 0.7)
+    sheet.shade(-EDGE, ground, 1 + EDGE, ground + 0.01, 0.75)
 
 
-def draw_lamp(canvas: Canvas, x: float, foot: float, height: float, dice: Dice) -> None:
+def draw_lamp(sheet: Sheet, x: float, foot: float, height: float, dice: Dice) -> None:
     top = foot - height
-    canvas.rectangle(x - 0.005, top, x + 0.005, foot, IRON)
-    canvas.rectangle(x - 0.012, foot - 0.06, x + 0.012, foot, IRON)
-    canvas.rectangle(x - 0.02, top, x + 0.02, top + 0.006, IRON)
+    sheet.rectangle(x - 0.005, top, x + 0.005, foot, IRON)
+    sheet.rectangle(x - 0.012, foot - 0.06, x + 0.012, foot, IRON)
+    sheet.rectangle(x - 0.02, top, x + 0.02, top + 0.006, IRON)
     glass = varied(dice, (236, 226, 190), 10)
-    canvas.polygon([(x - 0.022, top - 0.05), (x + 0.022, top - 0.05), (x + 0.014, top), (x - 0.014, top)], glass)
-    canvas.polygon([(x - 0.026, top - 0.05), (x + 0.026, top - 0.05), (x, top - 0.075)], IRON)
+    sheet.polygon([(x - 0.022, top - 0.05), (x + 0.022, top - 0.05), (x + 0.014, top), (x - 0.014, top)], glass)
+    sheet.polygon([(x - 0.026, top - 0.05), (x + 0.026, top - 0.05), (x, top - 0.075)], IRON)
 
 
-def draw_tree(canvas: Canvas, x: float, foot: float, light: Light, dice: Dice) -> None:
+def draw_tree(sheet: Sheet, x: float, foot: float, light: Light, dice: Dice) -> None:
     """A trunk and a crown of many leaves, lit from one side."""
     crown, radius = foot - dice.uniform(0.3, 0.45), dice.uniform(0.1, 0.17)
-    canvas.rectangle(x - 0.012, crown, x + 0.012, foot, (84, 68, 54))
-    canvas.shade(x - 0.012 + 0.012 * (light.side > 0), crown, x + 0.012 * (light.side > 0), foot, 0.75)
+    sheet.rectangle(x - 0.012, crown, x + 0.012, foot, (84, 68, 54))
+    sheet.shade(x - 0.012 + 0.012 * (light.side > 0), crown, x + 0.012 * (light.side > 0), foot, 0.75)
     colour = varied(dice, dice.choice(LEAVES), 10)
     for _ in range(220):
         u, v = dice.uniform(-1, 1), dice.uniform(-1, 1)
@@ -93,4 +94,4 @@ def draw_tree(canvas: Canvas, x: float, foot: float, light: Light, dice: Dice) -
             continue
         lit = 1 - 0.22 * (u * light.side + v) + dice.uniform(-0.16, 0.16)
         leaf = dice.uniform(0.012, 0.026)
-        canvas.ellipse(x + u * radius, crown + v * radius * 1.15, leaf, leaf * 0.8, toned(colour, lit))
+        sheet.ellipse(x + u * radius, crown + v * radius * 1.15, leaf, leaf * 0.8, toned(colour, lit))

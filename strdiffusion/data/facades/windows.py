@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from strdiffusion.data.facades.canvas import Canvas, Colour, mixed, toned, varied
 from strdiffusion.data.facades.dice import Dice
+from strdiffusion.data.facades.sheet import Colour, Sheet, mixed, toned, varied
 
 GLASS = ((70, 85, 100), (48, 55, 66), (95, 110, 125), (60, 62, 64))
 WOOD = ((238, 236, 228), (225, 220, 205), (92, 66, 48), (60, 62, 66), (205, 200, 190))
@@ -56,128 +56,128 @@ def window_style(dice: Dice, stone: Colour, frame: Colour, shutters: Colour | No
     )
 
 
-def draw_window(canvas: Canvas, box: tuple[float, float, float, float], style: WindowStyle, light: Light, dice: Dice) -> None:
+def draw_window(sheet: Sheet, box: tuple[float, float, float, float], style: WindowStyle, light: Light, dice: Dice) -> None:
     """A window in the opening `box` = (left, top, right, bottom)."""
     left, top, right, bottom = box
     width, s = right - left, style.surround
     if s:
-        canvas.rectangle(left - s, top - s, right + s, bottom, style.stone)
+        sheet.rectangle(left - s, top - s, right + s, bottom, style.stone)
     if style.arched:
-        canvas.ellipse((left + right) / 2, top, width / 2 + s, width / 3 + s, style.stone)
-        canvas.ellipse((left + right) / 2, top, width / 2, width / 3, toned(style.glass, 0.9))
-    canvas.rectangle(left - s * 1.5, bottom, right + s * 1.5, bottom + 0.008, toned(style.stone, 1.05))
-    canvas.shade(left - s * 1.5, bottom + 0.008, right + s * 1.5, bottom + 0.016, light.shadow)
+        sheet.ellipse((left + right) / 2, top, width / 2 + s, width / 3 + s, style.stone)
+        sheet.ellipse((left + right) / 2, top, width / 2, width / 3, toned(style.glass, 0.9))
+    sheet.rectangle(left - s * 1.5, bottom, right + s * 1.5, bottom + 0.008, toned(style.stone, 1.05))
+    sheet.shade(left - s * 1.5, bottom + 0.008, right + s * 1.5, bottom + 0.016, light.shadow)
     if style.pediment:
-        canvas.rectangle(left - s - 0.008, top - s - 0.014, right + s + 0.008, top - s - 0.004, toned(style.stone, 1.06))
-        canvas.shade(left - s, top - s - 0.004, right + s, top - s + 0.006, light.shadow)
+        sheet.rectangle(left - s - 0.008, top - s - 0.014, right + s + 0.008, top - s - 0.004, toned(style.stone, 1.06))
+        sheet.shade(left - s, top - s - 0.004, right + s, top - s + 0.006, light.shadow)
     if style.shutters is not None and dice.chance(style.closed):
-        draw_shutter(canvas, (left, top, (left + right) / 2 - 0.002, bottom), style.shutters)
-        draw_shutter(canvas, ((left + right) / 2 + 0.002, top, right, bottom), style.shutters)
+        draw_shutter(sheet, (left, top, (left + right) / 2 - 0.002, bottom), style.shutters)
+        draw_shutter(sheet, ((left + right) / 2 + 0.002, top, right, bottom), style.shutters)
         return
-    draw_glass(canvas, box, style, light, dice)
+    draw_glass(sheet, box, style, light, dice)
     if style.shutters is not None:
         wing = width * 0.46
-        draw_shutter(canvas, (left - s - wing, top, left - s, bottom), style.shutters)
-        draw_shutter(canvas, (right + s, top, right + s + wing, bottom), style.shutters)
+        draw_shutter(sheet, (left - s - wing, top, left - s, bottom), style.shutters)
+        draw_shutter(sheet, (right + s, top, right + s + wing, bottom), style.shutters)
         edge = right + s + wing if light.side > 0 else left - s - wing - 0.008
-        canvas.shade(edge, top + 0.008, edge + 0.008, bottom + 0.006, light.shadow)
+        sheet.shade(edge, top + 0.008, edge + 0.008, bottom + 0.006, light.shadow)
 
 
-def draw_glass(canvas: Canvas, box: tuple[float, float, float, float], style: WindowStyle, light: Light, dice: Dice) -> None:
+def draw_glass(sheet: Sheet, box: tuple[float, float, float, float], style: WindowStyle, light: Light, dice: Dice) -> None:
     """The frame, the panes with what is behind them, and the shadow of the reveal."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     bar = 0.007
-    canvas.rectangle(left, top, right, bottom, style.frame)
+    sheet.rectangle(left, top, right, bottom, style.frame)
     tone = dice.uniform(0.85, 1.15)
-    canvas.gradient(left + bar, top + bar, right - bar, bottom - bar, toned(style.glass, 1.25 * tone), toned(style.glass, 0.8 * tone))
+    sheet.gradient(left + bar, top + bar, right - bar, bottom - bar, toned(style.glass, 1.25 * tone), toned(style.glass, 0.8 * tone))
     if dice.chance(style.curtains):
         if dice.chance(0.5):  # a blind, let down some way
-            canvas.rectangle(left + bar, top + bar, right - bar, top + height * dice.choice((0.25, 0.4, 0.6)), BLIND)
+            sheet.rectangle(left + bar, top + bar, right - bar, top + height * dice.choice((0.25, 0.4, 0.6)), BLIND)
         else:
             for a, b in ((left + bar, left + width * 0.3), (right - width * 0.3, right - bar)):
-                canvas.rectangle(a, top + bar, b, bottom - bar, mixed(style.glass, (225, 222, 214), 0.6))
+                sheet.rectangle(a, top + bar, b, bottom - bar, mixed(style.glass, (225, 222, 214), 0.6))
     across, down = style.muntins
     for i in range(1, across):
         x = left + width * i / across
-        canvas.rectangle(x - bar / 2, top, x + bar / 2, bottom, style.frame)
+        sheet.rectangle(x - bar / 2, top, x + bar / 2, bottom, style.frame)
     for j in range(1, down):
         y = top + height * j / down
-        canvas.rectangle(left, y - bar / 3, right, y + bar / 3, style.frame)
-    canvas.shade(left, top, right, top + 0.012, light.shadow)
+        sheet.rectangle(left, y - bar / 3, right, y + bar / 3, style.frame)
+    sheet.shade(left, top, right, top + 0.012, light.shadow)
     edge = left if light.side > 0 else right - 0.007
-    canvas.shade(edge, top + 0.012, edge + 0.007, bottom, light.shadow)
+    sheet.shade(edge, top + 0.012, edge + 0.007, bottom, light.shadow)
 
 
-def draw_shutter(canvas: Canvas, box: tuple[float, float, float, float], colour: Colour) -> None:
+def draw_shutter(sheet: Sheet, box: tuple[float, float, float, float], colour: Colour) -> None:
     left, top, right, bottom = box
-    canvas.rectangle(left, top, right, bottom, colour)
+    sheet.rectangle(left, top, right, bottom, colour)
     inset = (right - left) * 0.15
     slats = max(4, int((bottom - top) / 0.014))
     for i in range(slats):
         y = top + inset + (bottom - top - 2 * inset) * i / slats
-        canvas.shade(left + inset, y, right - inset, y + (bottom - top) / slats * 0.4, 0.72)
+        sheet.shade(left + inset, y, right - inset, y + (bottom - top) / slats * 0.4, 0.72)
 
 
-def draw_balcony(canvas: Canvas, left: float, right: float, floor: float, stone: Colour, light: Light, height: float = 0.055) -> None:
+def draw_balcony(sheet: Sheet, left: float, right: float, floor: float, stone: Colour, light: Light, height: float = 0.055) -> None:
     """A slab at y = floor with iron railings above it and its shadow below."""
-    canvas.rectangle(left, floor, right, floor + 0.014, toned(stone, 1.08))
-    canvas.shade(left + 0.01 * light.side, floor + 0.014, right + 0.01 * light.side, floor + 0.04, light.shadow)
-    canvas.rectangle(left, floor - height, right, floor - height + 0.006, IRON)
-    canvas.rectangle(left, floor - 0.008, right, floor - 0.003, IRON)
+    sheet.rectangle(left, floor, right, floor + 0.014, toned(stone, 1.08))
+    sheet.shade(left + 0.01 * light.side, floor + 0.014, right + 0.01 * light.side, floor + 0.04, light.shadow)
+    sheet.rectangle(left, floor - height, right, floor - height + 0.006, IRON)
+    sheet.rectangle(left, floor - 0.008, right, floor - 0.003, IRON)
     bars = max(3, int((right - left) / 0.016))
     for i in range(bars + 1):
         x = left + (right - left - 0.004) * i / bars
-        canvas.rectangle(x, floor - height, x + 0.004, floor, IRON)
+        sheet.rectangle(x, floor - height, x + 0.004, floor, IRON)
 
 
-def draw_door(canvas: Canvas, box: tuple[float, float, float, float], stone: Colour, light: Light, dice: Dice) -> None:
+def draw_door(sheet: Sheet, box: tuple[float, float, float, float], stone: Colour, light: Light, dice: Dice) -> None:
     """A panelled double door under a light, in a stone frame."""
     left, top, right, bottom = box
     colour, width, height = varied(dice, dice.choice(DOORS), 8), right - left, bottom - top
-    canvas.rectangle(left - 0.016, top - 0.018, right + 0.016, bottom, stone)
-    canvas.shade(left - 0.016, top - 0.018, right + 0.016, top - 0.012, 1.08)
-    canvas.rectangle(left, top, right, bottom, colour)
-    canvas.rectangle(left + 0.008, top + 0.01, right - 0.008, top + height * 0.18, dice.choice(GLASS))
+    sheet.rectangle(left - 0.016, top - 0.018, right + 0.016, bottom, stone)
+    sheet.shade(left - 0.016, top - 0.018, right + 0.016, top - 0.012, 1.08)
+    sheet.rectangle(left, top, right, bottom, colour)
+    sheet.rectangle(left + 0.008, top + 0.01, right - 0.008, top + height * 0.18, dice.choice(GLASS))
     for i in range(2):
         a = left + width * (0.08 + 0.5 * i)
         for upper, lower in ((0.26, 0.55), (0.62, 0.94)):
-            canvas.rectangle(a, top + height * upper, a + width * 0.34, top + height * lower, toned(colour, 1.25))
-            canvas.shade(a + width * 0.05, top + height * (upper + 0.03), a + width * 0.34, top + height * lower, 0.85)
-    canvas.rectangle((left + right) / 2 - 0.003, top + height * 0.2, (left + right) / 2 + 0.003, bottom, toned(colour, 0.6))
-    canvas.shade(left, top, right, top + 0.014, light.shadow)
+            sheet.rectangle(a, top + height * upper, a + width * 0.34, top + height * lower, toned(colour, 1.25))
+            sheet.shade(a + width * 0.05, top + height * (upper + 0.03), a + width * 0.34, top + height * lower, 0.85)
+    sheet.rectangle((left + right) / 2 - 0.003, top + height * 0.2, (left + right) / 2 + 0.003, bottom, toned(colour, 0.6))
+    sheet.shade(left, top, right, top + 0.014, light.shadow)
     for step in range(2):
         y = bottom - 0.008 * (step + 1)
-        canvas.rectangle(left - 0.02 + 0.008 * step, y, right + 0.02 - 0.008 * step, y + 0.008, toned(stone, 1.05 - 0.12 * step))
+        sheet.rectangle(left - 0.02 + 0.008 * step, y, right + 0.02 - 0.008 * step, y + 0.008, toned(stone, 1.05 - 0.12 * step))
 
 
-def draw_shop(canvas: Canvas, box: tuple[float, float, float, float], light: Light, dice: Dice) -> None:
+def draw_shop(sheet: Sheet, box: tuple[float, float, float, float], light: Light, dice: Dice) -> None:
     """A shop front: sign, large panes over a plinth, and perhaps an awning."""
     left, top, right, bottom = box
     colour, height = varied(dice, dice.choice(AWNINGS + DOORS), 12), bottom - top
-    canvas.rectangle(left, top, right, bottom, colour)
+    sheet.rectangle(left, top, right, bottom, colour)
     letters = mixed(colour, (245, 240, 225), 0.85)
     x, end = left + (right - left) * dice.uniform(0.15, 0.3), right - (right - left) * 0.2
     while x < end:  # a sign of strokes, as letters look from afar
         wide = dice.uniform(0.006, 0.014)
-        canvas.rectangle(x, top + height * 0.05, x + wide, top + height * 0.13, letters)
+        sheet.rectangle(x, top + height * 0.05, x + wide, top + height * 0.13, letters)
         x += wide + 0.006
     panes = max(2, round((right - left) / 0.13))
     wide = (right - left) / panes
     goods = dice.choice(GLASS)
     for i in range(panes):
         a, b = left + wide * i + 0.01, left + wide * (i + 1) - 0.01
-        canvas.gradient(a, top + height * 0.2, b, bottom - height * 0.14, toned(goods, 1.3), toned(goods, 0.75))
+        sheet.gradient(a, top + height * 0.2, b, bottom - height * 0.14, toned(goods, 1.3), toned(goods, 0.75))
         for _ in range(3):  # things on show
             u, v = dice.uniform(a, max(a, b - 0.03)), dice.uniform(0.45, 0.7)
             bright = varied(dice, (170, 150, 120), 40)
-            canvas.rectangle(u, top + height * v, min(b, u + 0.03), bottom - height * 0.16, mixed(bright, goods, 0.4))
-    canvas.rectangle(left, top + height * 0.17, right, top + height * 0.19, toned(colour, 0.7))
+            sheet.rectangle(u, top + height * v, min(b, u + 0.03), bottom - height * 0.16, mixed(bright, goods, 0.4))
+    sheet.rectangle(left, top + height * 0.17, right, top + height * 0.19, toned(colour, 0.7))
     if dice.chance(0.6):
-        draw_awning(canvas, (left, top + height * 0.16, right, top + height * 0.42), varied(dice, dice.choice(AWNINGS), 10), light, dice)
+        draw_awning(sheet, (left, top + height * 0.16, right, top + height * 0.42), varied(dice, dice.choice(AWNINGS), 10), light, dice)
 
 
-def draw_awning(canvas: Canvas, box: tuple[float, float, float, float], colour: Colour, light: Light, dice: Dice) -> None:
+def draw_awning(sheet: Sheet, box: tuple[float, float, float, float], colour: Colour, light: Light, dice: Dice) -> None:
     """Striped or plain cloth that widens downwards, with a scalloped edge and the shadow below it."""
     left, top, right, bottom = box
     stripes = max(4, round((right - left) / 0.035)) | 1
@@ -187,6 +187,6 @@ def draw_awning(canvas: Canvas, box: tuple[float, float, float, float], colour: 
     for i in range(stripes):
         cloth = colour if i % 2 == 0 else other
         x, u = left + step * i, left - flare + low * i
-        canvas.polygon([(x, top), (x + step, top), (u + low, bottom), (u, bottom)], cloth)
-        canvas.ellipse(u + low / 2, bottom, low / 2, 0.012, toned(cloth, 0.85))
-    canvas.shade(left - flare + 0.01 * light.side, bottom + 0.012, right + flare + 0.01 * light.side, bottom + 0.055, light.shadow)
+        sheet.polygon([(x, top), (x + step, top), (u + low, bottom), (u, bottom)], cloth)
+        sheet.ellipse(u + low / 2, bottom, low / 2, 0.012, toned(cloth, 0.85))
+    sheet.shade(left - flare + 0.01 * light.side, bottom + 0.012, right + flare + 0.01 * light.side, bottom + 0.055, light.shadow)

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 from strdiffusion.config.common import Device
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
+from strdiffusion.evaluation.columns import ComparedMetric
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Positive, Range, Seed, build, load_config, set_override
 
-Metric = Literal["psnr", "ssim", "l1", "lpips_alex", "lpips_vgg", "fid", "kid"]
 Percent = Annotated[float, Range(0, 100)]
 COMMAND_LINE = "the command line"
 
@@ -51,7 +51,7 @@ class EvaluateConfig:
     truths: str | None = None
     csv: str | None = None
     masks: EvaluateMaskConfig = field(default_factory=EvaluateMaskConfig)
-    metrics: list[Metric] = field(default_factory=lambda: list(get_args(Metric)))
+    metrics: list[ComparedMetric] = field(default_factory=lambda: list(get_args(ComparedMetric)))
     fit: Fit | None = None
     size: Positive | None = None
     resize: bool = False
@@ -73,7 +73,7 @@ class EvaluateConfig:
             if low >= high:
                 raise UserError(f"the bucket [{low:g}, {high:g}] is empty: its first number must be below its second")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
-            raise UserError(f"metrics must name at least one metric and none twice; known: {', '.join(get_args(Metric))}")
+            raise UserError(f"metrics must name at least one metric and none twice; known: {', '.join(get_args(ComparedMetric))}")
 
 
 def load_evaluation(path: str | Path | None, overrides: Iterable[str]) -> EvaluateConfig:

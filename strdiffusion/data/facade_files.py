@@ -1,11 +1,11 @@
-"""The facades as PNG files."""
+"""The facades as PNG files: a module of its own, since other processes import it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from strdiffusion.data.facades.drawing import draw_facade
+from strdiffusion.data.facades import draw_facade
 from strdiffusion.data.images import write_image
 
 

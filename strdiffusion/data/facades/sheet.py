@@ -10,7 +10,7 @@ Colour = tuple[float, float, float]  # 0..255
 MARGIN = 0.125  # of the side, drawn around the picture: perspective looks there
 
 
-class Canvas:
+class Sheet:
     """A square picture of side 1 (x to the right, y down) with a margin, `resolution` samples a side.
 
     pixels: (n, n, 3) float32, 0..255.

@@ -86,15 +86,15 @@ class Offer:
         return sum(n.least * each for n, each in seconds), sum(n.most * each for n, each in seconds)
 
 
-class Models:
+class Offers:
     """What can be chosen, loaded once."""
 
     def __init__(self, sources: Mapping[str, str | Path], device: Device = "auto", precision: Precision = "fp32", T: int | None = None):
         """Load models from folders (or whatever StrDiffusion.load takes) by the name they are offered under; UserError for what is none."""
-        self.offers: dict[str, Offer] = {}
+        self._by_name: dict[str, Offer] = {}
         for name, source in sources.items():
             model = StrDiffusion.load(source, T=T, device=device, precision=precision)
-            self.offers[name] = Offer(name, model, measure(model))
+            self._by_name[name] = Offer(name, model, measure(model))
             log.info(
                 "model %s: %s, trained at %dx%d, T=%d, on %s",
                 name,
@@ -106,13 +106,13 @@ class Models:
             )
 
     def __getitem__(self, name: str) -> Offer:
-        if name not in self.offers:
+        if name not in self._by_name:
             raise UserError(f"There is no model {name!r} here.")
-        return self.offers[name]
+        return self._by_name[name]
 
     @property
     def names(self) -> list[str]:
-        return list(self.offers)
+        return list(self._by_name)
 
 
 def measure(model: StrDiffusion) -> dict[Kind, float]:

@@ -1,0 +1,48 @@
+"""A picture that a visitor has opened, and what the browser shows of pictures."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from strdiffusion.app import Picture, open_picture
+from strdiffusion.system.errors import UserError
+
+PREVIEW_SIDE = 1024  # of what is painted on, in pixels
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture that was opened. name: for people, with the suffix its result gets. size, preview: (height, width)."""
+
+    path: Path
+    name: str
+    size: tuple[int, int]
+    preview: tuple[int, int]
+    number: int
+
+    def open(self) -> Picture:
+        """The picture itself, all of it; UserError where another has taken its place."""
+        if not self.path.exists():
+            raise UserError(f"{self.name} is no longer open.")
+        return replace(open_picture(self.path), name=self.name)
+
+
+def preview_of(picture: Picture) -> Picture:
+    """The picture in 8 bits RGB or RGBA, at most PREVIEW_SIDE wide and high; with its colour profile."""
+    image = picture.eight_bits().pil()
+    gray = picture.colours == 1
+    image = image.convert("RGBA" if picture.alpha is not None else "RGB")
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
+    metadata = replace(picture.metadata, exif=None, dpi=None, icc_profile=None if gray else picture.metadata.icc_profile)
+    return Picture(np.array(image), metadata)
+
+
+def as_png(picture: Picture) -> bytes:
+    """A picture of 8 bits as a PNG file, quickly."""
+    out = io.BytesIO()
+    levels = picture.levels[..., 0] if picture.levels.shape[2] == 1 else picture.levels
+    Image.fromarray(np.ascontiguousarray(levels)).save(out, "PNG", compress_level=1, icc_profile=picture.metadata.icc_profile)
+    return out.getvalue()
