@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from strdiffusion.config import load_config
-from strdiffusion.config.tables import TableConfig
 from strdiffusion.data.decoding import opencv
 from strdiffusion.data.images import read_image, write_image
 from strdiffusion.data.mask_families import numbered_mask
 from strdiffusion.evaluation.reproduce import plan, reproduce
+from strdiffusion.evaluation.table_options import TableConfig
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 TABLES = ("configs/tables/demo.yml", "configs/tables/demo_families.yml")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from strdiffusion.app.loading import require_fit
-from strdiffusion.config.testing import CheckpointsConfig, TestConfig, TestDataConfig
 
 from strdiffusion.checkpoints import (
     export_released,
@@ -22,6 +21,7 @@ from strdiffusion.checkpoints import (
 )
 from strdiffusion.checkpoints.released import detect, released_names
 from strdiffusion.config.common import SDEConfig, StructureConfig
+from strdiffusion.evaluation.options import CheckpointsConfig, TestConfig, TestDataConfig
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from conftest import script
 from strdiffusion.app.counting import count_evaluations
-from strdiffusion.config.testing import ReleasedConfig, SamplerConfig
 
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
 from strdiffusion.config import TestConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config, load_evaluation
 from strdiffusion.config.common import SDEConfig
-from strdiffusion.config.evaluation import EvaluateConfig
-from strdiffusion.config.tables import TableConfig
+from strdiffusion.evaluation.judging_options import EvaluateConfig
+from strdiffusion.evaluation.options import ReleasedConfig, SamplerConfig
+from strdiffusion.evaluation.table_options import TableConfig
 from strdiffusion.figures import FiguresConfig
 from strdiffusion.networks import KINDS
 from strdiffusion.system.errors import UserError

@@ -231,7 +231,7 @@ def test_fid_and_kid_from_images_to_numbers(inception_file, images):
 
 
 def weights_of(**paths):
-    from strdiffusion.config.evaluation import PretrainedConfig
+    from strdiffusion.evaluation.judging_options import PretrainedConfig
 
     return PretrainedConfig(**{name: str(path) for name, path in paths.items()})
 

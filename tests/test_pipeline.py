@@ -16,7 +16,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from strdiffusion.app.counting import count_evaluations
 from strdiffusion.app.loading import Model
-from strdiffusion.config.testing import ReleasedConfig, RepaintConfig, SamplerConfig
 from strdiffusion.methods.inpainting import Inpainter, Networks
 
 from strdiffusion import Cancelled, StrDiffusion, UserError
@@ -31,6 +30,7 @@ from strdiffusion.config.model import ModelConfig, NetworksConfig, UNetRecord
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.evaluation.options import ReleasedConfig, RepaintConfig, SamplerConfig
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import Begin, SeededNoise
 from strdiffusion.sde import MeanRevertingSDE

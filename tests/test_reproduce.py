@@ -11,13 +11,13 @@ from conftest import SIZE, T, script
 
 from strdiffusion.batch import Batch
 from strdiffusion.config import load_config
-from strdiffusion.config.tables import TableConfig
 from strdiffusion.evaluation import folder as folder_module
 from strdiffusion.evaluation.compare import Cell
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.reproduce import reproduce
 from strdiffusion.evaluation.statistics import Summary
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.evaluation.table_options import TableConfig
 from strdiffusion.methods.baselines import Baseline
 from strdiffusion.system.errors import UserError
 

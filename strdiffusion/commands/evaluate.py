@@ -10,7 +10,7 @@ For example:
 import argparse
 from collections.abc import Sequence
 
-from strdiffusion.config import load_evaluation
+from strdiffusion.evaluation.judging_options import load_evaluation
 from strdiffusion.evaluation.report import evaluate
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 

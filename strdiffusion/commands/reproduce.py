@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 
 from strdiffusion.config import load_config
-from strdiffusion.config.tables import TableConfig
 from strdiffusion.evaluation.reproduce import reproduce
+from strdiffusion.evaluation.table_options import TableConfig
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 

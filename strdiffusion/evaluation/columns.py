@@ -1,11 +1,13 @@
 """The metrics of all tables: their names, and how they are printed."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
+
+from strdiffusion.samplers.trace import SUFFIX
 
 ComparedMetric = Literal["psnr", "ssim", "l1", "lpips_alex", "lpips_vgg", "fid", "kid"]  # of outputs with their truths
 HoleMetric = Literal["hole_psnr", "hole_ssim", "hole_l1"]
-Cost = Literal["seconds", "texture_evaluations", "structure_evaluations", "discriminator_evaluations"]
-TableMetric = Literal[ComparedMetric, HoleMetric, Cost]  # what a table of runs may show
+PAIRED = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # what results.csv holds for every image
+TABLE_METRICS = (*get_args(ComparedMetric), *get_args(HoleMetric), "seconds")  # what a table of runs may show, beside evaluations
 
 
 class Column(NamedTuple):
@@ -29,7 +31,19 @@ METRICS = {
     "fid": Column("FID", 2, "down"),
     "kid": Column("KID", 4, "down"),
     "seconds": Column("s/image", 2, "down"),
-    "texture_evaluations": Column("texture evaluations", 0, "down"),
-    "structure_evaluations": Column("structure evaluations", 0, "down"),
-    "discriminator_evaluations": Column("discriminator evaluations", 0, "down"),
 }
+
+
+def is_evaluations(metric: str) -> bool:
+    """Whether a column counts the evaluations of a network: NETWORK_evaluations."""
+    return metric.endswith(SUFFIX) and metric != SUFFIX
+
+
+def is_cost(metric: str) -> bool:
+    """Whether a column says what results cost, not how good they are."""
+    return metric == "seconds" or is_evaluations(metric)
+
+
+def column(metric: str) -> Column:
+    """How a metric is printed."""
+    return Column(metric.replace("_", " "), 0, "down") if is_evaluations(metric) else METRICS[metric]

@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from strdiffusion.config.evaluation import EvaluateConfig, PretrainedConfig
 from strdiffusion.data.masks import SUSPICIOUS_SHARE, hole_share, other_polarity
 from strdiffusion.evaluation.columns import ComparedMetric
+from strdiffusion.evaluation.judging_options import EvaluateConfig, PretrainedConfig
 from strdiffusion.evaluation.metrics import l1, psnr, ssim
 from strdiffusion.evaluation.pairs import Loaded, Pair, Pairs, Reading, find_pairs, load_pair, reading, to_8_bit
 from strdiffusion.evaluation.perceptual import Inception, Lpips, frechet_distance, kernel_distance

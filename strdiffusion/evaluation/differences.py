@@ -8,8 +8,6 @@ from strdiffusion.evaluation.statistics import summarise
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.system.errors import UserError
 
-PAIRED = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # what results.csv holds for every image
-
 
 def paired_differences(folder: Path, reference: Path, metrics: list[str]) -> dict[str, Cell]:
     """The mean over images of this run's metrics less those of the reference run, with the interval of that mean.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from strdiffusion.config.evaluation import EvaluateConfig
 from strdiffusion.data.images import read_image, resize_image
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity, hole_share, irregular_mask, read_mask, stable_hash
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.data.testset import Fit, fit_image, fit_mask, item_names
+from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.table import ResultRow, read_rows
 from strdiffusion.system.errors import UserError, some
 from strdiffusion.system.parser import read_yaml

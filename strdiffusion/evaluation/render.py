@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from strdiffusion.evaluation.columns import METRICS
+from strdiffusion.evaluation.columns import column
 from strdiffusion.evaluation.compare import Cell
 from strdiffusion.system.markdown import markdown_table
 
@@ -34,7 +34,7 @@ class Table:
         """The sources of published rows, the reasons for missing numbers, then the notes; each once, in order."""
         found = [f"{row.label}: published by {row.source}" for row in self.rows if row.source]
         found += [
-            f"{METRICS[m].title} n/a: {cell.reason}" for row in self.rows for (_, m), cell in row.cells.items() if cell.summary is None
+            f"{column(m).title} n/a: {cell.reason}" for row in self.rows for (_, m), cell in row.cells.items() if cell.summary is None
         ]
         return list(dict.fromkeys(found + self.notes))
 
@@ -61,7 +61,7 @@ def as_csv(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """Title, table and footnotes. Intervals stand in brackets."""
     arrows = {"up": "↑", "down": "↓"}
-    titles = [f"{bucket_title(bucket)} {METRICS[m].title} {arrows[METRICS[m].better]}" for bucket in table.buckets for m in table.metrics]
+    titles = [f"{bucket_title(bucket)} {column(m).title} {arrows[column(m).better]}" for bucket in table.buckets for m in table.metrics]
     lines = [["", *titles]]
     for row in table.rows:
         cells = [_text(row.cells.get((bucket, metric)), metric, with_interval=True) for bucket in table.buckets for metric in table.metrics]
@@ -77,7 +77,7 @@ def as_latex(table: Table) -> str:
     n = len(table.metrics)
     groups = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(bucket_title(bucket))}}}" for bucket in table.buckets)
     rules = " ".join(rf"\cmidrule(lr){{{2 + i * n}-{1 + (i + 1) * n}}}" for i in range(len(table.buckets)))
-    titles = " & ".join(f"{_escape(METRICS[m].title)} {arrows[METRICS[m].better]}" for _ in table.buckets for m in table.metrics)
+    titles = " & ".join(f"{_escape(column(m).title)} {arrows[column(m).better]}" for _ in table.buckets for m in table.metrics)
     lines = [
         r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table*}",
@@ -109,7 +109,7 @@ def _text(cell: Cell | None, metric: str, with_interval: bool = False) -> str:
         return "-"
     if cell.summary is None:
         return "n/a"
-    s, digits = cell.summary, METRICS[metric].digits
+    s, digits = cell.summary, column(metric).digits
     text = f"{s.mean:.{digits}f}"
     if with_interval and not math.isnan(s.low):
         text += f" [{s.low:.{digits}f}, {s.high:.{digits}f}]"

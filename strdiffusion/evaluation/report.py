@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from strdiffusion.config import save_config
-from strdiffusion.config.evaluation import EvaluateConfig
 from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.evaluation.compare import SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
+from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.metrics import SSIM_WINDOW
 from strdiffusion.evaluation.pairs import find_pairs, reading, size_text
 from strdiffusion.evaluation.perceptual import FEATURES, KID_SUBSET, KID_SUBSETS, LPIPS_VERSION

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strdiffusion.config import load_config, save_config, to_dict
-from strdiffusion.config.tables import BucketConfig, RowConfig, TableConfig
+from strdiffusion.evaluation.columns import PAIRED
 from strdiffusion.evaluation.compare import Cell, Measures
-from strdiffusion.evaluation.differences import PAIRED, paired_differences
+from strdiffusion.evaluation.differences import paired_differences
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.report import how_measured
+from strdiffusion.evaluation.table_options import BucketConfig, RowConfig, TableConfig
 from strdiffusion.evaluation.tablecells import image_metrics, published_cell, run_cells
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError

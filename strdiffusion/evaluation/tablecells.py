@@ -6,20 +6,15 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from strdiffusion.config.evaluation import EvaluateConfig
+from strdiffusion.evaluation.columns import is_cost
 from strdiffusion.evaluation.compare import Cell, Measures, compare_folders
+from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.table import read_rows
-from strdiffusion.samplers.trace import SUFFIX
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
 
 CACHE = "numbers.json"
-
-
-def is_cost(metric: str) -> bool:
-    """Whether a table's metric is what results cost, not how good they are."""
-    return metric == "seconds" or metric.endswith(SUFFIX)
 
 
 def image_metrics(metrics: list[str]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from strdiffusion.config.testing import TestDataConfig
 from strdiffusion.data import find_images, read_image
 from strdiffusion.data.testset import Fit, fit_image, item_names
+from strdiffusion.evaluation.options import TestDataConfig
 from strdiffusion.figures.tables import Cell, table_figure
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build, read_yaml

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strdiffusion.evaluation.columns import METRICS
+from strdiffusion.evaluation.columns import column, is_evaluations
 from strdiffusion.figures.style import COLOURS, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
-from strdiffusion.samplers.trace import SUFFIX
 from strdiffusion.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]
     for row in dict.fromkeys(line["row"] for line in lines):
         cells = {metric: [float(v) if v else None for v in cell] for (r, b, metric), cell in numbers.items() if (r, b) == (row, bucket)}
         mean, low, high = ({metric: cell[i] for metric, cell in cells.items() if cell[i] is not None} for i in range(3))
-        evaluations = [value for metric, value in mean.items() if metric.endswith(SUFFIX)]
+        evaluations = [value for metric, value in mean.items() if is_evaluations(metric)]
         if evaluations and sum(evaluations) > 0:  # not of the baselines, which have no networks
             label = re.sub(r",? *\d+ steps?$", "", row)
             found[label].append(Point(mean | {"evaluations": sum(evaluations)}, low, high))
@@ -92,7 +91,7 @@ def tradeoff_figure(points: dict[str, list[Point]], metrics: Sequence[str]) -> "
             axes.grid(color="#dddddd", linewidth=0.4)
             axes.set_axisbelow(True)
             if j == 0:
-                axes.set_ylabel(METRICS[metric].title)
+                axes.set_ylabel(column(metric).title)
             if i == len(metrics) - 1:
                 axes.set_xlabel(COSTS[cost])
     handles, labels = panels[0][0].get_legend_handles_labels()

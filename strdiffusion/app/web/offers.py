@@ -8,8 +8,8 @@ from pathlib import Path
 
 from strdiffusion.app import Plan, StrDiffusion
 from strdiffusion.config.common import Device
-from strdiffusion.config.testing import SamplerConfig
 from strdiffusion.denoiser import Precision
+from strdiffusion.evaluation.options import SamplerConfig
 from strdiffusion.networks import Kind
 from strdiffusion.system.errors import UserError
 

@@ -10,7 +10,7 @@ from strdiffusion.app import Cancelled
 from strdiffusion.app.web import view
 from strdiffusion.app.web.offers import CUSTOM
 from strdiffusion.app.web.service import Service, Settings, spelled
-from strdiffusion.config.testing import SamplerConfig
+from strdiffusion.evaluation.options import SamplerConfig
 
 HERE = Path(__file__).parent
 CSS = HERE / "page.css"

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from strdiffusion.config.evaluation import PretrainedConfig
-from strdiffusion.evaluation.columns import TableMetric
-from strdiffusion.evaluation.differences import PAIRED
+from strdiffusion.evaluation.columns import PAIRED, TABLE_METRICS, is_evaluations
+from strdiffusion.evaluation.judging_options import PretrainedConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.methods import METHODS
 from strdiffusion.system.errors import UserError
@@ -47,7 +46,7 @@ class TableConfig:
     output: str
     buckets: list[BucketConfig]
     rows: list[RowConfig]
-    metrics: list[TableMetric]
+    metrics: list[str]
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     weights: PretrainedConfig = field(default_factory=PretrainedConfig)
@@ -59,6 +58,9 @@ class TableConfig:
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice or not names:
                 raise UserError(f"a table needs {kind}s with different names" + (f": {twice!r} stands there twice" if twice else ""))
+        unknown = next((metric for metric in self.metrics if metric not in TABLE_METRICS and not is_evaluations(metric)), None)
+        if unknown is not None:
+            raise UserError(f"metrics must be among {', '.join(TABLE_METRICS)} and NETWORK_evaluations, not {unknown}")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise UserError("metrics must name at least one metric, and none twice")
         for row in self.rows:
