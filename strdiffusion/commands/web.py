@@ -21,6 +21,7 @@ from typing import get_args
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.config.common import Device
 from strdiffusion.denoiser import Precision
+from strdiffusion.methods import METHODS
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError
 
@@ -94,10 +95,10 @@ def model_sources(given: Sequence[str]) -> dict[str, Path]:
         name = name if equals else path.resolve().name
         if not name or name in sources:
             raise UserError(f"--model {text}: every model needs a name of its own: --model NAME=FOLDER")
-        if not path.exists():
+        if not path.exists() and str(path) not in METHODS:
             raise UserError(
                 f"there is no model {path}: give one that exists, --model NAME=FOLDER "
-                "(a model folder, training runs, or a test configuration such as configs/demo/test.yml)"
+                "(a model folder, training runs, a test configuration such as configs/demo/test.yml, or a method such as telea)"
             )
         sources[name] = path
     return sources

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.denoiser import Denoiser, Precision
 from strdiffusion.methods.counting import count_evaluations
 from strdiffusion.methods.loading import CheckpointsConfig, Model, load_for_test
-from strdiffusion.methods.method import Evaluate, Evaluations, Method, Options, Result, Step, register
+from strdiffusion.methods.method import Choices, Evaluate, Evaluations, Method, Options, Result, Step, register
 from strdiffusion.networks import Kind
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 from strdiffusion.samplers import Begin, Networks, SamplerConfig, Sampling, SeededNoise
 from strdiffusion.samplers.grid import TimeGrid
+from strdiffusion.samplers.options import OF_STRUCTURE, SCORED, Resampling
 from strdiffusion.samplers.sampling import finished
+from strdiffusion.samplers.solvers import Solver
 from strdiffusion.samplers.state import Moment
 from strdiffusion.samplers.trace import total_evaluations
 from strdiffusion.sde import MeanRevertingSDE
@@ -158,6 +160,22 @@ class IRSDEMethod(Method):
         if networks.discriminator is not None:
             calls["discriminator"] = lambda: networks.discriminator(texture, gray, 1, group=1)
         return calls
+
+    def choices(self) -> Choices:
+        return Choices(
+            solvers=get_args(Solver),
+            solver=self.sampler.solver,
+            most_steps=self.sde.T,
+            steps=self.sampler.steps or self.sde.T,
+            resamplings=tuple(choice for choice in get_args(Resampling) if self.can_resample(choice)),
+            resampling=self.sampler.resampling,
+        )
+
+    def can_resample(self, resampling: Resampling) -> bool:
+        """Whether its networks suffice for a resampling; whether there are enough steps for it is another matter."""
+        if not self.guided and resampling in OF_STRUCTURE:
+            return False
+        return resampling not in SCORED or self.model.networks.discriminator is not None
 
     def varied(
         self,

@@ -117,6 +117,18 @@ class Evaluations:
         return Evaluations(self.least + other.least, self.most + other.most)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What a user may choose of a method's sampling, by the names that `StrDiffusion` takes, and what is in use."""
+
+    solvers: tuple[str, ...]
+    solver: str
+    most_steps: int
+    steps: int
+    resamplings: tuple[str, ...]
+    resampling: str
+
+
 class Method:
     """A method of inpainting, ready to be used. Only `inpaint` must be written.
 
@@ -172,6 +184,10 @@ class Method:
     def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
         """For each network a call that evaluates it once, at the size that suits it; for estimates of time."""
         return {}
+
+    def choices(self) -> Choices | None:
+        """What there is to choose of its sampling; None for nothing."""
+        return None
 
     def varied(self, **settings) -> "Method":
         """The same weights with other settings, by the names that `StrDiffusion` takes. Raises UserError for those it does not have."""

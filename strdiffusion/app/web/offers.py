@@ -9,8 +9,7 @@ from pathlib import Path
 from strdiffusion.app import Plan, StrDiffusion
 from strdiffusion.config.common import Device
 from strdiffusion.denoiser import Precision
-from strdiffusion.evaluation.options import SamplerConfig
-from strdiffusion.networks import Kind
+from strdiffusion.methods.method import Choices
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,23 +40,27 @@ class Offer:
 
     name: str
     model: StrDiffusion
-    seconds: dict[Kind, float]
+    seconds: dict[str, float]
 
     @property
-    def T(self) -> int:
-        return self.model.config.sde.T
+    def choices(self) -> Choices | None:
+        """What there is to choose of the sampling."""
+        return self.model.method.choices()
 
-    def arguments(self, choice: str, method: str, steps: int, resampling: str) -> dict:
-        """The sampler arguments of a call: those of a preset, or with CUSTOM those given. UserError where they do not fit the model."""
-        chosen = {"sampler": method, "steps": int(steps), "resampling": resampling} if choice == CUSTOM else dict(PRESETS[choice].arguments)
-        if choice != CUSTOM and "steps" in chosen:
-            chosen["steps"] = min(chosen["steps"], self.T)
-        self.model.sampler_config(**chosen)
+    def arguments(self, choice: str, solver: str, steps: int, resampling: str) -> dict:
+        """The sampler arguments of a call: those of a preset, or with CUSTOM those given. UserError if they do not fit the model."""
+        chosen = {"sampler": solver, "steps": int(steps), "resampling": resampling} if choice == CUSTOM else dict(PRESETS[choice].arguments)
+        if choice != CUSTOM and "steps" in chosen and self.choices is not None:
+            chosen["steps"] = min(chosen["steps"], self.choices.most_steps)
+        self.model.method.varied(**chosen)
         return chosen
+
+    def describe(self, arguments: Mapping) -> str:
+        """The method with these arguments of a call, in a few words."""
+        return self.model.method.varied(**arguments).describe()
 
     def presets(self) -> dict[str, str]:
         """The labels of the presets that this model can do, with what its own sampler is, by name."""
-        own = self.model.config.sampler
         labels = {}
         for name, preset in PRESETS.items():
             try:
@@ -65,24 +68,12 @@ class Offer:
             except UserError:
                 continue
             labels[name] = preset.label
-        labels[PUBLISHED] += f": {describe(own, self.T)}"
-        return labels | {CUSTOM: "Custom"}
-
-    def resamplings(self, choices: tuple[str, ...]) -> list[str]:
-        """Those of the resamplings that this model's networks can do."""
-        usable = []
-        for choice in choices:
-            try:
-                self.model.sampler_config(resampling=choice)
-            except UserError as error:
-                if "no room" not in str(error):  # too few steps are told of when they are chosen
-                    continue
-            usable.append(choice)
-        return usable
+        labels[PUBLISHED] += f": {self.model.method.describe()}"
+        return labels | ({CUSTOM: "Custom"} if self.choices else {})
 
     def duration(self, plan: Plan) -> tuple[float, float]:
         """The least and the most seconds that a plan's network evaluations take."""
-        seconds = [(plan.evaluations[kind], each) for kind, each in self.seconds.items()]
+        seconds = [(plan.evaluations[name], each) for name, each in self.seconds.items()]
         return sum(n.least * each for n, each in seconds), sum(n.most * each for n, each in seconds)
 
 
@@ -95,15 +86,8 @@ class Offers:
         for name, source in sources.items():
             model = StrDiffusion.load(source, T=T, device=device, precision=precision)
             self._by_name[name] = Offer(name, model, measure(model))
-            log.info(
-                "model %s: %s, trained at %dx%d, T=%d, on %s",
-                name,
-                source,
-                model.config.size,
-                model.config.size,
-                model.config.sde.T,
-                model.device.type,
-            )
+            size = f", trained at {model.size}x{model.size}" if model.size else ""
+            log.info("model %s: %s, method %s%s, on %s", name, source, model.method.name, size, model.method.device.type)
 
     def __getitem__(self, name: str) -> Offer:
         if name not in self._by_name:
@@ -115,7 +99,7 @@ class Offers:
         return list(self._by_name)
 
 
-def measure(model: StrDiffusion) -> dict[Kind, float]:
+def measure(model: StrDiffusion) -> dict[str, float]:
     """Seconds of one evaluation of each network: the least of some, for what else the machine does only adds to it."""
     began = time.monotonic()
     seconds = model.time_evaluations()
@@ -125,9 +109,3 @@ def measure(model: StrDiffusion) -> dict[Kind, float]:
         again = model.time_evaluations()
         seconds = {kind: min(each, again[kind]) for kind, each in seconds.items()}
     return seconds
-
-
-def describe(sampler: SamplerConfig, T: int) -> str:
-    """A sampler in a few words."""
-    resampling = "no resampling" if sampler.resampling == "none" else f"resampling {sampler.resampling}"
-    return f"{sampler.method}, {sampler.steps or T} steps, {resampling}"

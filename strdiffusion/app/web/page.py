@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 
@@ -10,12 +10,11 @@ from strdiffusion.app import Cancelled
 from strdiffusion.app.web import view
 from strdiffusion.app.web.offers import CUSTOM
 from strdiffusion.app.web.service import Service, Settings, spelled
-from strdiffusion.evaluation.options import SamplerConfig
+from strdiffusion.methods.method import Choices
 
 HERE = Path(__file__).parent
 CSS = HERE / "page.css"
-METHODS = get_args(SamplerConfig.__annotations__["method"])
-RESAMPLINGS = get_args(SamplerConfig.__annotations__["resampling"])
+NO_CHOICES = Choices((), "", 2, 2, (), "")
 SCROLL = "() => document.querySelector('#result .sd-compare')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' })"
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE = {"queue": False, **QUIET}
@@ -25,7 +24,7 @@ def build_page(service: Service) -> gr.Blocks:
     """The page as Gradio's Blocks; nothing of it is part of an API."""
     handlers = _Handlers(service)
     first = service.offers[service.offers.names[0]]
-    own = first.model.config.sampler
+    own = first.choices or NO_CHOICES
     with gr.Blocks(title="StrDiffusion", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(
             '<div class="sd-head"><h1>StrDiffusion</h1><p>Paint over what should go; the hole is filled from its surroundings, '
@@ -63,9 +62,9 @@ def build_page(service: Service) -> gr.Blocks:
                 model = gr.Dropdown(service.offers.names, value=first.name, label="Model", elem_id="model")
                 preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
                 with gr.Group(visible=False) as custom:
-                    method = gr.Dropdown(list(METHODS), value=own.method, label="Method", elem_id="method")
-                    steps = gr.Slider(2, first.T, value=own.steps or first.T, step=1, label="Steps", elem_id="steps")
-                    resampling = gr.Dropdown(first.resamplings(RESAMPLINGS), value=own.resampling, label="Resampling", elem_id="resampling")
+                    solver = gr.Dropdown(list(own.solvers), value=own.solver, label="Solver", elem_id="solver")
+                    steps = gr.Slider(2, own.most_steps, value=own.steps, step=1, label="Steps", elem_id="steps")
+                    resampling = gr.Dropdown(list(own.resamplings), value=own.resampling, label="Resampling", elem_id="resampling")
                 with gr.Row():
                     seed = gr.Number(0, precision=0, label="Seed", min_width=120, elem_id="seed", info="The same seed, the same result")
                     samples = gr.Slider(
@@ -79,7 +78,7 @@ def build_page(service: Service) -> gr.Blocks:
         chosen = gr.Radio([], label="Sample", visible=False, elem_id="chosen")
         result = gr.HTML(elem_id="result", apply_default_css=False)
 
-        settings: list[Any] = [model, preset, method, steps, resampling, seed, samples]
+        settings: list[Any] = [model, preset, solver, steps, resampling, seed, samples]
         estimate = {"fn": handlers.expected, "inputs": [paint, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
         opened = [paint, cost, status, chosen, result]
         page.load(handlers.arrive, None, [paint, status], **AT_ONCE)
@@ -87,7 +86,7 @@ def build_page(service: Service) -> gr.Blocks:
         gallery.select(handlers.take_example, None, opened, **AT_ONCE)
         paint.upload(handlers.take_upload, None, opened, **AT_ONCE)
         paint.input(**estimate)
-        model.input(handlers.change_model, model, [preset, custom, method, steps, resampling], **AT_ONCE).then(**estimate)
+        model.input(handlers.change_model, model, [preset, custom, solver, steps, resampling], **AT_ONCE).then(**estimate)
         preset.input(lambda preset: gr.update(visible=preset == CUSTOM), preset, custom, **AT_ONCE)
         for control in settings[1:]:
             (control.release if isinstance(control, gr.Slider) else control.input)(**estimate)
@@ -147,13 +146,13 @@ class _Handlers:
 
     def change_model(self, name: str):
         offer = self.service.offers[name]
-        own, labels, resamplings = offer.model.config.sampler, offer.presets(), offer.resamplings(RESAMPLINGS)
+        own, labels = offer.choices or NO_CHOICES, offer.presets()
         return (
             gr.Radio(choices(labels), value=next(iter(labels))),
             gr.update(visible=False),
-            gr.Dropdown(value=own.method),
-            gr.Slider(maximum=offer.T, value=own.steps or offer.T),
-            gr.Dropdown(resamplings, value=own.resampling),
+            gr.Dropdown(list(own.solvers), value=own.solver),
+            gr.Slider(maximum=own.most_steps, value=own.steps),
+            gr.Dropdown(list(own.resamplings), value=own.resampling),
         )
 
     def begin(self):

@@ -12,7 +12,7 @@ from strdiffusion.app import Cancelled
 from strdiffusion.app.web import view
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
-from strdiffusion.app.web.offers import Offers, describe
+from strdiffusion.app.web.offers import Offers
 from strdiffusion.app.web.painting import Painting, read_painting
 from strdiffusion.app.web.photo import Photo
 from strdiffusion.app.web.results import Results, write_results
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is chosen beside the picture; method, steps and resampling count where the preset is CUSTOM."""
+    """What is chosen beside the picture; solver, steps and resampling count where the preset is CUSTOM."""
 
     model: str
     preset: str
-    method: str
+    solver: str
     steps: int
     resampling: str
     seed: int = 0
@@ -65,7 +65,7 @@ class Service:
         _, photo = self._session(key)
         painting = self._painting(photo, painted)
         offer = self.offers[settings.model]
-        arguments = offer.arguments(settings.preset, settings.method, settings.steps, settings.resampling)
+        arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
         plan = offer.model.plan(photo.open(), painting.hole, hints=painting.hints, num_samples=self._samples(settings), **arguments)
         least, most = (sum(getattr(number, end) for number in plan.evaluations.values()) for end in ("least", "most"))
         tiles = sum(plan.tiles)
@@ -78,12 +78,9 @@ class Service:
         session, photo = self._session(key)
         painting = self._painting(photo, painted)
         offer = self.offers[settings.model]
-        arguments = offer.arguments(settings.preset, settings.method, settings.steps, settings.resampling)
+        arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
         samples, seed, tag = self._samples(settings), int(settings.seed or 0), f"run{next(self._runs)}"
-        said = (
-            f"{settings.model}, {describe(offer.model.sampler_config(**arguments), offer.T)}, "
-            f"seed {seed}{f', {samples} samples' if samples > 1 else ''}"
-        )
+        said = f"{settings.model}, {offer.describe(arguments)}, seed {seed}{f', {samples} samples' if samples > 1 else ''}"
         picture, began = photo.open(), time.monotonic()
 
         def work(callback, cancel) -> Results:
