@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def model_sources(given: Sequence[str]) -> dict[str, Path]:
-    """The folder of each model, by its name: NAME=FOLDER, or FOLDER, which is its name. UserError for a folder that does not exist."""
+    """The folder of each model, by its name: NAME=FOLDER, or FOLDER, named by its last part. UserError for a folder that does not exist."""
     sources = {}
     for text in given or [str(default_model())]:
         name, equals, folder = text.partition("=")
