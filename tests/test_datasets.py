@@ -39,17 +39,7 @@ def training(folder, **options):
 
 
 def item_set(folder, masks=None, **options):
-    defaults = dict(
-        pairing="name",
-        polarity="white_hole",
-        seed=0,
-        size=32,
-        fit="center_crop",
-        hole_share=(0.1, 0.5),
-        pair="gray2edge",
-        edge_source="known",
-        edge_sigma=2.0,
-    )
+    defaults = dict(pairing="name", polarity="white_hole", seed=0, size=32, fit="center_crop", hole_share=(0.1, 0.5))
     return testset.TestDataset(images=folder, masks=masks, **{**defaults, **options})
 
 
@@ -155,8 +145,7 @@ def test_item_with_mask_file(folder, tmp_path, caplog):
     known = np.ones((32, 32), np.float32)
     known[8:18, 12:22] = 0
     assert np.array_equal(item.texture, pixels.transpose(2, 0, 1)) and np.array_equal(item.mask[0], known)
-    assert np.array_equal(item.structure[0], gray_map(pixels))
-    assert np.array_equal(item.structure_mean[0], edge_map(gray_map(pixels), 2, known))
+    assert np.array_equal(item.image(), pixels) and np.array_equal(item.known(), known) and not item.maps
     assert item.hole_share == 100 / 1024 and item.texture.is_contiguous() and item.mask.dtype == torch.float32
     assert caplog.text == ""
     with pytest.raises(AttributeError):
@@ -246,11 +235,9 @@ def test_without_ground_truth_the_hole_influences_nothing(folder, tmp_path, fit,
     pixels[12:24, 20:32] = 255 - pixels[12:24, 20:32]
     save(folder / "0.png", pixels)
     two = item_set(folder, masks, **options)[0]
-    for key in ("texture", "structure", "structure_mean", "mask"):
+    for key in ("texture", "mask"):
         assert torch.equal(getattr(one, key), getattr(two, key)), key
     assert not (one.texture * (1 - one.mask)).any() and one.texture.any()
-    with pytest.raises(UserError, match="structure.edge_source=known"):
-        item_set(folder, masks, edge_source="full", **options)
 
 
 def test_items_through_workers(folder):

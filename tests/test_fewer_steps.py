@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from mpmath import mp, mpf
-from strdiffusion.samplers.mars import log_snr_step, mars_step, slope_weight
 
 from strdiffusion.samplers import TimeGrid
+from strdiffusion.samplers.solvers import log_snr_step, mars_step, slope_weight
 from strdiffusion.sde import MeanRevertingSDE
 
 SCHEDULES = ("cosine", "linear", "constant")

@@ -6,25 +6,27 @@ import math
 import pytest
 import torch
 
-from strdiffusion.batch import Batch
+from strdiffusion.batch import Known
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import (
-    Models,
+    Fixed,
+    Guided,
+    Networks,
+    Paper,
+    Released,
+    Repaint,
+    Sampling,
     SeededNoise,
+    Stepping,
+    StructureAlone,
     TimeGrid,
-    sample_fixed,
-    sample_guided,
-    sample_paper,
-    sample_released,
-    sample_repaint,
-    sample_structure,
-    sample_unguided,
+    Unguided,
+    sample,
 )
-from strdiffusion.samplers.adaptive import blend
 from strdiffusion.samplers.grid import early_end
 from strdiffusion.samplers.repaint import jump_range, timeline
-from strdiffusion.samplers.trace import State
+from strdiffusion.samplers.state import State
 from strdiffusion.sde import MeanRevertingSDE
 
 T, SIZE = 15, 16
@@ -47,57 +49,69 @@ PLAIN = lively(UNet(3, 4, 2), 0.5)
 DISCRIMINATOR = lively(CorrelationDiscriminator(4))
 
 
-def models(**changes) -> Models:
+def networks(**changes) -> Networks:
     parts = {"texture": Denoiser(TEXTURE, sde), "structure": Denoiser(STRUCTURE, sde), "discriminator": DISCRIMINATOR}
-    return Models(**(parts | changes))
+    return Networks(**(parts | changes))
 
 
-def known(batch: int = 3) -> Batch:
+def models(solver="ancestral", order=2, steps=None, spacing="t", **changes) -> tuple[Networks, Stepping]:
+    return networks(**changes), Stepping(solver, order, steps, spacing)
+
+
+def plain(**stepping) -> tuple[Networks, Stepping]:
+    return Networks(Denoiser(PLAIN, sde)), Stepping(**stepping)
+
+
+def run(sampler, parts, known, noise, watch=None):
+    return sample(sampler, Sampling(parts[0], known, noise, parts[1]), watch)
+
+
+def known(batch: int = 3) -> Known:
     generator = torch.Generator().manual_seed(3)
     y, e = torch.rand(batch, 3, SIZE, SIZE, generator=generator), torch.rand(batch, 1, SIZE, SIZE, generator=generator)
     mask = torch.ones(batch, 1, SIZE, SIZE)
     for i in range(batch):
         mask[i, :, 3 + i : 9 + i, 2 : 10 + i] = 0
-    return Batch(y, y.mean(1, keepdim=True), (e > 0.8).float() * mask, mask)
+    return Known(y, mask, {"structure": y.mean(1, keepdim=True) * mask, "structure_mean": (e > 0.8).float() * mask})
 
 
 RELEASED = {"u_max": 5, "u_min": 2, "jump": 2, "re": 2}
 RUNS = {
-    "unguided": lambda k, n: sample_unguided(Models(Denoiser(PLAIN, sde)), k, n),
-    "structure": lambda k, n: sample_structure(models(), k, n),
-    "none": lambda k, n: sample_guided(models(), k, n),
-    "none posterior": lambda k, n: sample_guided(models(method="posterior"), k, n),
-    "released": lambda k, n: sample_released(models(), k, n, **RELEASED),
-    "released posterior clip": lambda k, n: sample_released(
-        models(texture=Denoiser(TEXTURE, sde, clip=True), structure=Denoiser(STRUCTURE, sde, clip=True), method="posterior"),
+    "unguided": lambda k, n: run(Unguided(), plain(), k, n),
+    "structure": lambda k, n: run(StructureAlone(), models(), k, n),
+    "none": lambda k, n: run(Guided(), models(), k, n),
+    "none posterior": lambda k, n: run(Guided(), models(solver="posterior"), k, n),
+    "released": lambda k, n: run(Released(**RELEASED), models(), k, n),
+    "released posterior clip": lambda k, n: run(
+        Released(**RELEASED),
+        models(texture=Denoiser(TEXTURE, sde, clip=True), structure=Denoiser(STRUCTURE, sde, clip=True), solver="posterior"),
         k,
         n,
-        **RELEASED,
     ),
-    "released higher": lambda k, n: sample_released(models(), k, n, **RELEASED, accept="higher"),
-    "paper": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, re=2),
-    "paper lower": lambda k, n: sample_paper(models(), k, n, threshold=THRESHOLD, u_max=3, accept="lower"),
-    "fixed": lambda k, n: sample_fixed(models(), k, n, times=2),
-    "repaint": lambda k, n: sample_repaint(models(), k, n, jump_length=2, resamplings=2),
-    "repaint unguided": lambda k, n: sample_repaint(Models(Denoiser(PLAIN, sde)), k, n, jump_length=3, resamplings=2),
+    "released higher": lambda k, n: run(Released(**RELEASED, accept="higher"), models(), k, n),
+    "paper": lambda k, n: run(Paper(threshold=THRESHOLD, u_max=3, re=2), models(), k, n),
+    "paper lower": lambda k, n: run(Paper(threshold=THRESHOLD, u_max=3, accept="lower"), models(), k, n),
+    "fixed": lambda k, n: run(Fixed(times=2), models(), k, n),
+    "repaint": lambda k, n: run(Repaint(jump_length=2, resamplings=2), models(), k, n),
+    "repaint unguided": lambda k, n: run(Repaint(jump_length=3, resamplings=2), plain(), k, n),
     # fewer steps
-    "unguided 5": lambda k, n: sample_unguided(Models(Denoiser(PLAIN, sde), method="mars_ode", steps=5), k, n),
-    "structure 5": lambda k, n: sample_structure(models(method="mars_sde", steps=5), k, n),
-    "none 5 ancestral": lambda k, n: sample_guided(models(steps=5), k, n),
-    "none 4": lambda k, n: sample_guided(models(method="mars_sde", steps=4, spacing="log_snr"), k, n),
-    "released 6 posterior": lambda k, n: sample_released(models(method="posterior", steps=6), k, n, **RELEASED),
-    "released 7": lambda k, n: sample_released(models(method="mars_ode", steps=7, spacing="log_snr"), k, n, **RELEASED),
-    "released 8 higher": lambda k, n: sample_released(models(method="mars_sde", steps=8), k, n, **RELEASED, accept="higher"),
-    "released mars": lambda k, n: sample_released(models(method="mars_ode"), k, n, **RELEASED),
-    "paper 8": lambda k, n: sample_paper(models(method="mars_ode", steps=8), k, n, threshold=THRESHOLD, u_max=3, re=2),
-    "fixed 5": lambda k, n: sample_fixed(models(method="mars_sde", steps=5), k, n, times=2),
-    "repaint 6": lambda k, n: sample_repaint(models(method="mars_ode", steps=6), k, n, jump_length=2, resamplings=2),
-    "repaint unguided 6": lambda k, n: sample_repaint(
-        Models(Denoiser(PLAIN, sde), method="mars_sde", steps=6, spacing="log_snr"), k, n, jump_length=3, resamplings=2
+    "unguided 5": lambda k, n: run(Unguided(), plain(solver="mars_ode", steps=5), k, n),
+    "structure 5": lambda k, n: run(StructureAlone(), models(solver="mars_sde", steps=5), k, n),
+    "none 5 ancestral": lambda k, n: run(Guided(), models(steps=5), k, n),
+    "none 4": lambda k, n: run(Guided(), models(solver="mars_sde", steps=4, spacing="log_snr"), k, n),
+    "released 6 posterior": lambda k, n: run(Released(**RELEASED), models(solver="posterior", steps=6), k, n),
+    "released 7": lambda k, n: run(Released(**RELEASED), models(solver="mars_ode", steps=7, spacing="log_snr"), k, n),
+    "released 8 higher": lambda k, n: run(Released(**RELEASED, accept="higher"), models(solver="mars_sde", steps=8), k, n),
+    "released mars": lambda k, n: run(Released(**RELEASED), models(solver="mars_ode"), k, n),
+    "paper 8": lambda k, n: run(Paper(threshold=THRESHOLD, u_max=3, re=2), models(solver="mars_ode", steps=8), k, n),
+    "fixed 5": lambda k, n: run(Fixed(times=2), models(solver="mars_sde", steps=5), k, n),
+    "repaint 6": lambda k, n: run(Repaint(jump_length=2, resamplings=2), models(solver="mars_ode", steps=6), k, n),
+    "repaint unguided 6": lambda k, n: run(
+        Repaint(jump_length=3, resamplings=2), plain(solver="mars_sde", steps=6, spacing="log_snr"), k, n
     ),
 }
 THRESHOLD = sorted(  # so that some images are below it and some are not
-    score for trace in sample_released(models(), known(), SeededNoise([7, 8, 9]), u_max=1).traces for s in trace.steps for score in s.scores
+    score for trace in run(Released(u_max=1), models(), known(), SeededNoise([7, 8, 9])).traces for s in trace.steps for score in s.scores
 )[15]
 
 
@@ -113,9 +127,9 @@ def test_a_batch_of_three_equals_three_runs_of_one(name):
         for mine, theirs in zip(together.traces[i].steps, alone.traces[0].steps, strict=True):
             assert mine.decisions == theirs.decisions
             assert mine.scores == pytest.approx(theirs.scores, rel=1e-3, abs=1e-3)
-            assert mine.texture_evaluations == theirs.texture_evaluations
-            assert mine.structure_evaluations == theirs.structure_evaluations
-            assert mine.discriminator_evaluations == theirs.discriminator_evaluations
+            assert mine.evaluations["texture"] == theirs.evaluations["texture"]
+            assert mine.evaluations["structure"] == theirs.evaluations["structure"]
+            assert mine.evaluations["discriminator"] == theirs.evaluations["discriminator"]
 
 
 @pytest.mark.parametrize("name", ["released", "released higher", "paper", "released 7", "released 8 higher", "paper 8"])
@@ -143,10 +157,10 @@ def test_eight_images_together_take_as_many_evaluations_as_each_alone():
         "discriminator": counted("discriminator", DISCRIMINATOR),
     }
     everything, seeds = known(8), list(range(8))
-    traces = sample_released(Models(**networks), everything, SeededNoise(seeds), **RELEASED).traces
+    traces = run(Released(**RELEASED), (Networks(**networks), Stepping()), everything, SeededNoise(seeds)).traces
     together, rows = rows, {}
     for i, seed in enumerate(seeds):
-        sample_released(Models(**networks), everything.take([i]), SeededNoise([seed]), **RELEASED)
+        run(Released(**RELEASED), (Networks(**networks), Stepping()), everything.take([i]), SeededNoise([seed]))
     assert together == rows == {name: sum(trace.evaluations(name) for trace in traces) for name in rows}
     assert len({trace.evaluations("texture") for trace in traces}) > 1
 
@@ -155,13 +169,14 @@ def test_known_pixels_come_back_bit_for_bit():
     k = known()
     for name, run in RUNS.items():
         out = run(k, SeededNoise([7, 8, 9])).texture
-        assert torch.equal(out * k.mask, k.texture * k.mask), name
+        assert torch.equal(out * k.mask, k.image * k.mask), name
         assert out.isfinite().all(), name
 
 
 def test_what_is_in_the_hole_does_not_matter():
     k = known()
-    other = Batch(k.texture * k.mask + 0.5 * (1 - k.mask), k.structure * k.mask, k.structure_mean, k.mask)
+    hole = 0.5 * (1 - k.mask)
+    other = Known(k.image + hole, k.mask, {**k.maps, "structure": k.maps["structure"] + hole})
     for name in ("none", "released", "paper", "repaint", "unguided", "none 4", "released 7", "paper 8", "repaint 6", "unguided 5"):
         a, b = (RUNS[name](v, SeededNoise([7, 8, 9])).texture for v in (k, other))
         assert torch.equal(a, b), name
@@ -181,9 +196,9 @@ class Counting:
 def test_a_stopped_image_costs_nothing_and_the_trace_counts_what_was_spent():
     counters = [Counting(n) for n in (TEXTURE, STRUCTURE, DISCRIMINATOR)]
     parts = models(texture=Denoiser(counters[0], sde), structure=Denoiser(counters[1], sde), discriminator=counters[2])
-    for sampler, options in ((sample_released, RELEASED), (sample_paper, {"threshold": THRESHOLD})):
+    for sampler in (Released(**RELEASED), Paper(threshold=THRESHOLD)):
         before = [c.images for c in counters]
-        traces = sampler(parts, known(), SeededNoise([7, 8, 9]), **options).traces
+        traces = run(sampler, parts, known(), SeededNoise([7, 8, 9])).traces
         for name, counter, start in zip(("texture", "structure", "discriminator"), counters, before, strict=True):
             assert counter.images - start == sum(trace.evaluations(name) for trace in traces)
 
@@ -201,7 +216,7 @@ class Scripted:
 def decisions(scores, **options) -> list[list[str]]:
     """The decisions of one image, step by step, when the discriminator says `scores`."""
     scripted = Scripted([*scores, *[0.0] * 10_000])
-    trace = sample_released(models(discriminator=scripted), known(1), SeededNoise([0]), **options).traces[0]
+    trace = run(Released(**options), models(discriminator=scripted), known(1), SeededNoise([0])).traces[0]
     return [step.decisions for step in trace.steps]
 
 
@@ -231,8 +246,9 @@ def test_evaluations_of_the_released_setting_lie_in_the_published_range():
     sde100 = MeanRevertingSDE(100)
 
     def evaluations(scores):
-        parts = Models(Denoiser(lambda x, mu, t, S: x * 0, sde100), Denoiser(lambda x, mu, t, S: x * 0, sde100), Scripted(scores))
-        trace = sample_released(parts, known(1), SeededNoise([0]), u_max=10, u_min=2, jump=1, re=2).traces[0]
+        nothing = Denoiser(lambda x, mu, t, S: x * 0, sde100)
+        parts = Networks(nothing, nothing, Scripted(scores)), Stepping()
+        trace = run(Released(u_max=10, u_min=2, jump=1, re=2), parts, known(1), SeededNoise([0])).traces[0]
         return [trace.evaluations(name) for name in ("texture", "structure", "discriminator")]
 
     def alternating():  # first 0, then always better: the most; for the least see below
@@ -247,7 +263,7 @@ def test_evaluations_of_the_released_setting_lie_in_the_published_range():
 
 def test_released_loop_against_a_plain_transcription_of_the_specification():
     k, tape = known(1), SeededNoise([5])
-    y0, x0, mu_x, m = k.texture, k.structure, k.structure_mean, k.mask
+    y0, x0, mu_x, m = k.image, k.maps["structure"], k.maps["structure_mean"], k.mask
     mu_y = y0 * m
     u_max, u_min, jump, re = 4, 2, 2, 2
     texture, structure = Denoiser(TEXTURE, sde), Denoiser(STRUCTURE, sde)
@@ -291,7 +307,7 @@ def test_released_loop_against_a_plain_transcription_of_the_specification():
         for t in range(int(0.4 * T) - 1, 0, -1):
             y = rev(texture, y, mu_y, t, y.mean(1, keepdim=True))
         expected = y0 * m + y * (1 - m)
-    found = sample_released(models(), k, SeededNoise([5]), u_max=u_max, u_min=u_min, jump=jump, re=re)
+    found = run(Released(u_max=u_max, u_min=u_min, jump=jump, re=re), models(), k, SeededNoise([5]))
     assert (found.texture - expected).abs().max() < 1e-5
     assert any(step.decisions for step in found.traces[0].steps)
 
@@ -301,7 +317,7 @@ def test_released_loop_against_a_plain_transcription_of_the_specification():
 def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
     """Spec sec. 7 on the times 15, 14, 12, 11, ..., 0, and the steps of sec. 2 and 8 written as they stand there."""
     k, tape = known(1), SeededNoise([seed])
-    y0, x0, mu_x, m = k.texture, k.structure, k.structure_mean, k.mask
+    y0, x0, mu_x, m = k.image, k.maps["structure"], k.maps["structure_mean"], k.mask
     mu_y = y0 * m
     u_max, u_min, jump, re = 4, 2, 2, 2
     texture, structure = Denoiser(TEXTURE, sde), Denoiser(STRUCTURE, sde)
@@ -378,7 +394,7 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
         for s, t in zip(times[7:-1], times[8:], strict=True):
             y = rev(texture, y, mu_y, s, t, y[0].mean(1, keepdim=True))
         expected = y0 * m + y[0] * (1 - m)
-    found = sample_released(models(method=method, steps=10), k, SeededNoise([seed]), u_max=u_max, u_min=u_min, jump=jump, re=re)
+    found = run(Released(u_max=u_max, u_min=u_min, jump=jump, re=re), models(solver=method, steps=10), k, SeededNoise([seed]))
     assert (found.texture - expected).abs().max() < 1e-5 * expected.abs().max()
     assert [decision for step in found.traces[0].steps for decision in step.decisions] == decisions
     assert len(set(decisions)) > 1  # with these seeds
@@ -387,28 +403,28 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
 @pytest.mark.parametrize("name", ["none", "released", "repaint", "unguided", "fixed"])
 def test_all_steps_are_the_default_bit_for_bit(name):
     for method in ("ancestral", "mars_sde"):
-        a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method=method)
-        b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method=method, steps=T, spacing="log_snr")
+        a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver=method)
+        b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver=method, steps=T, spacing="log_snr")
         assert torch.equal(a.texture, b.texture) and [t.as_dict() for t in a.traces] == [t.as_dict() for t in b.traces]
 
 
-SAMPLERS = {  # by name, with the options of Models
-    "unguided": lambda k, n, **options: sample_unguided(Models(Denoiser(PLAIN, sde), **options), k, n),
-    "none": lambda k, n, **options: sample_guided(models(**options), k, n),
-    "released": lambda k, n, **options: sample_released(models(**options), k, n, **RELEASED),
-    "fixed": lambda k, n, **options: sample_fixed(models(**options), k, n, times=2),
-    "repaint": lambda k, n, **options: sample_repaint(models(**options), k, n, jump_length=2, resamplings=2),
+SAMPLERS = {  # by name, with the options of Stepping
+    "unguided": lambda k, n, **options: run(Unguided(), plain(**options), k, n),
+    "none": lambda k, n, **options: run(Guided(), models(**options), k, n),
+    "released": lambda k, n, **options: run(Released(**RELEASED), models(**options), k, n),
+    "fixed": lambda k, n, **options: run(Fixed(times=2), models(**options), k, n),
+    "repaint": lambda k, n, **options: run(Repaint(jump_length=2, resamplings=2), models(**options), k, n),
 }
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [None, 6])
 def test_mars_sde_of_order_1_samples_what_the_posterior_step_samples(name, steps):
-    a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method="posterior", steps=steps)
-    b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method="mars_sde", order=1, steps=steps)
+    a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver="posterior", steps=steps)
+    b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver="mars_sde", order=1, steps=steps)
     assert (a.texture - b.texture).abs().max() < 1e-4 * a.texture.abs().max()
     assert [[s.decisions for s in t.steps] for t in a.traces] == [[s.decisions for s in t.steps] for t in b.traces]
-    second = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), method="mars_sde", order=2, steps=steps)
+    second = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver="mars_sde", order=2, steps=steps)
     assert (a.texture - second.texture).abs().max() > 1e-3 * a.texture.abs().max()
 
 
@@ -418,7 +434,7 @@ def test_evaluations_are_as_many_as_steps(method, steps, early):
     """early: how many times of the grid lie at or above int(0.4 T) = 6."""
 
     def evaluations(name):
-        trace = SAMPLERS[name](known(1), SeededNoise([0]), method=method, steps=steps).traces[0]
+        trace = SAMPLERS[name](known(1), SeededNoise([0]), solver=method, steps=steps).traces[0]
         return [trace.evaluations(network) for network in ("texture", "structure", "discriminator")]
 
     N = steps or T
@@ -434,32 +450,32 @@ def test_evaluations_are_as_many_as_steps(method, steps, early):
 
 def test_what_order_2_remembers_is_averaged_and_accepted_with_the_state():
     state, new = State(torch.zeros(3, 1, 1, 1), torch.zeros(3, 1, 1, 1), 7), State(torch.ones(2, 1, 1, 1), torch.full((2, 1, 1, 1), 4.0), 7)
-    mixed = blend(state, new, torch.tensor([0.5, 1.0]), [0, 2])
+    mixed = state.mix([0, 2], new, torch.tensor([0.5, 1.0]))
     assert mixed.x.flatten().tolist() == [0.5, 0, 1] and mixed.q.flatten().tolist() == [2, 0, 4] and mixed.t_q == 7
     assert mixed[[2]].q.flatten().tolist() == [4] and State(state.x)[[1]].q is None
 
 
 def test_paper_keeps_the_best_and_stops_at_the_threshold():
-    def run(scores, **options):
+    def first_step(scores, **options):
         parts = models(discriminator=Scripted([*scores, *[9.0] * 1000]))
-        return sample_paper(parts, known(1), SeededNoise([0]), threshold=1.0, u_max=4, **options).traces[0].steps[0]
+        return run(Paper(threshold=1.0, u_max=4, **options), parts, known(1), SeededNoise([0])).traces[0].steps[0]
 
-    assert run([2.0]).decisions == []
-    assert run([0.0, -1.0, 0.5, 1.5]).decisions == ["rejected", "accepted", "accepted"]
-    assert run([0.0, -1.0, -1.0, -1.0, -1.0]).decisions == ["rejected"] * 4
-    assert run([2.0, 0.5], accept="lower").decisions == ["accepted"]
+    assert first_step([2.0]).decisions == []
+    assert first_step([0.0, -1.0, 0.5, 1.5]).decisions == ["rejected", "accepted", "accepted"]
+    assert first_step([0.0, -1.0, -1.0, -1.0, -1.0]).decisions == ["rejected"] * 4
+    assert first_step([2.0, 0.5], accept="lower").decisions == ["accepted"]
 
 
 def test_fixed_redoes_the_structure_alone():
-    trace = sample_fixed(models(discriminator=None), known(1), SeededNoise([0]), times=3, jump=4, re=2).traces[0]
+    trace = run(Fixed(times=3, jump=4, re=2), models(discriminator=None), known(1), SeededNoise([0])).traces[0]
     early = [step for step in trace.steps if step.t >= early_end(T)]
-    redone = {step.t: step.structure_evaluations - 1 for step in early}
+    redone = {step.t: step.evaluations["structure"] - 1 for step in early}
     assert redone == {t: 3 * min(2, T - t + 1) if t % 4 == 0 else 0 for t in range(T, early_end(T) - 1, -1)}
-    assert {step.texture_evaluations for step in trace.steps} == {1}
-    coarse = sample_fixed(models(discriminator=None, steps=6), known(1), SeededNoise([0]), times=3, jump=4, re=2).traces[0]
-    assert [(step.t, step.structure_evaluations) for step in coarse.steps] == [(15, 1), (13, 1), (10, 1 + 3 * 2), (8, 1), (5, 0), (3, 0)]
-    nothing = sample_fixed(models(), known(), SeededNoise([7, 8, 9]), jump=T + 1)
-    assert torch.equal(nothing.texture, sample_guided(models(), known(), SeededNoise([7, 8, 9])).texture)
+    assert {step.evaluations["texture"] for step in trace.steps} == {1}
+    coarse = run(Fixed(times=3, jump=4, re=2), models(discriminator=None, steps=6), known(1), SeededNoise([0])).traces[0]
+    assert [(step.t, step.evaluations["structure"]) for step in coarse.steps] == [(15, 1), (13, 1), (10, 1 + 3 * 2), (8, 1), (5, 0), (3, 0)]
+    nothing = run(Fixed(jump=T + 1), models(), known(), SeededNoise([7, 8, 9]))
+    assert torch.equal(nothing.texture, run(Guided(), models(), known(), SeededNoise([7, 8, 9])).texture)
 
 
 def test_repaint_timeline():
@@ -476,7 +492,7 @@ def test_repaint_jumps_over_steps_of_the_grid():
     grid = TimeGrid(sde, 5)  # 15, 12, 9, 6, 3, 0
     assert jump_range(grid, None, 0, guided=False) == (5, 0) and jump_range(grid, None, 0, guided=True) == (5, 1)
     assert jump_range(grid, 11, 4, guided=False) == (3, 2)  # from 9 to 6
-    trace = sample_repaint(models(steps=5), known(1), SeededNoise([0]), jump_length=2, resamplings=2).traces[0]
+    trace = run(Repaint(jump_length=2, resamplings=2), models(steps=5), known(1), SeededNoise([0])).traces[0]
     assert [step.t for step in trace.steps] == [15, 12, 9, 12, 15, 12, 9, 6, 3, 6, 9, 6, 3]
     full = TimeGrid(sde)
     assert jump_range(full, None, 0, guided=True) == (T, early_end(T) - 1) and jump_range(full, 9, 7, guided=True) == (9, 7)
@@ -490,27 +506,27 @@ def test_unguided_sampling_with_the_exact_noise_returns_x0():
         sde = sde
 
         def noise(self, x, mu, t, S=None):
-            return sde.predict_noise(x, mu, k.texture, t)
+            return sde.predict_noise(x, mu, k.image, t)
 
         def x0(self, x, mu, t, S=None):
-            return k.texture
+            return k.image
 
     for method in ("posterior", "mars_ode", "mars_sde"):
         for steps in (2, 5, None):
-            found = sample_unguided(Models(Oracle(), method=method, steps=steps), k, SeededNoise([1, 2, 3])).texture
-            assert (found - k.texture).abs().max() < 1e-4
-    ancestral = sample_unguided(Models(Oracle()), k, SeededNoise([1, 2, 3])).texture
-    assert (ancestral - k.texture).abs().mean() < 0.02
+            found = run(Unguided(), (Networks(Oracle()), Stepping(method, steps=steps)), k, SeededNoise([1, 2, 3])).texture
+            assert (found - k.image).abs().max() < 1e-4
+    ancestral = run(Unguided(), (Networks(Oracle()), Stepping()), k, SeededNoise([1, 2, 3])).texture
+    assert (ancestral - k.image).abs().mean() < 0.02
 
 
 def test_callback_and_trace():
     seen = []
-    sample = sample_released(models(), known(), SeededNoise([7, 8, 9]), lambda p: seen.append((p.t, p.T, p.texture.shape)), **RELEASED)
-    assert seen == [(t, T, (3, 3, SIZE, SIZE)) for t in range(T, 0, -1)]
+    found = run(Released(**RELEASED), models(), known(), SeededNoise([7, 8, 9]), lambda m: seen.append((m.n, m.to, m.y.x.shape)))
+    assert seen == [(T, T, (3, 3, SIZE, SIZE)), *((t, t - 1, (3, 3, SIZE, SIZE)) for t in range(T, 0, -1))]
     seen.clear()
-    sample_guided(models(steps=5), known(), SeededNoise([7, 8, 9]), lambda p: seen.append((p.t, p.n, p.N, round(p.share, 6))))
-    assert seen == [(15, 5, 5, 0.2), (12, 4, 5, 0.4), (9, 3, 5, 0.6), (6, 2, 5, 0.8), (3, 1, 5, 1.0)]
-    step = json.loads(json.dumps(sample.traces[0].as_dict()))["steps"][0]
+    run(Guided(), models(steps=5), known(), SeededNoise([7, 8, 9]), lambda m: seen.append((m.n, m.to)))
+    assert seen == [(5, 5), (5, 4), (4, 3), (3, 2), (2, 1), (1, 0)]
+    step = json.loads(json.dumps(found.traces[0].as_dict()))["steps"][0]
     assert step["t"] == T
     assert len(step["scores"]) == len(step["decisions"]) + 1 == step["discriminator_evaluations"]
 
