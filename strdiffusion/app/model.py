@@ -126,9 +126,9 @@ class StrDiffusion:
         sampler: str | SamplerConfig | None = None,
         steps: int | None = None,
         resampling: str | None = None,
-        context: float = 0.6,
-        shrink: float = 2.0,
-        max_tiles: int = 16,
+        context: float = LayoutOptions.context,
+        shrink: float = LayoutOptions.shrink,
+        max_tiles: int = LayoutOptions.max_tiles,
     ) -> Plan:
         """What a call with these arguments will do, and how many network evaluations it will take; see `time_evaluations`."""
         inputs = read_inputs(image, mask, hints, polarity, feather)
@@ -167,9 +167,9 @@ class StrDiffusion:
         precision: Precision | None = None,
         device: Device | None = None,
         batch_size: int = BATCH_SIZE,
-        context: float = 0.6,
-        shrink: float = 2.0,
-        max_tiles: int = 16,
+        context: float = LayoutOptions.context,
+        shrink: float = LayoutOptions.shrink,
+        max_tiles: int = LayoutOptions.max_tiles,
         progress: bool = False,
         callback: Callable[[WindowStep], bool | None] | None = None,
         cancel: Callable[[], bool] | None = None,

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import get_args
 
 from strdiffusion.app import StrDiffusion
+from strdiffusion.app.model import BATCH_SIZE
 from strdiffusion.app.reading import open_picture
+from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS, require_format
 from strdiffusion.config.common import Device
 from strdiffusion.data.listing import find_images
@@ -66,9 +68,12 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--resampling", choices=get_args(Resampling), help="how the structure is redone (the model's default)")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
-    parser.add_argument("--batch-size", type=int, default=8, help="windows or tiles at a time; less needs less memory (8)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="windows or tiles at a time; less needs less memory (8)")
     parser.add_argument(
-        "--context", type=float, default=0.6, help="by how much a window is larger than its hole, at least, as a share of the hole (0.6)"
+        "--context",
+        type=float,
+        default=LayoutOptions.context,
+        help="by how much a window is larger than its hole, at least, as a share of the hole (0.6)",
     )
     parser.add_argument(
         "--structure",
