@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
-.PHONY: demo demo-train test web install benchmark-train benchmark-noise benchmark-compare benchmark-tables clean-demo
+# make lint: format and check the code.
+.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -42,6 +43,11 @@ web: $(WEB_INSTALLED)
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory $(WEB_INSTALLED) || echo "no Gradio or no Playwright: the tests of the page will be skipped"
 	$(BIN)/python -m pytest -q tests
+
+# lay the code out and check it, as ruff.toml says
+lint: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check .
 
 # the networks that ship with the repository, from nothing: hours on a CPU, each training can be stopped and continued
 TRAIN = $(BIN)/python scripts/train_$(1).py -opt configs/benchmark/$(1).yml resume=auto
