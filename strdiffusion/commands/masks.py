@@ -41,7 +41,7 @@ class MaskSet(NamedTuple):
         return f"{self.family}/{bucket_name(self.bucket)}".rstrip("/")
 
 
-class Row(NamedTuple):
+class MaskRow(NamedTuple):
     """A row of masks.csv. hole_share is in [0, 1]; touches_border is 1 or 0."""
 
     file: str
@@ -113,14 +113,14 @@ def draw(masks: MaskSet, i: int, options: argparse.Namespace) -> np.ndarray:
     return numbered_mask(masks.family, options.seed, i, options.size, options.size, masks.bucket, touching)
 
 
-def make_set(masks: MaskSet, options: argparse.Namespace) -> Iterator[tuple[Row, np.ndarray]]:
+def make_set(masks: MaskSet, options: argparse.Namespace) -> Iterator[tuple[MaskRow, np.ndarray]]:
     """Draw and write the masks of one set; yields for each its row of the table and known (size, size)."""
     for i in range(options.count):
         known = draw(masks, i, options)
         file = f"{masks.folder}/{i:05d}.png"
         write_image(options.output / file, 1 - known)
         share = round(hole_share(known), 6)
-        yield Row(file, masks.family, bucket_name(masks.bucket), share, int(touches_border(known))), known
+        yield MaskRow(file, masks.family, bucket_name(masks.bucket), share, int(touches_border(known))), known
 
 
 def sheet_row(masks: MaskSet, examples: list[np.ndarray], mean_share: float) -> np.ndarray:
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             pictures.append(sheet_row(masks, examples, float(np.mean([row.hole_share for row in rows]))))
     seconds = time.perf_counter() - start
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Row._fields, *table])
+    csv.writer(text, lineterminator="\n").writerows([MaskRow._fields, *table])
     write_text(options.output / "masks.csv", text.getvalue())
     write_image(options.output / CONTACT_SHEET, contact_sheet(pictures))
     print(

@@ -10,7 +10,7 @@ PAIRED = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # what results.csv holds fo
 TABLE_METRICS = (*get_args(ComparedMetric), *get_args(HoleMetric), "seconds")  # what a table of runs may show, beside evaluations
 
 
-class Column(NamedTuple):
+class MetricColumn(NamedTuple):
     """How a metric is printed, and which way is better."""
 
     title: str
@@ -19,18 +19,18 @@ class Column(NamedTuple):
 
 
 OF_IMAGES = {
-    "psnr": Column("PSNR (dB)", 2, "up"),
-    "ssim": Column("SSIM", 3, "up"),
-    "l1": Column("L1", 4, "down"),
-    "lpips_alex": Column("LPIPS (alex)", 3, "down"),
-    "lpips_vgg": Column("LPIPS (vgg)", 3, "down"),
+    "psnr": MetricColumn("PSNR (dB)", 2, "up"),
+    "ssim": MetricColumn("SSIM", 3, "up"),
+    "l1": MetricColumn("L1", 4, "down"),
+    "lpips_alex": MetricColumn("LPIPS (alex)", 3, "down"),
+    "lpips_vgg": MetricColumn("LPIPS (vgg)", 3, "down"),
 }
 METRICS = {
     **OF_IMAGES,
-    **{f"hole_{name}": Column(f"hole {title}", digits, better) for name, (title, digits, better) in OF_IMAGES.items()},
-    "fid": Column("FID", 2, "down"),
-    "kid": Column("KID", 4, "down"),
-    "seconds": Column("s/image", 2, "down"),
+    **{f"hole_{name}": MetricColumn(f"hole {title}", digits, better) for name, (title, digits, better) in OF_IMAGES.items()},
+    "fid": MetricColumn("FID", 2, "down"),
+    "kid": MetricColumn("KID", 4, "down"),
+    "seconds": MetricColumn("s/image", 2, "down"),
 }
 
 
@@ -44,6 +44,6 @@ def is_cost(metric: str) -> bool:
     return metric == "seconds" or is_evaluations(metric)
 
 
-def column(metric: str) -> Column:
+def column(metric: str) -> MetricColumn:
     """How a metric is printed."""
-    return Column(metric.replace("_", " "), 0, "down") if is_evaluations(metric) else METRICS[metric]
+    return MetricColumn(metric.replace("_", " "), 0, "down") if is_evaluations(metric) else METRICS[metric]

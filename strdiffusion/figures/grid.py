@@ -12,7 +12,7 @@ import numpy as np
 from strdiffusion.data import find_images, read_image
 from strdiffusion.data.testset import Fit, fit_image, item_names
 from strdiffusion.evaluation.options import TestDataConfig
-from strdiffusion.figures.tables import Cell, table_figure
+from strdiffusion.figures.tables import Panel, table_figure
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build, read_yaml
 
@@ -87,7 +87,7 @@ def grid_figure(columns: Sequence[Column], names: Sequence[str]) -> "Figure":
     return table_figure(cells, [column.label for column in columns], names)
 
 
-def read_cell(column: Column, name: str) -> Cell:
+def read_cell(column: Column, name: str) -> Panel:
     """The picture (H,W,3) of an image, or "missing" or "unreadable"."""
     if name not in column.pictures:
         return "missing"
@@ -99,7 +99,7 @@ def read_cell(column: Column, name: str) -> Cell:
     return fit_image(picture, *column.fit) if column.fit else picture
 
 
-def warn_of_sizes(columns: Sequence[Column], name: str, row: Sequence[Cell]) -> None:
+def warn_of_sizes(columns: Sequence[Column], name: str, row: Sequence[Panel]) -> None:
     """Say which pictures of a row are not of the size that most have; they are shown scaled."""
     sizes = [cell.shape[:2] if isinstance(cell, np.ndarray) else None for cell in row]
     known = [size for size in sizes if size]

@@ -10,7 +10,7 @@ import numpy as np
 from strdiffusion.data import TestItem
 from strdiffusion.figures.methods import Entry, FiguresConfig, SameImages, chosen_item, load_entries
 from strdiffusion.figures.states import visit_states
-from strdiffusion.figures.tables import Cell, table_figure
+from strdiffusion.figures.tables import Panel, table_figure
 from strdiffusion.methods import Method, Step
 from strdiffusion.system.errors import UserError
 
@@ -105,7 +105,7 @@ def process_figure(processes: Sequence[Process]) -> "Figure":
     """Draw the strips below each other: a row for the texture and, with guidance, one for the structure. Values are cut to [0,1]."""
     times = sorted(set().union(*(process.texture for process in processes)), reverse=True)
     with_truth = all(process.truth is not None for process in processes)
-    cells: list[list[Cell]] = []
+    cells: list[list[Panel]] = []
     rows: list[str] = []
     groups = []
     for process in processes:
@@ -114,7 +114,7 @@ def process_figure(processes: Sequence[Process]) -> "Figure":
             strips.append(("structure", process.structure))
         for index, (kind, states) in enumerate(strips):
             missing = "no such step" if kind == "texture" else f"ended at t = {process.structure_end}"
-            row: list[Cell] = [states.get(t, missing) for t in times]
+            row: list[Panel] = [states.get(t, missing) for t in times]
             cells.append(row + ([process.truth[index]] if with_truth else []))
             rows.append(kind)
         groups.append((process.label, len(strips)))

@@ -16,12 +16,12 @@ MOST_COLUMNS_IN_ONE = 5
 MARGIN = 0.05  # cm right and below, so that no frame is cut
 GROUP_GAP = 0.2  # cm between groups of rows
 
-Cell = np.ndarray | str  # a picture (H,W) or (H,W,3) with values in [0,1], or why there is none
+Panel = np.ndarray | str  # a picture (H,W) or (H,W,3) with values in [0,1], or why there is none
 
 
 @styled
 def table_figure(
-    cells: Sequence[Sequence[Cell]], columns: Sequence[str], rows: Sequence[str], groups: Sequence[tuple[str, int]] = ()
+    cells: Sequence[Sequence[Panel]], columns: Sequence[str], rows: Sequence[str], groups: Sequence[tuple[str, int]] = ()
 ) -> "Figure":
     """A table of pictures, one Axes per cell, row by row.
 
@@ -58,7 +58,7 @@ def table_figure(
     return figure
 
 
-def row_heights(cells: Sequence[Sequence[Cell]], cell_width: float) -> list[float]:
+def row_heights(cells: Sequence[Sequence[Panel]], cell_width: float) -> list[float]:
     """The height in cm of each row: that of its first picture; square where there is none."""
     heights = []
     for row in cells:
@@ -75,7 +75,7 @@ def _side_title(figure: "Figure", text: str, x: float, bottom: float, length: fl
     figure.text(x / width, (bottom + length / 2) / height, shown, rotation=90, ha="center", va="center", weight=weight)
 
 
-def _fill(axes, cell: Cell, cell_width: float) -> None:
+def _fill(axes, cell: Panel, cell_width: float) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

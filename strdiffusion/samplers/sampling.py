@@ -12,7 +12,7 @@ from strdiffusion.batch import Known
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.samplers.grid import Spacing, TimeGrid
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.solvers import SOLVERS, Solver, Task
+from strdiffusion.samplers.solvers import SOLVERS, Solver, Transition
 from strdiffusion.samplers.state import Moment, State
 from strdiffusion.samplers.trace import ImageTrace, StepTrace
 from strdiffusion.sde import MeanRevertingSDE
@@ -173,8 +173,8 @@ class Sampling:
 
     def _denoise(self, network: str, state: State, mu: Tensor, n: int, guide: Tensor | None) -> State:
         self._count(network)
-        task = Task(getattr(self.networks, network), mu, self.grid[n], self.grid[n - 1], guide, self.draw, self.stepping.order)
-        return SOLVERS[self.stepping.solver](state, task)
+        step = Transition(getattr(self.networks, network), mu, self.grid[n], self.grid[n - 1], guide, self.draw, self.stepping.order)
+        return SOLVERS[self.stepping.solver](state, step)
 
     def _count(self, network: str) -> None:
         for row in self.rows:

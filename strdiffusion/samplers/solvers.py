@@ -26,7 +26,7 @@ Solver = Literal["ancestral", "posterior", "mars_ode", "mars_sde"]
 
 
 @dataclass(frozen=True)
-class Task:
+class Transition:
     """One step to solve: from t to `to`, towards the mean mu (B,C,H,W), with the denoiser's prediction under a guide (B,1,H,W) or None.
 
     draw: standard normal noise like a tensor. order: of MaRS, 1 or 2.
@@ -49,28 +49,28 @@ class Task:
         return self.denoiser.noise(state.x, self.mu, self.t, self.guide)
 
 
-def ancestral(state: State, task: Task) -> State:
+def ancestral(state: State, step: Transition) -> State:
     """The reverse SDE by Euler-Maruyama, as released."""
-    score = task.sde.score(task.noise(state), task.t)
-    return State(task.sde.reverse_sde_step(state.x, task.mu, score, task.t, task.draw(state.x), task.to))
+    score = step.sde.score(step.noise(state), step.t)
+    return State(step.sde.reverse_sde_step(state.x, step.mu, score, step.t, step.draw(state.x), step.to))
 
 
-def posterior(state: State, task: Task) -> State:
+def posterior(state: State, step: Transition) -> State:
     """A draw from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
-    return State(task.sde.posterior_step(state.x, task.mu, task.noise(state), task.t, task.draw(state.x), task.to))
+    return State(step.sde.posterior_step(state.x, step.mu, step.noise(state), step.t, step.draw(state.x), step.to))
 
 
-def mars_ode(state: State, task: Task) -> State:
+def mars_ode(state: State, step: Transition) -> State:
     """MaRS on the probability flow; no noise is drawn."""
-    return _mars(state, task, None)
+    return _mars(state, step, None)
 
 
-def mars_sde(state: State, task: Task) -> State:
+def mars_sde(state: State, step: Transition) -> State:
     """MaRS on the reverse SDE; the last step draws noise too, which has no effect there, as in the posterior step."""
-    return _mars(state, task, task.draw(state.x))
+    return _mars(state, step, step.draw(state.x))
 
 
-SOLVERS: dict[Solver, Callable[[State, Task], State]] = {
+SOLVERS: dict[Solver, Callable[[State, Transition], State]] = {
     "ancestral": ancestral,
     "posterior": posterior,
     "mars_ode": mars_ode,
@@ -78,11 +78,11 @@ SOLVERS: dict[Solver, Callable[[State, Task], State]] = {
 }
 
 
-def _mars(state: State, task: Task, z: Tensor | None) -> State:
-    q = task.denoiser.x0(state.x, task.mu, task.t, task.guide)
+def _mars(state: State, step: Transition, z: Tensor | None) -> State:
+    q = step.denoiser.x0(state.x, step.mu, step.t, step.guide)
     previous = None if state.q is None else (state.q, state.t_q)
-    x = mars_step(task.sde, state.x, task.mu, q, task.t, task.to, z, previous)
-    return State(x, q, task.t) if task.order == 2 else State(x)
+    x = mars_step(step.sde, state.x, step.mu, q, step.t, step.to, z, previous)
+    return State(x, q, step.t) if step.order == 2 else State(x)
 
 
 def mars_step(
