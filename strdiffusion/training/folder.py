@@ -1,4 +1,4 @@
-"""The files of a training's folder: its checkpoints, which of them are kept, and that no two runs write there at once."""
+"""The folder of a training: its checkpoints, which of them are kept, and a lock against a second run."""
 
 import contextlib
 import logging
@@ -31,11 +31,11 @@ class CheckpointFolder:
         return max(self.files(), default=None)
 
     def file(self, step: int) -> Path:
-        """The checkpoint of an iteration, there or not."""
+        """The path of an iteration's checkpoint, whether it exists or not."""
         return self.path / f"step_{step:09d}.pt"
 
     def write(self, step: int, content: dict, best: bool) -> None:
-        """Write step_N.pt and let latest.pt (and best.pt) be the same file; then delete the oldest. Raises WriteError."""
+        """Write step_N.pt, link latest.pt (and best.pt) to it, then delete the oldest. Raises WriteError."""
         write_checkpoint(self.file(step), content)
         try:
             self.link(step, LATEST)
@@ -47,7 +47,7 @@ class CheckpointFolder:
             raise WriteError(f"the folder {self.path} cannot be written: {error.strerror or error}; free some space") from None
 
     def link(self, step: int, name: str) -> None:
-        """Let `name` be the checkpoint of an iteration. Raises OSError."""
+        """Link `name` to the checkpoint of an iteration. Raises OSError."""
         temporary = self.path / f".{name}.tmp"
         temporary.unlink(missing_ok=True)
         try:
@@ -59,7 +59,7 @@ class CheckpointFolder:
     def newest_readable(self, rename: bool = True) -> tuple[Path, dict] | None:
         """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and, if `rename`, renamed.
 
-        best.pt, which may be older than the newest `keep`, comes last. Raises UserError where all of them are damaged.
+        best.pt, which may be older than the newest `keep`, comes last. Raises UserError if all of them are damaged.
         """
         damaged = any(self.path.glob("*.damaged"))
         for path in reversed(self.files()):
@@ -78,7 +78,7 @@ class CheckpointFolder:
         return None
 
     def remove_unfinished(self) -> None:
-        """Remove what a run that was killed while it wrote a checkpoint has left."""
+        """Remove the temporary files of a run that was killed while it wrote a checkpoint."""
         for path in (*self.path.glob(".step_*.tmp"), *self.path.glob(".*.pt.tmp")):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -86,7 +86,7 @@ class CheckpointFolder:
 
 @contextlib.contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Keep the folder for this run; raises UserError where another process is training in it. It ends with the process."""
+    """Lock the folder for this run. Raises UserError if another process is training in it. The lock ends with the process."""
     try:
         import fcntl  # not on Windows
     except ImportError:
