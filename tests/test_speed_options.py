@@ -11,7 +11,7 @@ from strdiffusion.networks.discriminator import DownBlock
 from strdiffusion.networks.unet import ResidualBlock
 from strdiffusion.system import compiling
 from strdiffusion.system.errors import UserError
-from strdiffusion.training.speed import prepare_network
+from strdiffusion.training.preparation import prepare_network
 
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def test_what_the_device_cannot_do_is_refused(monkeypatch):
 def test_compile_is_of_the_network_in_place(monkeypatch):
     compiled = []
     monkeypatch.setattr(UNet, "compile", lambda self: compiled.append(self))
-    monkeypatch.setattr("strdiffusion.training.speed.require_compiler", lambda device: None)
+    monkeypatch.setattr("strdiffusion.training.preparation.require_compiler", lambda device: None)
     network = UNet(1, 4, 1)
     prepare_network(network, TrainingConfig(), "fp32", CPU)
     assert compiled == []

@@ -30,13 +30,14 @@ from strdiffusion.system import distributed
 from strdiffusion.system.errors import Stopped, UserError, brief, one_line
 from strdiffusion.system.files import inside
 from strdiffusion.system.parser import build
-from strdiffusion.training import dry_run, rehearsal, train
+from strdiffusion.training import dry_run, loop, rehearsal, train
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, duration, forget_later_lines
-from strdiffusion.training.loop import Loop, abandon, end
+from strdiffusion.training.loading import abandon, end, start
+from strdiffusion.training.loop import Loop
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask
 from strdiffusion.training.validation import validate
@@ -65,7 +66,7 @@ def test_a_signal_finishes_the_iteration_and_the_resumed_run_is_the_same(configu
     assert "stopped by" in (Path(config.output) / "status.txt").read_text()
     train("structure", config)
     whole = configure(output="whole")
-    for key in ("network", "ema", "optimizer", "scheduler", "rng", "best", "validated", "step"):
+    for key in ("network", "ema", "optimizer", "rng", "best", "validated", "step"):
         assert same(checkpoint(config, 6)[key], checkpoint(whole, 6)[key]), key
     assert losses(config) == losses(whole)
 
@@ -77,19 +78,19 @@ def test_a_signal_does_not_cost_the_validation_that_is_due(configure, photos, mo
     validation = {"images": str(photos), "every": 4, "samples": 0}
     options = {"validation": validation, "training": {"iterations": 6, "save_every": 3, "keep": 9}}
     note = Loop.note_best
-    monkeypatch.setattr(Loop, "note_best", lambda loop, value: note(loop, abs(loop.state.step - due)))  # `due` is the best
+    monkeypatch.setattr(Loop, "note_best", lambda self, value: note(self, abs(self.state.step - due)))  # `due` is the best
     train("structure", configure(output="whole", **options))
-    config, step = configure(resume="auto", **options), Loop.train_step
-    signals = [lambda loop: loop.state.step == due] + [lambda loop: True] * again
+    config, step = configure(resume="auto", **options), loop.train_step
+    signals = [lambda state: state.step == due] + [lambda state: True] * again
 
-    def interrupt(loop):
-        if signals and signals[0](loop):
+    def interrupt(state):
+        if signals and signals[0](state):
             signals.pop(0)
             os.kill(os.getpid(), signal.SIGTERM)
 
     check = Loop.is_due
-    monkeypatch.setattr(Loop, "train_step", lambda loop, parts: (step(loop, parts), interrupt(loop))[0])
-    monkeypatch.setattr(Loop, "is_due", lambda loop, finished: (len(signals) == again and interrupt(loop), check(loop, finished))[1])
+    monkeypatch.setattr(loop, "train_step", lambda model, state, *more: (step(model, state, *more), interrupt(state))[0])
+    monkeypatch.setattr(Loop, "is_due", lambda self, finished: (len(signals) == again and interrupt(self.state), check(self, finished))[1])
     while True:
         try:
             train("structure", config)
@@ -512,13 +513,13 @@ def test_only_the_state_of_optimizer_and_schedule_is_taken(configure):  # noqa: 
     content = torch.load(path, weights_only=True)
     for key, value in {"eps": "x", "maximize": True, "weight_decay": torch.nan, "betas": 3, "params": None, "foreach": True}.items():
         content["optimizer"]["param_groups"][0][key] = value
-    content["scheduler"] |= {"get_lr": 5, "step": 1, "_step_count": "a", "last_epoch": torch.zeros(2), "lr_lambdas": 3}
+    content["scheduler"] = {"get_lr": 5, "step": 1, "_step_count": "a", "last_epoch": torch.zeros(2), "lr_lambdas": 3}
     changed = path.with_name("changed.pt")
     torch.save(content, changed)
     more = {"iterations": 4, "milestones": [1, 3]}
     train("structure", configure(output="new", resume=str(changed), training=more))
     train("structure", configure(resume="auto", training=more))
-    for key in ("network", "optimizer", "scheduler"):
+    for key in ("network", "optimizer"):
         assert same(checkpoint(configure(output="new"), 4)[key], checkpoint(config, 4)[key]), key
 
 
@@ -715,31 +716,32 @@ class Numbers(Dataset):
         return n
 
 
-def assert_ends(batches, function, *arguments):
+def assert_ends(workers, function, *arguments):
     """Neither the call waits for the loading processes, nor do these go on."""
     call = threading.Thread(target=function, args=arguments, daemon=True)
     call.start()
     call.join(timeout=20)
     assert not call.is_alive()
-    for worker in batches._workers:
+    assert workers
+    for worker in workers:
         worker.join(timeout=20)
         assert not worker.is_alive()
 
 
 def test_loading_processes_are_not_waited_for_where_one_was_killed():
     """One that was killed may have held a lock, here it is held by nobody who would ever give it back."""
-    batches = iter(DataLoader(Numbers(), num_workers=2))
+    batches, workers = start(DataLoader(Numbers(), num_workers=2))
     next(batches)
     batches._workers_done_event._cond.acquire()
-    abandon(batches)
-    assert_ends(batches, batches.__del__)
+    abandon(batches, workers)
+    assert_ends(workers, batches.__del__)
 
 
 def test_the_others_end_at_once_where_one_was_killed_during_an_iteration():
-    batches = iter(DataLoader(Numbers(), num_workers=2))
+    batches, workers = start(DataLoader(Numbers(), num_workers=2))
     next(batches)
     batches._workers_done_event._cond.acquire()  # as above
     with pytest.raises(RuntimeError, match="DataLoader worker"):
-        batches._workers[0].kill()
+        workers[0].kill()
         time.sleep(20)  # until torch hears of it
-    assert_ends(batches, end, batches)
+    assert_ends(workers, end, batches, workers)

@@ -21,7 +21,7 @@ from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.device import set_float32_precision
 from strdiffusion.system.parser import build
 from strdiffusion.training.data import training_dataset
-from strdiffusion.training.speed import prepare_network
+from strdiffusion.training.preparation import prepare_network
 from strdiffusion.training.tasks import TASKS
 
 CONFIGS = {"structure": TrainStructureConfig, "texture": TrainTextureConfig, "discriminator": TrainDiscriminatorConfig}

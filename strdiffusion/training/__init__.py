@@ -1,12 +1,13 @@
-"""Training: run.py sets a run up, loop.py is the one loop, tasks.py the three trainings.
+"""Training: run.py sets a run up, loop.py is the one loop, step.py an iteration of it, tasks.py the three trainings.
 
-state.py       what is saved and resumed; folder.py: the checkpoint files
-shares.py      which part of a global batch a process takes
-data.py        the data of a configuration; faults.py: files that cannot be used
-validation.py  losses and samples of held-out images
-journal.py     log, metrics, TensorBoard and status line
-interrupt.py   signals
-rehearsal.py   what a run would cost (--dry-run)
+preparation.py  what a run and its rehearsal prepare alike; data.py: the data of a configuration
+state.py        what is saved and resumed; ema.py: the moving average; folder.py: the checkpoint files
+loading.py      the data loader and its processes; faults.py: files that cannot be used
+shares.py       which part of a global batch a process takes
+validation.py   losses and samples of held-out images
+journal.py      log, metrics, TensorBoard and status line; ending.py: what they record of the end
+interrupt.py    signals
+rehearsal.py    what a run would cost (--dry-run)
 """
 
 from strdiffusion.training.rehearsal import dry_run

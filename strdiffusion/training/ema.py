@@ -9,7 +9,7 @@ from torch import nn
 class EMA:
     """Exponential moving average of parameters; buffers are copied.
 
-    The decay grows from 0 with the number of updates, min(decay, (1+n)/(10+n)), so that a short run is not tied to its start.
+    The decay grows with the number n of updates, min(decay, (1+n)/(10+n)), so that the average of a short run forgets its start.
     """
 
     def __init__(self, network: nn.Module, decay: float):

@@ -1,4 +1,4 @@
-"""Files that cannot be used: training skips them, says which, and stops where there are too many."""
+"""Files that cannot be used: training skips them, names them, and stops if there are too many."""
 
 import logging
 from dataclasses import dataclass
@@ -25,35 +25,35 @@ class MaskFault(str):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Tensors of one sample (None: nothing could be loaded), and what was wrong with the files skipped for it."""
+class Loaded:
+    """The tensors of one sample (None: nothing could be loaded), and what was wrong with the files skipped for it."""
 
     tensors: dict[str, torch.Tensor] | None
     faults: tuple[str, ...] = ()
 
 
 class SkippingDataset(Dataset):
-    """Samples by running number as those of a TrainingDataset, where a file that cannot be used is replaced by another.
+    """The samples of a TrainingDataset by running number; a file that cannot be used is replaced by another.
 
-    Which one depends on seed, running number and which files are bad alone, so a resumed run sees the same.
+    Which one depends only on the seed, the running number and which files are bad. So a resumed run sees the same.
     """
 
     def __init__(self, dataset: TrainingDataset):
         self.dataset = dataset
 
-    def __getitem__(self, n: int) -> Sample:
+    def __getitem__(self, n: int) -> Loaded:
         faults = []
         for attempt in range(MAX_ATTEMPTS):
             try:
-                return Sample(self.dataset.load(n, attempt), tuple(faults))
+                return Loaded(self.dataset.load(n, attempt), tuple(faults))
             except UserError as error:
                 text = one_line(str(error))
                 faults.append(MaskFault(text) if isinstance(error, MaskError) else text)
-        return Sample(None, tuple(faults))
+        return Loaded(None, tuple(faults))
 
 
-def collate_samples(samples: list[Sample]) -> tuple[dict[str, torch.Tensor] | None, list[str]]:
-    """Tensors stacked to a batch (None where one could not be loaded), and all faults."""
+def collate_samples(samples: list[Loaded]) -> tuple[dict[str, torch.Tensor] | None, list[str]]:
+    """The tensors stacked to a batch (None if one could not be loaded), and all faults."""
     faults = [fault for sample in samples for fault in sample.faults]
     if any(sample.tensors is None for sample in samples):
         return None, faults
@@ -61,7 +61,7 @@ def collate_samples(samples: list[Sample]) -> tuple[dict[str, torch.Tensor] | No
 
 
 class FaultCounter:
-    """The files found bad so far, over all processes. A share of more than `limit` of the `images`, or of the `masks`, is too many."""
+    """The files found bad so far, by all processes. More than a share `limit` of the `images`, or of the `masks`, is too many."""
 
     def __init__(self, images: int, limit: float, masks: int = 0):
         self.totals, self.limit = {"files": images, "masks": masks}, limit
@@ -69,9 +69,9 @@ class FaultCounter:
         self.counts = dict.fromkeys(self.totals, 0)
 
     def add(self, faults: list[str]) -> None:
-        """Take up what any process has found, and log what is new. To be called by all processes at once.
+        """Count what any process has found, and log what is new. To be called by all processes at once.
 
-        Raises DataError, in all of them, where too many files are bad.
+        Raises DataError, in all of them, if too many files are bad.
         """
         for fault in (fault for found in gather(faults) for fault in found):
             if fault not in self.known:

@@ -1,4 +1,4 @@
-"""The files of a training's folder: its checkpoints, which of them are kept, and that no two runs write there at once."""
+"""The folder of a training: its checkpoints, which of them are kept, and a lock against a second run."""
 
 import contextlib
 import logging
@@ -32,11 +32,11 @@ class CheckpointFolder:
         return max(self.files(), default=None)
 
     def file(self, step: int) -> Path:
-        """The checkpoint of an iteration, there or not."""
+        """The path of an iteration's checkpoint, whether it exists or not."""
         return self.path / f"step_{step:09d}.pt"
 
     def write(self, step: int, content: dict, best: bool) -> None:
-        """Write step_N.pt and let latest.pt (and best.pt) be the same file; then delete the oldest. Raises WriteError."""
+        """Write step_N.pt, link latest.pt (and best.pt) to it, then delete the oldest. Raises WriteError."""
         write_checkpoint(self.file(step), content)
         try:
             self.link(step, LATEST)
@@ -48,7 +48,7 @@ class CheckpointFolder:
             raise WriteError(f"the folder {self.path} cannot be written: {error.strerror or error}; free some space") from None
 
     def link(self, step: int, name: str) -> None:
-        """Let `name` be the checkpoint of an iteration. Raises OSError."""
+        """Link `name` to the checkpoint of an iteration. Raises OSError."""
         with replacing(self.path / name) as temporary:
             try:
                 os.link(self.file(step), temporary)
@@ -58,7 +58,7 @@ class CheckpointFolder:
     def newest_readable(self, rename: bool = True) -> tuple[Path, dict] | None:
         """The newest checkpoint that can be read, with its content; damaged ones are skipped with a notice and, if `rename`, renamed.
 
-        best.pt, which may be older than the newest `keep`, comes last. Raises UserError where all of them are damaged.
+        best.pt, which may be older than the newest `keep`, comes last. Raises UserError if all of them are damaged.
         """
         damaged = any(self.path.glob("*.damaged"))
         for path in reversed(self.files()):
@@ -77,7 +77,7 @@ class CheckpointFolder:
         return None
 
     def remove_unfinished(self) -> None:
-        """Remove what a run that was killed while it wrote a checkpoint has left."""
+        """Remove the temporary files of a run that was killed while it wrote a checkpoint."""
         for path in self.path.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -85,7 +85,7 @@ class CheckpointFolder:
 
 @contextlib.contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Keep the folder for this run; raises UserError where another process is training in it. It ends with the process."""
+    """Lock the folder for this run. Raises UserError if another process is training in it. The lock ends with the process."""
     try:
         import fcntl  # not on Windows
     except ImportError:

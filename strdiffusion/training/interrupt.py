@@ -1,4 +1,4 @@
-"""Let a training finish its iteration and save when it is asked to stop."""
+"""Signals: a training that is asked to stop finishes its iteration and saves first."""
 
 import signal
 from types import FrameType
@@ -12,7 +12,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 class StopRequest:
     """While entered, SIGNALS only set `number` to the first one's number (0: none yet).
 
-    A second Ctrl-C acts as usual, except below torchrun. Others may come twice, from a scheduler and from torchrun.
+    A second Ctrl-C acts as usual, except under torchrun. Other signals may come twice, from the cluster's scheduler and from torchrun.
     """
 
     def __init__(self) -> None:
@@ -43,6 +43,6 @@ class StopRequest:
 
 
 def ignore_signals(worker: int) -> None:
-    """For data-loader workers: signals often reach all processes of a job, and the main process decides what to do."""
+    """For the loading processes: signals often reach all processes of a job, and the main process decides what to do."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

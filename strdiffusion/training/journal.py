@@ -1,4 +1,4 @@
-"""What a run tells about itself: log.txt, metrics.jsonl, TensorBoard and the one line of status.txt. Only the main process writes."""
+"""The records of a run: log.txt, metrics.jsonl, TensorBoard and the one line of status.txt. Only the main process writes."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ SMOOTHING = 0.8  # of the iterations a second, from one logged line to the next
 
 
 class Journal:
-    """Scalars and pictures of iterations, and where the run stands. Where `enabled` is false nothing is written.
+    """Scalars and pictures of iterations, and how far the run is. If `enabled` is false, nothing is written.
 
     metrics.jsonl has a line per event, {"step": N, "kind": "train" or "validation", names: values}; `seconds` (since the
     start of this process) and `images_per_second` are the only values that differ between two runs of one configuration.
@@ -52,7 +52,7 @@ class Journal:
                 self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
 
     def add(self, kind: str, step: int, scalars: dict[str, float], pictures: dict[str, Tensor] | None = None) -> None:
-        """Record the scalars of an iteration, and pictures (B,3,H,W) of it. Raises WriteError where there is no space."""
+        """Record the scalars of an iteration, and pictures (B,3,H,W) of it. Raises WriteError if the disk is full."""
         if not self.enabled:
             return
         line = {"step": step, "kind": kind, **scalars, "seconds": round(time.monotonic() - self.started, 3)}
@@ -81,13 +81,13 @@ class Journal:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leave what is done in this context, a validation or the writing of a checkpoint, out of the iterations a second."""
+        """Do not count the time of this context, a validation or the writing of a checkpoint, in the iterations a second."""
         began = time.monotonic()
         yield
         self.last_time += time.monotonic() - began
 
     def flush(self) -> None:
-        """Let the lines so far reach the disk, so that no checkpoint is newer than what was logged before it."""
+        """Write the lines so far to the disk, so that no checkpoint is newer than the lines before it."""
         if self.enabled:
             with writing(self.path):
                 os.fsync(self.file.fileno())
@@ -104,14 +104,14 @@ class Journal:
         now = time.monotonic()
         if step > self.last_step:
             seconds = max(now - self.last_time, 1e-9) / (step - self.last_step)
-            if self.intervals > 1:  # the first has the start in it, and does not count for long
+            if self.intervals > 1:  # the first includes the start, so it is not averaged
                 seconds = SMOOTHING / self.rate + (1 - SMOOTHING) * seconds
             self.rate = 1 / seconds
             self.intervals += 1
         self.last_step, self.last_time = step, now
 
     def _to_board(self, kind: str, step: int, scalars: dict[str, float], pictures: dict[str, Tensor]) -> None:
-        """To TensorBoard, which is for looking at: where it cannot write, the run goes on, and metrics.jsonl has the numbers."""
+        """Add to the TensorBoard files. If they cannot be written, the run goes on: metrics.jsonl has the numbers."""
         try:
             for name, value in scalars.items():
                 self.board.add_scalar(f"{kind}/{name}", value, step)
@@ -124,14 +124,14 @@ class Journal:
 
 
 def plain(value: object) -> object:
-    """A value for JSON, which knows no infinities: those become text."""
+    """A value for JSON, which has no infinities: they become text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def forget_later_lines(path: Path, step: int, validated: int | None) -> None:
-    """Remove what a run that was killed has logged after the checkpoint of `step`: it will be logged again. Raises OSError.
+    """Remove the lines that a killed run has logged after the checkpoint of `step`: they will be logged again. Raises OSError.
 
-    validated: the iteration that the checkpoint knows to be validated; a validation after that is removed, too.
+    validated: the iteration last validated before the checkpoint; later validations are removed, too.
     """
     if not path.exists():
         return
@@ -161,7 +161,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class QuietFileHandler(logging.FileHandler):
-    """A log file that says once on stderr that it cannot be written, instead of a traceback for every line."""
+    """A log file that prints once to stderr that it cannot be written, instead of a traceback for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if self.level <= logging.CRITICAL:
@@ -188,7 +188,7 @@ def log_file(folder: Path, enabled: bool) -> Iterator[None]:
     logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
     try:
         yield
-    except UserError as error:  # to the file alone: the command line says it on stderr
+    except UserError as error:  # only to the file: the command line prints it to stderr
         handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (one_line(str(error)),), None))
         raise
     finally:
@@ -198,7 +198,7 @@ def log_file(folder: Path, enabled: bool) -> Iterator[None]:
 
 
 def log_start(kind: str, config: TrainConfig, network: torch.nn.Module, images: int, held_out: int, device: torch.device) -> None:
-    """Log the facts that a run starts from."""
+    """Log what a run starts with: the network, the data, the machine, the configuration."""
     parameters = sum(p.numel() for p in network.parameters())
     processes = f", {distributed.count()} processes" if distributed.count() > 1 else ""
     log.info(

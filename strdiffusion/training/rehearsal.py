@@ -1,4 +1,4 @@
-"""What a training would cost, found by a few iterations of it. Nothing is written into the output folder."""
+"""What a training would cost, measured in a few iterations of it. Nothing is written into the output folder."""
 
 import os
 import shutil
@@ -12,50 +12,39 @@ import torch
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints.files import tensors_in
 from strdiffusion.config import TrainConfig
-from strdiffusion.data import TrainingDataset
-from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.networks import Kind
 from strdiffusion.system import distributed
-from strdiffusion.system.device import choose_device, device_name, set_float32_precision
+from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
-from strdiffusion.training.data import training_dataset, validation_batches
-from strdiffusion.training.faults import FaultCounter, SkippingDataset, collate_samples
+from strdiffusion.training.faults import SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder
-from strdiffusion.training.interrupt import StopRequest
-from strdiffusion.training.journal import Journal, duration
-from strdiffusion.training.loop import Loop
+from strdiffusion.training.journal import duration
+from strdiffusion.training.preparation import Prepared, prepare
 from strdiffusion.training.run import check_owner, resumes_here
-from strdiffusion.training.shares import Shares
-from strdiffusion.training.speed import prepare_network
 from strdiffusion.training.state import TrainingState
-from strdiffusion.training.tasks import TASKS, Task
+from strdiffusion.training.step import train_step
 
-SAMPLES = 32  # training images looked at
+SAMPLES = 32  # training images that are loaded
 STEPS = 3  # iterations timed, after one that warms up
 LINE_BYTES = 600  # of metrics and TensorBoard, an entry
 
 
-def dry_run(kind: str, config: TrainConfig) -> None:
+def dry_run(kind: Kind, config: TrainConfig) -> None:
     """Check configuration, data, memory for one iteration and the disk, and print what the run will cost. Raises UserError."""
     if distributed.launched():
         raise UserError("--dry-run looks at one process: start it without torchrun")
     device = choose_device(config.device)
-    set_float32_precision(config.precision)
-    torch.manual_seed(config.seed)
     free = check_folder(config)
-    sde = MeanRevertingSDE(**vars(config.sde))
-    shares, dataset, validation = Shares(config.training), training_dataset(config), validation_batches(config)
-    parts, loading = load_parts(config, dataset, shares)
-    task: Task = TASKS[kind](config, sde)
-    prepare_network(task.network, config.training, config.precision, device)
+    prepared = prepare(kind, config, device)
+    shares, dataset, validation = prepared.shares, prepared.dataset, prepared.validation
+    parts, loading = load_parts(prepared)
     with tempfile.TemporaryDirectory() as nowhere:
-        state = TrainingState(CheckpointFolder(Path(nowhere), 1), task, sde, config, device)
+        state = prepared.new_state(CheckpointFolder(Path(nowhere), 1))
         step = resumed_step(state, config)
-        journal = Journal(Path(nowhere), kind, config, 0, None, enabled=False)
-        loop = Loop(task, config, state, shares, journal, validation, FaultCounter(1, 1.0), StopRequest(), device)
-        batches = [part.to(device) for part in parts]
-        stepping = timed(lambda: loop.train_step(batches), device)
+    network, batches = state.task.network, [part.to(device) for part in parts]
+    stepping = timed(lambda: train_step(network, state, shares, batches), device)
     memory = peak_memory(device)
-    validating = validation_seconds(task, state, validation, config, device)
+    validating = validation_seconds(prepared, state)
 
     options = config.training
     waiting = loading / max(config.data.workers, 1)
@@ -72,7 +61,7 @@ def dry_run(kind: str, config: TrainConfig) -> None:
     needed = checkpoint * max(kept - present, 0) + pictures + LINE_BYTES * 2 * (left // options.log_every)
     peak = needed + checkpoint  # one more while it is written
 
-    parameters = sum(p.numel() for p in task.network.parameters())
+    parameters = sum(p.numel() for p in network.parameters())
     print(f"{kind} network: {parameters / 1e6:.2f} M parameters on {device_name(device)}")
     print(f"data: {len(dataset)} training images, {sum(map(len, validation))} held out, {config.data.workers} workers")
     print(f"memory for one iteration of {options.batch_size} images in {shares.parts} parts: {memory}")
@@ -87,7 +76,7 @@ def dry_run(kind: str, config: TrainConfig) -> None:
 
 
 def check_folder(config: TrainConfig) -> int:
-    """The bytes free where the output goes. Raises UserError where it could not be written, or already holds another run."""
+    """The free bytes on the disk of the output. Raises UserError if it cannot be written, or already holds another run."""
     folder = Path(config.output).expanduser()
     if folder.is_dir() and any(folder.iterdir()) and not resumes_here(config):
         raise UserError(f"the output folder {folder} already holds files: continue with resume=auto, or set another output=FOLDER")
@@ -102,7 +91,7 @@ def check_folder(config: TrainConfig) -> int:
 
 
 def resumed_step(state: TrainingState, config: TrainConfig) -> int:
-    """Load what the run would continue from; returns its iteration, 0 where it starts anew. Raises UserError as the run would."""
+    """Load what the run would continue from. Returns its iteration, 0 if it starts anew. Raises UserError as the run would."""
     which = config.resume
     if which == "auto":
         found = CheckpointFolder(Path(config.output).expanduser(), config.training.keep).newest_readable(rename=False)
@@ -111,13 +100,13 @@ def resumed_step(state: TrainingState, config: TrainConfig) -> int:
     return state.step
 
 
-def load_parts(config: TrainConfig, dataset: TrainingDataset, shares: Shares) -> tuple[list[Batch], float]:
-    """The parts of the first iteration, and the seconds that loading a batch takes. Raises UserError where too many files are bad."""
-    samples, faults = SkippingDataset(dataset), FaultCounter(len(dataset), config.data.max_bad_share, len(dataset.masks.files))
+def load_parts(prepared: Prepared) -> tuple[list[Batch], float]:
+    """The parts of the first iteration, and the seconds that loading a batch takes. Raises UserError if too many files are bad."""
+    samples, shares = SkippingDataset(prepared.dataset), prepared.shares
     started = time.perf_counter()
     loaded = [samples[n] for n in range(min(max(SAMPLES, shares.batch_size), 4 * SAMPLES))]
     seconds = (time.perf_counter() - started) * shares.batch_size / len(loaded)
-    faults.add([fault for sample in loaded for fault in sample.faults])
+    prepared.faults.add([fault for sample in loaded for fault in sample.faults])
     if any(sample.tensors is None for sample in loaded):
         raise UserError(f"no file could be used in place of those that cannot; the last: {loaded[-1].faults[-1]}")
     parts = []
@@ -140,16 +129,16 @@ def timed(action: Callable[[], object], device: torch.device) -> float:
     return sorted(seconds)[STEPS // 2]
 
 
-def validation_seconds(task: Task, state: TrainingState, batches: list[Batch], config: TrainConfig, device: torch.device) -> float:
+def validation_seconds(prepared: Prepared, state: TrainingState) -> float:
     """About how long a validation takes: the losses of all batches, and T evaluations for the images that are sampled."""
-    if not batches:
+    if not prepared.validation:
         return 0.0
-    batch = batches[0].to(device)
-    times = torch.full((len(batch),), config.sde.T)
+    task, T, batch = prepared.task, prepared.config.sde.T, prepared.validation[0].to(prepared.device)
+    times = torch.full((len(batch),), T)
     with torch.no_grad():
-        loss = timed(lambda: task.loss(state.ema.network, batch, times, torch.randn_like), device)
-    sampled = 0 if task.kind == "discriminator" else min(config.validation.samples, len(batch)) / len(batch)
-    return loss * (len(batches) + sampled * config.sde.T)
+        loss = timed(lambda: task.loss(state.ema.network, batch, times, torch.randn_like), prepared.device)
+    sampled = 0 if task.kind == "discriminator" else min(prepared.config.validation.samples, len(batch)) / len(batch)
+    return loss * (len(prepared.validation) + sampled * T)
 
 
 def peak_memory(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Which images of a global batch a process takes, and their times and noise: together the processes compute what one would.
+"""Which images of a global batch a process takes, and their times and noise. All processes together compute what one would.
 
 Sample numbers, times and noise belong to the global batch of an iteration. It is dealt out in equal shares, one for each process and
 each part of an accumulated gradient, so the mean of the shares' losses is the loss of the whole.
@@ -22,8 +22,8 @@ Draw = Callable[[Tensor], Tensor]  # standard normal noise like a tensor
 class Shares:
     """The positions in the global batch that process `rank` of `processes` takes: `parts` tensors of `size` positions.
 
-    The discriminator's minibatch statistic groups image i with i + B/G, i + 2B/G, ... Shares keep these groups together where the
-    share is a multiple of G, so that the statistic is the same for any number of processes and parts.
+    The discriminator's minibatch statistic groups image i with i + B/G, i + 2B/G, ... If the share is a multiple of G, it keeps these
+    groups together, so that the statistic is the same for any number of processes and parts.
     """
 
     def __init__(self, options: TrainingConfig, rank: int = 0, processes: int = 1):
@@ -45,7 +45,7 @@ class Shares:
         self.positions = dealt[rank * self.parts : (rank + 1) * self.parts]
 
     def warn(self, kind: str) -> None:
-        """Say where a discriminator's minibatch statistic cannot be that of one process."""
+        """Warn if a discriminator's minibatch statistic cannot be that of one process."""
         if kind == "discriminator" and not self.keeps_groups:
             log.warning(
                 "a share of %d images is no multiple of the minibatch statistic's groups: the discriminator trains a little differently "
@@ -54,7 +54,7 @@ class Shares:
             )
 
     def noise(self, seed: int, step: int, part: int, T: int, first_t: int, device: torch.device) -> tuple[Tensor, Draw]:
-        """The times (size,), uniform in first_t..T, and the noise of a part of an iteration: a function of (seed, step) and positions."""
+        """The times (size,), uniform in first_t..T, and the noise of a part of an iteration, by (seed, step) and the positions."""
         times, draw = step_noise(seed, step, device)
         mine = self.positions[part]
         t = torch.randint(first_t, T + 1, (self.batch_size,), generator=times)[mine]
@@ -68,7 +68,7 @@ class Shares:
 
 
 def step_noise(seed: int, step: int, device: torch.device) -> tuple[torch.Generator, Draw]:
-    """A generator for the times of a step (CPU) and a function that draws its noise; both depend on (seed, step) alone."""
+    """A generator for the times of a step (CPU) and a function that draws its noise; both depend only on (seed, step)."""
     times = torch.Generator().manual_seed(((seed << 40) + 2 * step) % 2**63)
     noise = torch.Generator(device).manual_seed(((seed << 40) + 2 * step + 1) % 2**63)
     return times, lambda like: torch.randn(like.shape, generator=noise, device=device, dtype=like.dtype)

@@ -1,4 +1,4 @@
-"""Everything of a training that changes, registered once with its checkpoints."""
+"""Everything that changes during a training: it is saved in checkpoints and resumed from them."""
 
 import contextlib
 import logging
@@ -19,6 +19,7 @@ from strdiffusion.system.distributed import count, on_main
 from strdiffusion.system.errors import UserError, brief
 from strdiffusion.training.ema import EMA
 from strdiffusion.training.folder import BEST, CheckpointFolder
+from strdiffusion.training.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of Adam
 
 
 @dataclass
-class Progress:
-    """Where a training is, beyond its weights.
+class Standing:
+    """How far a training has got.
 
     step: iterations done. validated: the iteration last validated. best: the best validation, as (which number, its value, iteration).
-    skipped: iterations without a gradient step, because loss or gradient were not finite; skipped_in_row: those at the end.
+    skipped: iterations that left the weights as they were, because loss or gradient were not finite; skipped_in_row: the latest of them.
     """
 
     step: int = 0
@@ -40,34 +41,43 @@ class Progress:
     skipped: int = 0
     skipped_in_row: int = 0
 
+    def advance(self, finite: bool) -> None:
+        """Count an iteration."""
+        self.step += 1
+        self.skipped += 0 if finite else 1
+        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
+
 
 class TrainingState:
-    """Network, moving average, optimizer, schedule and progress, as they are saved and resumed."""
+    """The network and its moving average, the optimizer, the scale of the loss, and how far the training is."""
 
-    def __init__(self, files: CheckpointFolder, task, sde: MeanRevertingSDE, config: TrainConfig, device: torch.device):
+    def __init__(self, files: CheckpointFolder, task: Task, sde: MeanRevertingSDE, config: TrainConfig, device: torch.device):
         options = config.training
         self.files, self.task, self.sde, self.config = files, task, sde, config
-        self.progress = Progress()
+        self.standing = Standing()
         self.ema = EMA(task.network, options.ema_decay)
         self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(step, options))
 
     @property
     def step(self) -> int:
         """The number of iterations done."""
-        return self.progress.step
+        return self.standing.step
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next iteration."""
+        return self.config.training.learning_rate * rate_factor(self.step, self.config.training)
 
     def content(self) -> dict:
         """What a checkpoint holds."""
         structure = to_dict(self.config.structure)
         return network_record(self.task.kind, self.task.network, self.sde, structure, self.task.prediction) | {
-            **vars(self.progress),
+            **vars(self.standing),
             "network": self.task.network.state_dict(),
             "ema": self.ema.network.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
             "config": to_dict(self.config),
@@ -75,7 +85,7 @@ class TrainingState:
 
     def save(self) -> None:
         """Write a checkpoint, from the main process. Raises WriteError."""
-        best = self.progress.best
+        best = self.standing.best
         on_main(lambda: self.files.write(self.step, self.content(), best is not None and best[2] == self.step))
 
     def resume(self, which: str) -> None:
@@ -87,11 +97,11 @@ class TrainingState:
             log.info("resume=auto: no checkpoint in %s, starting anew", self.files.path)
             return
         self._load(path, content or read_checkpoint(path))
-        if self.progress.best is not None and self.progress.best[2] == self.step:
+        if self.standing.best is not None and self.standing.best[2] == self.step:
             on_main(self._restore_best)
 
     def _find(self, which: str) -> tuple[Path | None, dict | None]:
-        """The checkpoint to continue from; its content where this is the only process (else each reads the file)."""
+        """The checkpoint to continue from, and its content if this is the only process (otherwise each reads the file)."""
         if which == "auto":
             path, content = self.files.newest_readable() or (None, None)
         else:
@@ -102,7 +112,7 @@ class TrainingState:
         return path, content if count() == 1 else None
 
     def _restore_best(self) -> None:
-        """Make best.pt this checkpoint, for a run that was killed between writing the one and linking the other."""
+        """Link best.pt to this checkpoint: the run may have been killed after it wrote the checkpoint and before it set the link."""
         with contextlib.suppress(OSError):
             self.files.link(self.step, BEST)
 
@@ -126,8 +136,7 @@ class TrainingState:
             if self.scaler.is_enabled() and content["scaler"]:
                 self._load_scale(path, content["scaler"])
             torch.set_rng_state(content["rng"])
-            self.progress = progress_in(content)
-            self._set_rate()
+            self.standing = standing_in(content)
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
             raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({brief(error)})") from None
         log.info("resumed %s at iteration %d", path, self.step)
@@ -136,7 +145,7 @@ class TrainingState:
             log.warning("the configuration is not that of the checkpoint: %s", ", ".join(changed))
 
     def _check_weights(self, path: Path, network: nn.Module, found: dict) -> None:
-        """Raise UserError where entries are not the network's, or not finite."""
+        """Raise UserError if entries are not those of the network, or not finite."""
         if not isinstance(found, dict) or not all(map(is_plain, found.values())):
             raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
         difference = compare_entries(network.state_dict(), found)
@@ -145,9 +154,9 @@ class TrainingState:
             raise UserError(f"the checkpoint {path} is damaged: {difference or f'{brief(broken[0])} is not finite'}")
 
     def _load_moments(self, path: Path, found: dict) -> None:
-        """Take the optimizer's averages alone: how it steps is what the configuration says, whatever a checkpoint had.
+        """Take only the averages of the optimizer from a checkpoint; its options come from the configuration.
 
-        Raises UserError where they are not of the network's parameters, not finite, or nothing that squares can average to.
+        Raises UserError if they do not fit the network's parameters, are not finite, or if an average of squares is negative.
         """
         parameters = list(self.task.network.parameters())
         if found and found.keys() != set(range(len(parameters))):
@@ -164,25 +173,17 @@ class TrainingState:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
     def _load_scale(self, path: Path, found: dict) -> None:
-        """Take the scale of the loss (fp16) and since when it is good. Raises UserError where it is none, ValueError as `whole`."""
+        """Take the scale of the loss (fp16), and for how many iterations it was good. Raises UserError or ValueError."""
         scale = found["scale"]
         if not isinstance(scale, float) or not 0 < scale < math.inf:
             raise UserError(f"the checkpoint {path} is damaged: {brief(scale)} is no scale of the loss")
         self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": whole(found["_growth_tracker"])})
 
-    def _set_rate(self) -> None:
-        """Let the schedule be where the progress is, and the learning rate what the configuration says."""
-        options = self.config.training
-        rate = options.learning_rate * rate_factor(self.step, options)
-        self.scheduler.last_epoch, self.scheduler._step_count, self.scheduler._last_lr = self.step, self.step + 1, [rate]
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
 
-
-def progress_in(content: dict) -> Progress:
-    """The progress that a checkpoint records. Raises KeyError, TypeError or ValueError where it is damaged."""
+def standing_in(content: dict) -> Standing:
+    """How far the training of a checkpoint is. Raises KeyError, TypeError or ValueError if it is damaged."""
     validated, best = content.get("validated"), content.get("best")
-    return Progress(
+    return Standing(
         step=whole(content["step"]),
         validated=None if validated is None else whole(validated),
         best=None if best is None else (str(best[0]), float(best[1]), whole(best[2])),
@@ -192,14 +193,14 @@ def progress_in(content: dict) -> Progress:
 
 
 def agrees(found: object, wanted: object) -> bool:
-    """Whether a value of a file is the one wanted, where comparing may mean anything: tensors have a truth of their own."""
+    """Whether a value of a file is the one wanted. A file may hold anything, and comparing tensors gives no truth value."""
     if isinstance(wanted, dict):
         return isinstance(found, dict) and found.keys() == wanted.keys() and all(agrees(found[k], wanted[k]) for k in wanted)
     return isinstance(found, str | int | float | bool | None) and found == wanted
 
 
 def changes(config: dict, before: object, prefix: str = "") -> list[tuple[str, object, object]]:
-    """What a configuration has otherwise than one before it, as (dotted name, value, value before); what says where and whence apart."""
+    """The options that differ from those of an earlier configuration, as (dotted name, value, value before); `resume` and `output` may."""
     found = []
     for name, value in config.items():
         old = before.get(name) if isinstance(before, dict) else None
@@ -211,14 +212,14 @@ def changes(config: dict, before: object, prefix: str = "") -> list[tuple[str, o
 
 
 def whole(number: object) -> int:
-    """A number that counts something. Raises ValueError."""
+    """The number, if it can be a count. Raises ValueError."""
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**53:
         raise ValueError(f"{brief(number)} is no count")
     return number
 
 
 def rate_factor(step: int, options: TrainingConfig) -> float:
-    """What the learning rate is multiplied by at an iteration: linear warm-up, then halving at milestones or a cosine to zero."""
+    """The factor of the learning rate at an iteration: linear warm-up, then lr_decay at each milestone, or a cosine to zero."""
     if step < options.warmup:
         return (step + 1) / options.warmup
     if options.lr_schedule == "cosine":

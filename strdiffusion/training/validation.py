@@ -14,7 +14,7 @@ from strdiffusion.training.tasks import FIRST_T, Task
 
 
 @dataclass(frozen=True)
-class Result:
+class Validated:
     """Means over the held-out images, and pictures (B,3,H,W)."""
 
     scalars: dict[str, float]
@@ -24,7 +24,7 @@ class Result:
 @torch.no_grad()
 def validate(
     task: Task, network: nn.Module, batches: list[Batch], config: TrainConfig, device: torch.device, stopping: Callable[[], bool]
-) -> Result | None:
+) -> Validated | None:
     """Validate a network on all processes together; None where `stopping()` says in one of them that there is no time for it.
 
     It draws from generators of its own, so that a training goes on as if it had not been validated.
@@ -53,7 +53,7 @@ def validate(
     by_row = sorted((row, sample) for _, _, found in gathered for row, sample in found.items())
     scalars = mean_of(by_batch, [len(batch) for batch in batches]) | mean_of([scalars for _, (scalars, _) in by_row], [1] * len(by_row))
     names = by_row[0][1][1] if by_row else {}
-    return Result(scalars, {name: torch.stack([pictures[name] for _, (_, pictures) in by_row]) for name in names})
+    return Validated(scalars, {name: torch.stack([pictures[name] for _, (_, pictures) in by_row]) for name in names})
 
 
 def mean_of(rows: list[dict[str, float]], weights: list[int]) -> dict[str, float]:
