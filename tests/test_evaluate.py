@@ -10,10 +10,11 @@ import pytest
 from conftest import script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from strdiffusion.config import EvaluateConfig, TestConfig, load_config, load_evaluation
+from strdiffusion.config import load_config
 from strdiffusion.evaluation.compare import Measures, compare_arrays, compare_folders
 from strdiffusion.evaluation.folder import inpaint_folder
-from strdiffusion.methods.baselines import Baseline
+from strdiffusion.evaluation.judging_options import EvaluateConfig, load_evaluation
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -222,9 +223,9 @@ def inpaint(work, *overrides):
     """What scripts/test.py leaves, without networks: holes filled with the mean colour."""
     (work / "test.yml").write_text(
         f"output: {work}/results\ndata: {{images: {work}/truths, masks: {{folder: {work}/masks}}, size: {SIZE}, index: null}}\n"
-        "checkpoints: {texture: none, structure: none}\nsampler: {resampling: none}\n"
+        "method: mean_fill\n"
     )
-    inpaint_folder(load_config(TestConfig, work / "test.yml", overrides), Baseline("mean_fill"))
+    inpaint_folder(load_config(TestConfig, work / "test.yml", overrides))
     return read(work / "results" / "results.csv")
 
 

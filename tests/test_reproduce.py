@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import SIZE, T, script
 
-from strdiffusion.batch import Batch
+from strdiffusion.batch import Known
 from strdiffusion.config import load_config
 from strdiffusion.evaluation import folder as folder_module
 from strdiffusion.evaluation.compare import Cell
@@ -18,7 +18,8 @@ from strdiffusion.evaluation.reproduce import reproduce
 from strdiffusion.evaluation.statistics import Summary
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.evaluation.table_options import TableConfig
-from strdiffusion.methods.baselines import Baseline
+from strdiffusion.methods import run as run_method
+from strdiffusion.methods.folders import open_by_name
 from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +40,7 @@ def table(tmp_path, photos, weights):
         f"title: A small table\nbase: {base}\noutput: {tmp_path / 'tables'}\nmetrics: [psnr, hole_psnr, l1, texture_evaluations]\n"
         "buckets:\n  - {name: 10-20, options: ['data.masks.hole_share=[0.1, 0.2]']}\n"
         "  - {name: 30-40, options: ['data.masks.hole_share=[0.3, 0.4]']}\n"
-        "rows:\n  - {label: Telea, baseline: telea}\n  - {label: none, options: [sampler.resampling=none]}\n"
+        "rows:\n  - {label: Telea, method: telea}\n  - {label: none, options: [sampler.resampling=none]}\n"
         "  - {label: 'adaptive (released)', published: psv_strdiffusion}\n"
         "  - {label: IR-SDE, published: psv_asy_irsde, published_only: true}\n"
         "notes: [small networks]\n"
@@ -114,7 +115,7 @@ def test_from_nothing_to_three_files_and_then_nothing_more(table, tmp_path, monk
 
 
 def test_the_notes_are_of_the_base_and_not_of_the_last_row(table):
-    folder = run(table, "rows=[{label: a, baseline: telea}, {label: b, options: [seed=77, sampler.resampling=none]}]")
+    folder = run(table, "rows=[{label: a, method: telea}, {label: b, options: [seed=77, sampler.resampling=none]}]")
     notes = (folder / "table.md").read_text()
     assert "seed 0, unless a row says" in notes and "seed 77" not in notes
 
@@ -135,9 +136,9 @@ def test_an_interrupted_table_continues_with_the_image_it_was_at(table, monkeypa
 def test_what_is_changed_and_only_that_is_done_again(table, monkeypatch, weights, tmp_path):
     calls = Calls(monkeypatch)
     run(table)
-    run(table, "options=[sampler.method=posterior]")
+    run(table, "options=[sampler.solver=posterior]")
     assert calls.count == 18 + 12  # the baseline has no sampler
-    run(table, "options=[sampler.method=posterior, batch_size=2]")
+    run(table, "options=[sampler.solver=posterior, batch_size=2]")
     assert calls.count == 30  # the batch size changes no result
 
 
@@ -194,13 +195,13 @@ def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
         ("rows=[{label: a, published: nobody}]", "nobody"),
         ("rows=[{label: a}, {label: a}]", "twice"),
         ("rows=[{label: a, published_only: true}]", "needs published"),
-        ("rows=[{label: a, baseline: photoshop}]", "telea"),
+        ("rows=[{label: a, method: photoshop}]", "telea"),
         ("rows=[{label: a, options: [sampler.resampling=often]}]", "sampler.resampling"),
         ("metrics=[beauty]", "metrics"),
         ("metrics=[]", "at least one"),
         ("rows=[{label: a, published: psv_asy_none, published_only: true}]", "a row that is run"),
         ("metrics=[psnr, psnr]", "twice"),
-        ("rows=[{label: a, baseline: telea, published: psv_asy_none, published_only: true}]", "neither baseline"),
+        ("rows=[{label: a, method: telea, published: psv_asy_none, published_only: true}]", "neither method"),
         ("base=absent.yml", "absent.yml does not exist"),
     ],
 )
@@ -214,7 +215,7 @@ def test_mistakes_in_a_table_are_found_before_anything_runs(table, change, said,
 
 def test_the_script(table, monkeypatch, capsys):
     table_script = script("reproduce")
-    monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, baseline: mean_fill}]"])
+    monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, method: mean_fill}]"])
     assert table_script.main() == 0
     assert "# A small table" in capsys.readouterr().out
 
@@ -235,17 +236,21 @@ def test_baselines_fill_the_hole_alone():
     image[:, :, 4:9, 4:9] = 9.0
     mask = torch.ones(2, 1, 16, 16)
     mask[:, :, 4:9, 4:9] = 0
-    batch = Batch(image, image[:, :1], image[:, :1], mask)
+    known = Known(image, mask)
+
+    def fill(name, known):
+        return run_method(open_by_name(name, torch.device("cpu")), known, [0] * len(known)).image
+
     for name in ("masked_input", "mean_fill", "telea", "navier_stokes"):
-        out = Baseline(name)(batch, [0, 1]).texture
+        out = fill(name, known)
         assert torch.equal(out * mask, image * mask)
         assert out.max() <= 1
-    filled = Baseline("mean_fill")(batch, [0, 1]).texture
+    filled = fill("mean_fill", known)
     expected = (image * mask).sum((2, 3)) / mask.sum((2, 3))
     assert (filled[:, :, 6, 6] - expected).abs().max() < 1e-5
-    flat = Batch(torch.full((1, 3, 16, 16), 0.4), image[:1, :1], image[:1, :1], mask[:1])
+    flat = Known(torch.full((1, 3, 16, 16), 0.4), mask[:1])
     for name in ("telea", "navier_stokes"):
-        assert (Baseline(name)(flat, [0]).texture - 0.4).abs().max() < 3 / 255  # OpenCV rounds in between
+        assert (fill(name, flat) - 0.4).abs().max() < 3 / 255  # OpenCV rounds in between
 
 
 def test_rendering_escapes_and_names_what_is_missing():

@@ -16,7 +16,8 @@ import torch
 from conftest import SIZE, T, save, script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.config import load_config
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import exit_on_user_error
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,7 @@ def test_the_whole_way(command, photos, tmp_path):
     summary = (out / "summary.md").read_text()
     assert summary.strip() in printed and "10-20 %" in summary and "20-30 %" in summary and "0-10 %" not in summary
     config = load_config(TestConfig, out / "config.yml")
-    assert config.batch_size == 2 and config.sde.T == T and config.sampler.released.u_max == 3
+    assert config.batch_size == 2 and config.options.sde.T == T and config.options.sampler.released.u_max == 3
 
 
 def check_metrics(row, result, truth, hole):
@@ -198,7 +199,7 @@ def test_every_sampler_runs(command, weights, tmp_path, overrides, evaluations):
     assert command(*overrides)[0] == 0
     for row in rows(tmp_path / "out"):
         found = tuple(int(row[f"{network}_evaluations"]) for network in ("texture", "structure", "discriminator"))
-        assert found[0] >= load_config(TestConfig, tmp_path / "out" / "config.yml").grid().N and evaluations in (None, found)
+        assert found[0] >= load_config(TestConfig, tmp_path / "out" / "config.yml").options.grid().N and evaluations in (None, found)
         assert math.isfinite(float(row["psnr"]))
 
 

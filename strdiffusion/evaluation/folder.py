@@ -25,7 +25,7 @@ from strdiffusion.methods import Method, Result, Step, method_class, run, see
 from strdiffusion.system import distributed
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError, one_line
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.files import claim_output_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path)
             part.unlink()
         table = summary_table(rows)
         write_overview([row.name for row in rows[:OVERVIEW_ROWS]], folder)
-        (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
+        write_text(folder / "summary.md", table + "\n")
         print(table)
         print(f"pictures and results.csv are in {folder}; start with {folder / 'overview.png'}")
     if problems:

@@ -26,6 +26,7 @@ from strdiffusion.samplers.grid import TimeGrid
 from strdiffusion.samplers.trace import ImageTrace
 from strdiffusion.system.device import keep_memory
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import convert
 
 # what may be shown of the hole: the image's own pixels there, or those of another image in their place
 Door = Literal["truth", "other_image"]
@@ -231,11 +232,9 @@ def register(name: str) -> Callable[[M], M]:
     return known_as
 
 
-def method_class(name: str) -> type[Method]:
-    """The class of a method; UserError for a name that there is not."""
-    if name not in METHODS:
-        raise UserError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
-    return METHODS[name]
+def method_class(name: object, where: str = "the call") -> type[Method]:
+    """The class of the method that a value in a file names; UserError if there is no such method."""
+    return METHODS[convert(Literal[tuple(METHODS)], name, where, "method")]
 
 
 def see(method: Method, image: np.ndarray, known: np.ndarray, behind: Mapping[Door, np.ndarray] | None = None) -> dict[str, np.ndarray]:
