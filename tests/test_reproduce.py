@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import SIZE, T, script
 
 from strdiffusion.batch import Known
@@ -218,6 +219,47 @@ def test_the_script(table, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, method: mean_fill}]"])
     assert table_script.main() == 0
     assert "# A small table" in capsys.readouterr().out
+
+
+def test_rows_of_different_methods(table, weights):
+    """Each by its own method, with evaluations of any network; a network that a method does not have costs it nothing."""
+    rows = (
+        "rows=[{label: Telea, method: telea, options: [radius=2]}, {label: old, baseline: telea}, "
+        f"{{label: IR-SDE, method: irsde, options: [sampler.resampling=none, checkpoints.texture={weights}/unguided.pt]}}, "
+        f"{{label: option, options: [method=irsde, sampler.resampling=none, checkpoints.texture={weights}/unguided.pt]}}, "
+        f"{{label: guidance, options: [sampler.guidance=false, sampler.resampling=none, checkpoints.texture={weights}/unguided.pt]}}, "
+        "{label: none, options: [sampler.resampling=none]}]"
+    )
+    metrics = "metrics=[psnr, texture_evaluations, structure_evaluations, painter_evaluations]"
+    folder = run(table, rows, metrics, "buckets=[{name: 10-20, options: []}]", "reference=none")
+    means = {(line["row"], line["metric"]): float(line["mean"]) for line in csv.DictReader((folder / "table.csv").open())}
+    evaluations = {label: [means[label, f"{n}_evaluations"] for n in ("texture", "structure", "painter")] for label, _ in means}
+    assert evaluations["Telea"] == evaluations["old"] == [0, 0, 0] and evaluations["none"] == [T, 7, 0]
+    assert evaluations["IR-SDE"] == evaluations["option"] == evaluations["guidance"] == [T, 0, 0]
+    assert means["IR-SDE", "psnr"] == means["option", "psnr"] == means["guidance", "psnr"] != means["none", "psnr"]
+    assert means["Telea", "psnr"] != means["old", "psnr"]
+    methods = {
+        label: yaml.safe_load((folder / "runs" / label / "10-20" / "config.yml").read_text()) for label in ("telea", "old", "ir-sde")
+    }
+    assert methods["telea"]["method"] == methods["old"]["method"] == "telea" and methods["ir-sde"]["method"] == "irsde"
+    assert (methods["telea"]["radius"], methods["old"]["radius"]) == (2, 5) and "sampler" not in methods["old"]
+    assert "10-20 % painter evaluations" in (folder / "table.md").read_text()
+    saved = load_config(TableConfig, folder / "config.yml")
+    assert [row.method for row in saved.rows] == ["telea", "telea", "irsde", None, None, None]
+
+
+def test_metrics_that_are_no_evaluations_are_refused(table):
+    for wrong in ("_evaluations", "texture_evaluation"):
+        with pytest.raises(UserError, match="NETWORK_evaluations"):
+            run(table, f"metrics=[{wrong}]")
+
+
+@pytest.mark.parametrize("option", ["method=photoshop", "method=[telea]"])
+def test_an_unknown_method_of_a_row_is_found_before_anything_runs(table, monkeypatch, option):
+    calls = Calls(monkeypatch)
+    with pytest.raises(UserError, match="method must be one of .*telea"):
+        run(table, f"rows=[{{label: a, method: telea}}, {{label: b, options: ['{option}']}}]")
+    assert calls.count == 0
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "tables").glob("*.yml")), ids=lambda p: p.stem)

@@ -163,7 +163,7 @@ def look_at(dataset: TestDataset, number: int, method: Method) -> TestItem:
     try:
         method.require_size(*item.mask.shape[-2:])
     except UserError as error:
-        raise UserError(f"the image {item.image_path} cannot be taken: {error}") from None
+        raise UserError(f"the image {item.image_path} {error}") from None
     behind = {"truth": item.image} | {"other_image": lambda: dataset.other_image(number, item)}
     maps = see(method, item.image(), item.known(), {door: behind[door]() for door in method.doors})
     return replace(item, maps={name: as_tensor(values) for name, values in maps.items()})

@@ -39,7 +39,7 @@ class Options:
 
     @property
     def doors(self) -> dict[Door, str]:
-        """What the method is shown of the hole, each with the option that asks for it. None of them, if a result is to mean anything."""
+        """What the method is shown of the hole, each with the options that ask for it. None of them, if a result is to mean anything."""
         return {}
 
     def check(self) -> None:
@@ -156,7 +156,7 @@ class Method:
         return self.options.doors
 
     def require_size(self, height: int, width: int) -> None:
-        """Raise UserError for images that it cannot take."""
+        """Raise UserError for images that it cannot take; its text continues "the image X", for example "is too large: ..."."""
 
     def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
         """The maps (H,W) it needs beside the pixels, of one image (H,W,3) in [0,1] that is zero in the hole; known (H,W), 1 = known.
