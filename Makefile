@@ -53,7 +53,7 @@ lint: $(INSTALLED)
 TRAIN = $(BIN)/python scripts/train_$(1).py -opt configs/benchmark/$(1).yml resume=auto
 RUNS := runs/benchmark
 PACK := $(BIN)/python scripts/pack_model.py --dtype float16
-DEFAULTS := sampler.method=posterior sampler.clip=true sampler.resampling=none sampler.steps=10 'sampler.released={u_max: 10, u_min: 2, jump: 1, re: 2}' "provenance=[make benchmark-train]"
+DEFAULTS := sampler.solver=posterior sampler.clip=true sampler.resampling=none sampler.steps=10 'sampler.released={u_max: 10, u_min: 2, jump: 1, re: 2}' "provenance=[make benchmark-train]"
 
 benchmark-train: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades

@@ -1,7 +1,7 @@
 """Pack trained networks into a model folder: model.yml, and a safetensors file for each network.
 
     python scripts/pack_model.py weights/mine texture=runs/mine/texture/latest.pt structure=runs/mine/structure/latest.pt \\
-        discriminator=runs/mine/discriminator/latest.pt sampler.method=posterior sampler.steps=20 --dtype float16
+        discriminator=runs/mine/discriminator/latest.pt sampler.solver=posterior sampler.steps=20 --dtype float16
 """
 
 import argparse

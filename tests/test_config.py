@@ -6,16 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from strdiffusion.config import (
-    TestConfig,
-    TrainDiscriminatorConfig,
-    TrainStructureConfig,
-    TrainTextureConfig,
-    load_config,
-    save_config,
-    to_dict,
-)
+from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config, save_config, to_dict
 from strdiffusion.config.common import SDEConfig, StructureConfig
+from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.methods import METHODS
+from strdiffusion.methods.baselines import OpenCVOptions
+from strdiffusion.methods.irsde import IRSDEOptions
+from strdiffusion.methods.strdiffusion import StrDiffusionOptions
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build
 
@@ -60,7 +57,7 @@ def test_defaults_are_the_published_settings(load):
     assert (discriminator.network.width, discriminator.training.betas) == (64, (0.5, 0.99))
     network = load().network
     assert (network.width, network.depth, network.attention, network.prediction) == (64, 4, "none", "noise")
-    assert vars(load(TEST, cls=TestConfig).sampler.released) == {"u_max": 25, "u_min": 4, "jump": 2, "re": 2, "accept": "lower"}
+    assert vars(load(TEST, cls=TestConfig).options.sampler.released) == {"u_max": 25, "u_min": 4, "jump": 2, "re": 2, "accept": "lower"}
 
 
 def test_overrides_create_nested_keys(load):
@@ -249,7 +246,7 @@ def test_an_override_may_hold_an_equals_sign(load):
         (TrainStructureConfig, "network.width=9", "network.width"),
         (TrainTextureConfig, "objective.guidance=denoised", "objective.structure_checkpoint"),
         (TrainTextureConfig, "objective.structure_checkpoint=s.pt", "objective.structure_checkpoint"),
-        (TestConfig, "sampler.guidance=false", "sampler.guidance=true"),
+        (TestConfig, "method=irsde", "which IR-SDE (sampler.guidance=false) has not: set sampler.resampling=none"),
         (TestConfig, "checkpoints.structure=null", "checkpoints.structure is missing"),
         (TestConfig, "checkpoints.discriminator=null", "checkpoints.discriminator is missing"),
         (TestConfig, "data.ground_truth=false", "data.masks.folder is missing"),
@@ -265,20 +262,103 @@ def test_keys_that_do_not_go_together(load, cls, override, expected):
 
 
 def test_the_steps_of_a_sampler(load):
-    assert load(TEST, cls=TestConfig).grid().times == tuple(range(101))  # as released
-    assert load(TEST, "sampler.steps=4", "sampler.method=mars_ode", cls=TestConfig).grid().times == (0, 25, 50, 75, 100)
-    assert load(TEST, "sampler.steps=2", "sampler.spacing=log_snr", cls=TestConfig).grid().times == (0, 1, 100)
+    assert load(TEST, cls=TestConfig).options.grid().times == tuple(range(101))  # as released
+    assert load(TEST, "sampler.steps=4", "sampler.solver=mars_ode", cls=TestConfig).options.grid().times == (0, 25, 50, 75, 100)
+    assert load(TEST, "sampler.steps=2", "sampler.spacing=log_snr", cls=TestConfig).options.grid().times == (0, 1, 100)
     load(TEST, "sampler.resampling=repaint", "sampler.steps=10", "sampler.repaint.jump_length=7", cls=TestConfig)
     assert "sampler.steps must be at least 2, not 1" in refusal(load, TEST, "sampler.steps=1", cls=TestConfig)
     assert "sampler.order must be one of 1, 2, not 3" in refusal(load, TEST, "sampler.order=3", cls=TestConfig)
-    assert "sampler.method must be one of ancestral, posterior, mars_ode, mars_sde" in refusal(
-        load, TEST, "sampler.method=mars", cls=TestConfig
+    assert "sampler.solver must be one of ancestral, posterior, mars_ode, mars_sde" in refusal(
+        load, TEST, "sampler.solver=mars", cls=TestConfig
     )
 
 
-def test_a_renamed_key_is_refused_with_its_new_name(load):
-    message = refusal(load, TEST, "sampler.step=posterior", cls=TestConfig)
-    assert message.endswith("sampler.step was renamed to sampler.method: use that key")
+@pytest.mark.parametrize("earlier", ["step", "method"])
+def test_earlier_names_of_the_solver_are_accepted(load, earlier):
+    """In a file and as an override, on a file with the other name too; the last that is given counts."""
+    file = TEST + f"sampler: {{{earlier}: posterior, resampling: none}}\n"
+    for text, overrides, solver in [
+        (file, (), "posterior"),
+        (file, ("sampler.solver=mars_ode",), "mars_ode"),
+        (file, (f"sampler.{earlier}=mars_ode",), "mars_ode"),
+        (file, ("sampler.solver=mars_ode", f"sampler.{earlier}=mars_sde"), "mars_sde"),
+        (TEST, (f"sampler.{earlier}=mars_ode",), "mars_ode"),
+        (TEST + "sampler: {solver: posterior}\n", (f"sampler.{earlier}=mars_ode",), "mars_ode"),
+        (TEST + "sampler: {solver: posterior}\n", (f"sampler.{earlier}=mars_ode", "sampler.solver=mars_sde"), "mars_sde"),
+    ]:
+        assert load(text, *overrides, cls=TestConfig).options.sampler.solver == solver
+    assert "sampler.solver must be one of" in refusal(load, TEST, f"sampler.{earlier}=mars", cls=TestConfig)
+
+
+# ---- methods ------------------------------------------------------------------------------------------
+
+
+def test_guidance_is_the_earlier_name_of_two_methods(load):
+    """Files of earlier versions name no method."""
+    unguided = TEST + "sampler: {guidance: false, resampling: none}\n"
+    assert load(TEST, cls=TestConfig).method == "strdiffusion"
+    assert load(TEST + "sampler: {guidance: true}\n", cls=TestConfig).method == "strdiffusion"
+    for config in (
+        load(unguided, cls=TestConfig),
+        load(TEST, "sampler.guidance=false", "sampler.resampling=none", cls=TestConfig),
+        load(unguided, "method=irsde", cls=TestConfig),
+    ):
+        assert config.method == "irsde" and type(config.options) is IRSDEOptions
+    assert load(unguided, "sampler.guidance=true", cls=TestConfig).method == "strdiffusion"
+    assert load(unguided, "method=telea", cls=TestConfig).method == "telea"
+    for text, override in ((unguided, "method=strdiffusion"), (TEST + "method: strdiffusion\n", "sampler.guidance=false")):
+        message = refusal(load, text, override, cls=TestConfig)
+        assert "sampler.guidance=false" in message and "method=irsde" in message and "method=strdiffusion" in message
+    message = refusal(load, TEST + "method: irsde\n", "sampler.guidance=true", "sampler.resampling=none", cls=TestConfig)
+    assert "sampler.guidance=true" in message and "method=irsde" in message
+    assert "sampler.guidance must be true or false, not" in refusal(load, TEST, "sampler.guidance=maybe", cls=TestConfig)
+
+
+@pytest.mark.parametrize("given", ["photoshop", "null", "[telea]", "{a: b}", "3", "true"])
+def test_an_unknown_method_is_one_line_that_names_them_all(load, given):
+    message = refusal(load, TEST, f"method={given}", cls=TestConfig)
+    assert "config.yml: method must be one of " in message and all(name in message for name in METHODS)
+    assert "did you mean telea?" in refusal(load, TEST, "method=tela", cls=TestConfig)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "nearest"),
+    [
+        (("metod=telea",), "metod", "method"),
+        (("raduis=3",), "raduis", "radius"),
+        (("sampler.solvr=posterior",), "sampler.solvr", "sampler.solver"),
+        (("method=telea", "batchsize=3"), "batchsize", "batch_size"),
+        (("method=telea", "checkpoint.texture=x"), "checkpoint", "checkpoints"),
+        (("method=irsde", "sampler.resampling=none", "checkpoints.textur=x"), "checkpoints.textur", "checkpoints.texture"),
+    ],
+)
+def test_unknown_keys_of_a_test_name_the_nearest(load, overrides, key, nearest):
+    message = refusal(load, TEST, *overrides, cls=TestConfig)
+    assert f"unknown key {key};" in message and f"did you mean {nearest}?" in message
+
+
+def test_options_are_not_a_key(load):
+    assert "unknown key options" in refusal(load, TEST, "options={}", cls=TestConfig)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/test*.yml")), ids=lambda path: path.parent.name)
+def test_a_method_without_networks_runs_on_any_file(path, tmp_path):
+    """It needs no checkpoints, and its resolved configuration holds its own options alone."""
+    config = load_config(TestConfig, path, ["method=telea", "radius=3"])
+    assert type(config.options) is OpenCVOptions and config.options.radius == 3 and config.options.files() == []
+    save_config(config, tmp_path / "config.yml")
+    tree = yaml.safe_load((tmp_path / "config.yml").read_text())
+    assert set(tree) == {"data", "output", "method", "overwrite", "seed", "device", "batch_size", "process", "radius"}
+    assert load_config(TestConfig, tmp_path / "config.yml") == config
+    assert load_config(TestConfig, path, ["method=mean_fill"]).as_tree().keys() == set(tree) - {"radius"}
+
+
+def test_a_file_of_strdiffusion_has_its_options_at_the_top(load):
+    config = load(TEST, "method=strdiffusion", "guide=denoised", cls=TestConfig)
+    assert type(config.options) is StrDiffusionOptions
+    tree = to_dict(config)
+    assert tree["method"] == "strdiffusion" and tree["guide"] == "denoised" and tree["sampler"]["solver"] == "ancestral"
+    assert "guidance" not in tree["sampler"] and "options" not in tree and "radius" not in tree
 
 
 def test_real_holes_need_known_edges(load):

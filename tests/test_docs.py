@@ -13,17 +13,19 @@ from typing import get_type_hints
 import pytest
 import yaml
 from conftest import script
-from strdiffusion.app.counting import count_evaluations
 
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
-from strdiffusion.config import TestConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config, load_evaluation
-from strdiffusion.config.common import SDEConfig
-from strdiffusion.evaluation.judging_options import EvaluateConfig
-from strdiffusion.evaluation.options import ReleasedConfig, SamplerConfig
+from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.evaluation.judging_options import EvaluateConfig, load_evaluation
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table_options import TableConfig
 from strdiffusion.figures import FiguresConfig
+from strdiffusion.methods import METHODS
+from strdiffusion.methods.counting import count_evaluations
 from strdiffusion.networks import KINDS
+from strdiffusion.samplers import Released, SamplerConfig
+from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert
 
@@ -249,7 +251,8 @@ def test_make_targets_in_the_readme_exist():
 
 # ---- options in the text ------------------------------------------------------------------------------
 
-CLASSES = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig, TestConfig, EvaluateConfig, FiguresConfig, TableConfig]
+TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig]
+CLASSES = [*TRAININGS, TestConfig, *(method.Options for method in METHODS.values()), EvaluateConfig, FiguresConfig, TableConfig]
 
 
 def hint_of(cls, key):
@@ -287,7 +290,7 @@ def test_options_in_the_text_exist(page):
 
 
 def cell(sampler, T):
-    counts = count_evaluations(sampler, SDEConfig(T=T))
+    counts = count_evaluations(sampler, MeanRevertingSDE(T=T), guided=True)
     spans = [counts[kind] for kind in ("texture", "structure", "discriminator")]
     return " / ".join(f"{n.least}" if n.least == n.most else f"{n.least}-{n.most}" for n in spans)
 
@@ -304,7 +307,7 @@ def test_the_evaluations_in_the_tables_are_what_samplers_take():
             number = int(row[0].split()[-1])
             T, steps = (100, number) if by == "sampler.steps" else (number, None)
             for released, found in zip(columns, row[1:], strict=True):
-                resampling = {"resampling": "none"} if released is None else {"released": ReleasedConfig(*released)}
+                resampling = {"resampling": "none"} if released is None else {"released": Released(*released)}
                 assert found == cell(SamplerConfig(steps=steps, **resampling), T), line
                 cells += 1
         elif not line.startswith("|"):

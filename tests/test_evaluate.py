@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,12 @@ import pytest
 from conftest import script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from strdiffusion.config import EvaluateConfig, TestConfig, load_config, load_evaluation
+from strdiffusion.config import load_config
 from strdiffusion.evaluation.compare import Measures, compare_arrays, compare_folders
 from strdiffusion.evaluation.folder import inpaint_folder
-from strdiffusion.methods.baselines import Baseline
+from strdiffusion.evaluation.judging_options import EvaluateConfig, load_evaluation
+from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
 from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -222,9 +225,9 @@ def inpaint(work, *overrides):
     """What scripts/test.py leaves, without networks: holes filled with the mean colour."""
     (work / "test.yml").write_text(
         f"output: {work}/results\ndata: {{images: {work}/truths, masks: {{folder: {work}/masks}}, size: {SIZE}, index: null}}\n"
-        "checkpoints: {texture: none, structure: none}\nsampler: {resampling: none}\n"
+        "method: mean_fill\n"
     )
-    inpaint_folder(load_config(TestConfig, work / "test.yml", overrides), Baseline("mean_fill"))
+    inpaint_folder(load_config(TestConfig, work / "test.yml", overrides))
     return read(work / "results" / "results.csv")
 
 
@@ -260,6 +263,36 @@ def test_the_same_numbers_with_folders_instead_of_the_csv(command, work):
     assert command(*options)[0] == 0
     for one, two in zip(*(read(work / name / "per_image.csv") for name in ("evaluation", "folders")), strict=True):
         assert one == two
+
+
+EARLIER = """name,image,mask,hole_share,psnr,ssim,hole_psnr,hole_ssim,masked_hole_psnr,masked_hole_ssim,seconds,\
+texture_evaluations,structure_evaluations,discriminator_evaluations
+a,photos/a.png,masks/a.png,0.0625,30.1,0.95,18.2,0.5,5.1,0.05,0.0024,117,58,41
+b,photos/b.png,masks/b.png,0.25,,,,,,,0.0024,0,0,0
+"""
+
+
+def test_results_of_an_earlier_version_are_read(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text(EARLIER)
+    a, b = rows = read_rows(path)
+    assert a.evaluations == {"texture": 117, "structure": 58, "discriminator": 41} and a.number("structure_evaluations") == 58
+    assert (a.psnr, a.hole_ssim, a.seconds, a.number("painter_evaluations"), a.shown) == (30.1, 0.5, 0.0024, 0, "")
+    assert b.psnr is None and b.evaluations == {"texture": 0, "structure": 0, "discriminator": 0}
+    write_rows(rows, path)
+    assert read_rows(path) == rows and path.read_text().splitlines() == EARLIER.splitlines()
+    assert "| evaluations T/S/D |" in summary_table(rows) and "58/29/20" in summary_table(rows)
+
+
+def test_results_name_what_a_method_was_shown(tmp_path):
+    """Only then is there such a column; and rows may have evaluated different networks."""
+    plain = ResultRow("a", "a.png", "m.png", 0.25, evaluations={"painter": 3})
+    shown = replace(plain, name="b", evaluations={"texture": 2}, shown="truth (guide=ground_truth)")
+    write_rows([plain], tmp_path / "plain.csv")
+    write_rows([plain, shown], tmp_path / "both.csv")
+    assert "shown" not in read(tmp_path / "plain.csv")[0] and read(tmp_path / "plain.csv")[0]["painter_evaluations"] == "3"
+    assert [line["shown"] for line in read(tmp_path / "both.csv")] == ["", "truth (guide=ground_truth)"]
+    assert read_rows(tmp_path / "both.csv") == [plain, shown]
 
 
 def test_rows_without_output_and_outputs_without_row(command, work):

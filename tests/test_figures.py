@@ -14,17 +14,18 @@ from matplotlib.colors import to_hex
 from skimage.metrics import peak_signal_noise_ratio
 
 from strdiffusion import figures
-from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints import network_record, write_checkpoint
-from strdiffusion.config import TestConfig, load_config
-from strdiffusion.data import TestDataset, collate
-from strdiffusion.evaluation.folder import image_seed
+from strdiffusion.config import load_config
+from strdiffusion.data import TestDataset, collate, gray_map
+from strdiffusion.evaluation.folder import image_seed, look_at, open_method
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.figures.grid import choose_images, fit_of, grid_figure
 from strdiffusion.figures.histogram import count_buckets
-from strdiffusion.figures.methods import DiscrepancyConfig, chosen_item, load_methods
+from strdiffusion.figures.methods import DiscrepancyConfig, chosen_item, load_entries
 from strdiffusion.figures.process import chosen_times
-from strdiffusion.figures.states import estimate, visit_states
+from strdiffusion.figures.states import visit_states
 from strdiffusion.figures.style import COLOURS, fit_text, text_width
+from strdiffusion.methods import run
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import SeededNoise
 from strdiffusion.samplers.grid import early_end
@@ -38,10 +39,12 @@ SAMPLERS = {  # overrides of the test configuration
     "paper": ["sampler.resampling=paper", "sampler.paper.threshold=1000", "sampler.paper.u_max=1"],
     "plain": ["sampler.resampling=none"],
     "repaint": ["sampler.resampling=repaint", "sampler.repaint.jump_length=1", "sampler.repaint.resamplings=2"],
-    "few steps": ["sampler.method=mars_ode", "sampler.steps=4"],  # 6, 5, 3, 2, 0
+    "few steps": ["sampler.solver=mars_ode", "sampler.steps=4"],  # 6, 5, 3, 2, 0
     "true guide": ["sampler.resampling=none", "guide=ground_truth"],
-    "IR-SDE": ["sampler.resampling=none", "sampler.guidance=false", "checkpoints.texture={folder}/unguided.pt"],
+    "IR-SDE": ["sampler.resampling=none", "method=irsde", "checkpoints.texture={folder}/unguided.pt"],
+    "telea": ["method=telea"],
 }
+DIFFUSION = [name for name in SAMPLERS if name != "telea"]
 
 
 def write_network(path, kind, network):
@@ -139,51 +142,68 @@ def texts(figure):
 # ---- states -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_states_belong_to_their_t(folder, methods, name):
+def opened(config, image):
+    """The first method of a figure, and what it is given of an image: entry, method, items, known, seeds."""
+    entry = load_entries(config)[0]
+    method = entry.open()
+    item = chosen_item(entry, method, image)
+    return entry, method, item, collate([item]), [image_seed(entry.config, item)]
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_states_belong_to_their_t(methods, name):
     """From T to 0, beginning with the sampler's own start, and ending with what it returns."""
-    method = load_methods(load(methods(name)))[0]
-    item = chosen_item(method, "b")
-    batch, seeds = collate([item]), [image_seed(method.config, item)]
-    inpainter, visited, calls = StrDiffusion.from_config(method.config).inpainter(), [], []
-    sample = visit_states(inpainter, batch, seeds, visited.append)
-    states = {state.t: state for state in visited}  # of several visits the last
-    grid = method.config.grid()
+    entry, method, item, known, seeds = opened(load(methods(name)), "b")
+    visited, following, calls = [], [], []
+
+    def visit(state, after):
+        visited.append(state)
+        following.append(after)
+
+    result = visit_states(entry, method, [item], visit)
+    states = {state.to: state for state in visited}  # of several visits the last
+    grid = entry.config.options.grid()
     assert sorted(states) == list(grid.times)
-    draw = SeededNoise(seeds)([0], batch.texture)
-    assert visited[0].t == T and torch.equal(visited[0].texture, batch.texture_mean + inpainter.sde.lambda_ * draw)
-    pasted = torch.where(batch.mask > 0.5, batch.texture, states[0].texture)
-    assert torch.equal(sample.texture, pasted)
-    alone = inpainter(batch, seeds, calls.append)
-    assert torch.equal(alone.texture, sample.texture)  # looking on changes nothing
+    draw = SeededNoise(seeds)([0], known.image)
+    assert visited[0].to == T and torch.equal(visited[0].image, known.image + method.sde.lambda_ * draw)
+    pasted = torch.where(known.mask > 0.5, item.texture, states[0].image)
+    assert torch.equal(result.image, pasted)
+    alone = run(method, known, seeds, calls.append)
+    assert torch.equal(alone.image, result.image)  # looking on changes nothing
     # every step ends where the next one begins
-    assert [state.t for state in visited] == [progress.t for progress in calls] + [0] and all(
-        torch.equal(progress.texture, state.texture) for progress, state in zip(calls, visited[1:], strict=True)
-    )
+    assert [step.to for step in calls] == [state.to for state in visited] and calls[0].t == T
+    assert [step.t for step in calls[1:]] == [state.to for state in visited[:-1]]
+    assert all(torch.equal(step.image, state.image) for step, state in zip(calls, visited, strict=True))
+    assert [after.to for after in following[:-1]] == [state.to for state in visited[1:]] and following[-1] is None
     guided = name != "IR-SDE"
     ended = grid[grid.early_end - 1]  # the structure's last state
-    for state, following in zip(visited, [*visited[1:], None], strict=True):
-        assert (state.structure is not None) == (guided and state.t >= ended)
-        if not guided or state.t == 0:
-            assert state.guide is None
-        elif following.t < state.t:
-            late = state.texture.mean(dim=1, keepdim=True)
-            assert torch.equal(state.guide, following.structure if state.t > ended else late)
+    networks = method.predictors(known)
+    for state, after in zip(visited, following, strict=True):
+        assert ("structure" in state.pictures) == (guided and state.to >= ended)
+        if state.to == 0:
+            assert method.predict(known, state, after) is state
+        elif after.to < state.to:
+            guide = state.image.mean(dim=1, keepdim=True) if guided else None
+            if guided and state.to > ended:
+                guide = after.pictures["structure"]
+            with torch.inference_mode():
+                expected = networks.texture.x0(state.image, known.image, state.to, guide)
+            assert torch.equal(method.predict(known, state, after).image, expected)
 
 
 def test_estimates_are_what_the_networks_predict(methods):
-    method = load_methods(load(methods("plain")))[0]
-    item = chosen_item(method, None)
-    batch, inpainter, states = collate([item]), StrDiffusion.from_config(method.config).inpainter(), {}
-    visit_states(inpainter, batch, [0], lambda state: states.update({state.t: state}))
-    sde, state = inpainter.sde, states[4]
-    texture, structure = estimate(inpainter.models, batch, state)
+    entry, method, item, known, _ = opened(load(methods("plain")), None)
+    states = {}
+    visit_states(entry, method, [item], lambda state, after: states.update({state.to: (state, after)}))
+    state, after = states[4]
+    predicted = method.predict(known, state, after)
     with torch.inference_mode():
-        noise = inpainter.models.texture.network(state.texture, batch.texture_mean, 4, state.guide)
-        expected = sde.predict_x0(state.texture, batch.texture_mean, noise, 4)
-    assert torch.allclose(texture, expected) and structure.shape == batch.structure.shape
-    assert estimate(inpainter.models, batch, states[1])[1] is None or early_end(T) - 1 <= 1
-    assert estimate(inpainter.models, batch, states[0])[0] is states[0].texture
+        network = method.model.networks.texture.for_inference("fp32", False)
+        noise = network(state.image, known.image, 4, after.pictures["structure"])
+        expected = method.sde.predict_x0(state.image, known.image, noise, 4)
+    assert torch.allclose(predicted.image, expected) and predicted.pictures["structure"].shape == known.mask.shape
+    assert "structure" not in method.predict(known, *states[1]).pictures or early_end(T) - 1 <= 1
+    assert method.predict(known, *states[0]).image is states[0][0].image
 
 
 # ---- discrepancy --------------------------------------------------------------------------------------
@@ -200,9 +220,6 @@ def plain_dataset(folder):
         size=SIZE,
         fit="resize",
         hole_share=(0.1, 0.5),
-        pair="gray2edge",
-        edge_source="known",
-        edge_sigma=1.0,
     )
 
 
@@ -212,15 +229,15 @@ def test_discrepancy_curves_are_psnr(folder, methods):
     curves = figures.measure_discrepancy(config)
     assert [curve.label for curve in curves] == ["plain", "IR-SDE"] and all(curve.images == 2 for curve in curves)
     config = load_config(TestConfig, folder / "test.yml", ["sampler.resampling=none"])
-    inpainter = StrDiffusion.from_config(config).inpainter()
+    method = open_method(config)
     expected = np.zeros((T, 2))
-    for item in (plain_dataset(folder)[i] for i in range(2)):
-        progress = []
-        inpainter(collate([item]), [image_seed(config, item)], progress.append)
+    for item in (look_at(plain_dataset(folder), i, method) for i in range(2)):
+        steps = []
+        run(method, collate([item]), [image_seed(config, item)], steps.append)
         truth, hole = item.texture.numpy(), np.broadcast_to(item.mask.numpy() < 0.5, item.texture.shape)
-        for p in progress:
-            state = p.texture[0].numpy()
-            expected[p.t - 1] += [peak_signal_noise_ratio(truth[region], state[region], data_range=1) / 2 for region in (~hole, hole)]
+        for step in steps[1:]:
+            state = step.image[0].numpy()
+            expected[step.to] += [peak_signal_noise_ratio(truth[region], state[region], data_range=1) / 2 for region in (~hole, hole)]
     assert curves[0].t.tolist() == list(range(T, -1, -1))
     assert np.abs(curves[0].known[1:] - expected[::-1, 0]).max() < 1e-4 and np.abs(curves[0].hole[1:] - expected[::-1, 1]).max() < 1e-4
     # at T the known region is the truth plus noise of lambda, the hole black plus that noise
@@ -300,6 +317,32 @@ def test_process(command, folder, methods, tmp_path):
     assert np.array_equal(figure.axes[8 + 2].images[0].get_array(), np.clip(unguided.texture[0], 0, 1))
     assert command("process", "--out", tmp_path / "strip.png", "-opt", path)[0] == 0
     require_figure(tmp_path / "strip")
+
+
+def test_a_process_with_methods_without_steps(command, methods, tmp_path):
+    """Such a method has its result in the last column, and nothing before it."""
+    path = methods("telea", "few steps", "IR-SDE")
+    assert sorted(figures.record_process(load(path, "process.t=[6, 3]"))[0].texture) == [3]
+    telea, few, _ = processes = figures.record_process(load(path))
+    assert sorted(telea.texture) == [0] and not telea.structure and telea.structure_end is None
+    assert sorted(few.texture) == [0, 2, 3, 5, 6]
+    truth, structure = telea.truth
+    assert structure is None and telea.texture[0].shape == truth.shape and np.abs(telea.texture[0] - truth).max() > 0.05
+    figure = figures.process_figure(processes)
+    assert len(figure.axes) == 4 * 6 and texts(figure).count("t = 6") == 1
+    assert np.array_equal(figure.axes[4].images[0].get_array(), telea.texture[0]) and not figure.axes[3].images
+    assert [" ".join(text.split()) for text in texts(figure)].count("no such step") == 4
+    assert command("process", "--out", tmp_path / "strip", "-opt", path, "process.t=[6, 3]")[0] == 0
+    require_figure(tmp_path / "strip")
+    alone = figures.record_process(load(methods("telea")))
+    assert len(figures.process_figure(alone).axes) == 2  # the result and the truth
+
+
+def test_a_method_without_steps_has_no_curves(command, methods, tmp_path):
+    error = refusal(command("discrepancy", "--out", tmp_path / "out", "-opt", methods("plain", "telea")))
+    assert "telea has no steps (method=telea): leave it out" in error
+    error = refusal(command("discrepancy", "--out", tmp_path / "out", "-opt", methods("telea"), "discrepancy.network=structure"))
+    assert "telea has no structure" in error and not list(tmp_path.glob("out.*"))
 
 
 # ---- grid ---------------------------------------------------------------------------------------------
@@ -424,42 +467,33 @@ def test_histogram(command, tmp_path):
 
 def test_guide(command, folder, tmp_path):
     """With the true structure as what another image has, and the same noise, only the denoised structure differs."""
-    config = load_config(TestConfig, folder / "test.yml", ["sampler.resampling=none", "sampler.method=posterior"])
+    config = load_config(TestConfig, folder / "test.yml", ["sampler.resampling=none", "sampler.solver=posterior"])
     distance = figures.measure_guide(config, 3)
     assert distance.images == 3 and distance.t.tolist() == list(range(T, early_end(T) - 2, -1))
     # all start from the same noise; what is known differs by the network's errors alone
     assert distance.hole[0] == distance.known[0] == distance.wrong[0] == 0 and (distance.hole[1:] > 0).all()
     sde = MeanRevertingSDE(T=T)
     assert distance.noise == pytest.approx(sde.sigma_bar[distance.t.copy()].numpy())
-    dataset, foreign = (
-        TestDataset(
-            images=folder / "photos",
-            masks=folder / "masks",
-            pairing="name",
-            polarity="white_hole",
-            seed=0,
-            size=SIZE,
-            fit="resize",
-            hole_share=(0.1, 0.5),
-            pair="gray2edge",
-            edge_source="known",
-            edge_sigma=1.0,
-            foreign_structure=other,
-        )
-        for other in (False, True)
-    )
+    dataset = plain_dataset(folder)
     # the posterior's mean is linear in x0: the states are apart by a share of the x0s, the same for all pixels
     last = int(distance.t[-1])
     weight = 1.0
     for t in range(T, last, -1):
         weight = float(sde.optimum_x[t]) * (0.0 if t == T else weight) + float(sde.optimum_x0[t])
-    expected = np.sqrt(
-        np.mean([((foreign[i].structure - dataset[i].structure)[dataset[i].mask < 0.5] ** 2).mean().item() for i in range(3)])
-    )
+    squares = []
+    for i, item in enumerate(dataset[i] for i in range(3)):
+        difference = gray_map(dataset.other_image(i, item)) - gray_map(item.image())
+        squares.append((difference[item.known() < 0.5] ** 2).mean())
+    expected = np.sqrt(np.mean(squares))
     assert distance.wrong[-1] == pytest.approx(weight * expected, rel=1e-4)
     assert command("guide", "--out", tmp_path / "fig", "-opt", folder / "test.yml", "--first", 1, "sampler.resampling=none")[0] == 0
     require_figure(tmp_path / "fig")
     assert "sampler.resampling=none" in refusal(command("guide", "--out", tmp_path / "other", "-opt", folder / "test.yml"))
+    for method in ("telea", "irsde"):
+        error = refusal(
+            command("guide", "--out", tmp_path / "other", "-opt", folder / "test.yml", f"method={method}", "sampler.resampling=none")
+        )
+        assert "set method=strdiffusion" in error
 
 
 # ---- curves and tradeoff ------------------------------------------------------------------------------

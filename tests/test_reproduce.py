@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import SIZE, T, script
 
-from strdiffusion.batch import Batch
+from strdiffusion.batch import Known
 from strdiffusion.config import load_config
 from strdiffusion.evaluation import folder as folder_module
 from strdiffusion.evaluation.compare import Cell
@@ -18,7 +19,8 @@ from strdiffusion.evaluation.reproduce import reproduce
 from strdiffusion.evaluation.statistics import Summary
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.evaluation.table_options import TableConfig
-from strdiffusion.methods.baselines import Baseline
+from strdiffusion.methods import run as run_method
+from strdiffusion.methods.folders import open_by_name
 from strdiffusion.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,7 @@ def table(tmp_path, photos, weights):
         f"title: A small table\nbase: {base}\noutput: {tmp_path / 'tables'}\nmetrics: [psnr, hole_psnr, l1, texture_evaluations]\n"
         "buckets:\n  - {name: 10-20, options: ['data.masks.hole_share=[0.1, 0.2]']}\n"
         "  - {name: 30-40, options: ['data.masks.hole_share=[0.3, 0.4]']}\n"
-        "rows:\n  - {label: Telea, baseline: telea}\n  - {label: none, options: [sampler.resampling=none]}\n"
+        "rows:\n  - {label: Telea, method: telea}\n  - {label: none, options: [sampler.resampling=none]}\n"
         "  - {label: 'adaptive (released)', published: psv_strdiffusion}\n"
         "  - {label: IR-SDE, published: psv_asy_irsde, published_only: true}\n"
         "notes: [small networks]\n"
@@ -114,7 +116,7 @@ def test_from_nothing_to_three_files_and_then_nothing_more(table, tmp_path, monk
 
 
 def test_the_notes_are_of_the_base_and_not_of_the_last_row(table):
-    folder = run(table, "rows=[{label: a, baseline: telea}, {label: b, options: [seed=77, sampler.resampling=none]}]")
+    folder = run(table, "rows=[{label: a, method: telea}, {label: b, options: [seed=77, sampler.resampling=none]}]")
     notes = (folder / "table.md").read_text()
     assert "seed 0, unless a row says" in notes and "seed 77" not in notes
 
@@ -135,9 +137,9 @@ def test_an_interrupted_table_continues_with_the_image_it_was_at(table, monkeypa
 def test_what_is_changed_and_only_that_is_done_again(table, monkeypatch, weights, tmp_path):
     calls = Calls(monkeypatch)
     run(table)
-    run(table, "options=[sampler.method=posterior]")
+    run(table, "options=[sampler.solver=posterior]")
     assert calls.count == 18 + 12  # the baseline has no sampler
-    run(table, "options=[sampler.method=posterior, batch_size=2]")
+    run(table, "options=[sampler.solver=posterior, batch_size=2]")
     assert calls.count == 30  # the batch size changes no result
 
 
@@ -194,13 +196,13 @@ def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
         ("rows=[{label: a, published: nobody}]", "nobody"),
         ("rows=[{label: a}, {label: a}]", "twice"),
         ("rows=[{label: a, published_only: true}]", "needs published"),
-        ("rows=[{label: a, baseline: photoshop}]", "telea"),
+        ("rows=[{label: a, method: photoshop}]", "telea"),
         ("rows=[{label: a, options: [sampler.resampling=often]}]", "sampler.resampling"),
         ("metrics=[beauty]", "metrics"),
         ("metrics=[]", "at least one"),
         ("rows=[{label: a, published: psv_asy_none, published_only: true}]", "a row that is run"),
         ("metrics=[psnr, psnr]", "twice"),
-        ("rows=[{label: a, baseline: telea, published: psv_asy_none, published_only: true}]", "neither baseline"),
+        ("rows=[{label: a, method: telea, published: psv_asy_none, published_only: true}]", "neither method"),
         ("base=absent.yml", "absent.yml does not exist"),
     ],
 )
@@ -214,9 +216,50 @@ def test_mistakes_in_a_table_are_found_before_anything_runs(table, change, said,
 
 def test_the_script(table, monkeypatch, capsys):
     table_script = script("reproduce")
-    monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, baseline: mean_fill}]"])
+    monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, method: mean_fill}]"])
     assert table_script.main() == 0
     assert "# A small table" in capsys.readouterr().out
+
+
+def test_rows_of_different_methods(table, weights):
+    """Each by its own method, with evaluations of any network; a network that a method does not have costs it nothing."""
+    rows = (
+        "rows=[{label: Telea, method: telea, options: [radius=2]}, {label: old, baseline: telea}, "
+        f"{{label: IR-SDE, method: irsde, options: [sampler.resampling=none, checkpoints.texture={weights}/unguided.pt]}}, "
+        f"{{label: option, options: [method=irsde, sampler.resampling=none, checkpoints.texture={weights}/unguided.pt]}}, "
+        f"{{label: guidance, options: [sampler.guidance=false, sampler.resampling=none, checkpoints.texture={weights}/unguided.pt]}}, "
+        "{label: none, options: [sampler.resampling=none]}]"
+    )
+    metrics = "metrics=[psnr, texture_evaluations, structure_evaluations, painter_evaluations]"
+    folder = run(table, rows, metrics, "buckets=[{name: 10-20, options: []}]", "reference=none")
+    means = {(line["row"], line["metric"]): float(line["mean"]) for line in csv.DictReader((folder / "table.csv").open())}
+    evaluations = {label: [means[label, f"{n}_evaluations"] for n in ("texture", "structure", "painter")] for label, _ in means}
+    assert evaluations["Telea"] == evaluations["old"] == [0, 0, 0] and evaluations["none"] == [T, 7, 0]
+    assert evaluations["IR-SDE"] == evaluations["option"] == evaluations["guidance"] == [T, 0, 0]
+    assert means["IR-SDE", "psnr"] == means["option", "psnr"] == means["guidance", "psnr"] != means["none", "psnr"]
+    assert means["Telea", "psnr"] != means["old", "psnr"]
+    methods = {
+        label: yaml.safe_load((folder / "runs" / label / "10-20" / "config.yml").read_text()) for label in ("telea", "old", "ir-sde")
+    }
+    assert methods["telea"]["method"] == methods["old"]["method"] == "telea" and methods["ir-sde"]["method"] == "irsde"
+    assert (methods["telea"]["radius"], methods["old"]["radius"]) == (2, 5) and "sampler" not in methods["old"]
+    assert "10-20 % painter evaluations" in (folder / "table.md").read_text()
+    saved = load_config(TableConfig, folder / "config.yml")
+    assert [row.method for row in saved.rows] == ["telea", "telea", "irsde", None, None, None]
+
+
+def test_metrics_that_are_no_evaluations_are_refused(table):
+    for wrong in ("_evaluations", "texture_evaluation"):
+        with pytest.raises(UserError, match="NETWORK_evaluations"):
+            run(table, f"metrics=[{wrong}]")
+
+
+@pytest.mark.parametrize("option", ["method=photoshop", "method=[telea]"])
+def test_an_unknown_method_of_a_row_is_found_before_anything_runs(table, monkeypatch, option):
+    calls = Calls(monkeypatch)
+    with pytest.raises(UserError, match="method must be one of .*telea"):
+        run(table, f"rows=[{{label: a, method: telea}}, {{label: b, options: ['{option}']}}]")
+    assert calls.count == 0
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "tables").glob("*.yml")), ids=lambda p: p.stem)
@@ -235,17 +278,21 @@ def test_baselines_fill_the_hole_alone():
     image[:, :, 4:9, 4:9] = 9.0
     mask = torch.ones(2, 1, 16, 16)
     mask[:, :, 4:9, 4:9] = 0
-    batch = Batch(image, image[:, :1], image[:, :1], mask)
+    known = Known(image, mask)
+
+    def fill(name, known):
+        return run_method(open_by_name(name, torch.device("cpu")), known, [0] * len(known)).image
+
     for name in ("masked_input", "mean_fill", "telea", "navier_stokes"):
-        out = Baseline(name)(batch, [0, 1]).texture
+        out = fill(name, known)
         assert torch.equal(out * mask, image * mask)
         assert out.max() <= 1
-    filled = Baseline("mean_fill")(batch, [0, 1]).texture
+    filled = fill("mean_fill", known)
     expected = (image * mask).sum((2, 3)) / mask.sum((2, 3))
     assert (filled[:, :, 6, 6] - expected).abs().max() < 1e-5
-    flat = Batch(torch.full((1, 3, 16, 16), 0.4), image[:1, :1], image[:1, :1], mask[:1])
+    flat = Known(torch.full((1, 3, 16, 16), 0.4), mask[:1])
     for name in ("telea", "navier_stokes"):
-        assert (Baseline(name)(flat, [0]).texture - 0.4).abs().max() < 3 / 255  # OpenCV rounds in between
+        assert (fill(name, flat) - 0.4).abs().max() < 3 / 255  # OpenCV rounds in between
 
 
 def test_rendering_escapes_and_names_what_is_missing():

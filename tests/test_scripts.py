@@ -16,7 +16,8 @@ import torch
 from conftest import SIZE, T, save, script, single_error
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.config import load_config
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import exit_on_user_error
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,7 @@ def test_the_whole_way(command, photos, tmp_path):
     summary = (out / "summary.md").read_text()
     assert summary.strip() in printed and "10-20 %" in summary and "20-30 %" in summary and "0-10 %" not in summary
     config = load_config(TestConfig, out / "config.yml")
-    assert config.batch_size == 2 and config.sde.T == T and config.sampler.released.u_max == 3
+    assert config.batch_size == 2 and config.options.sde.T == T and config.options.sampler.released.u_max == 3
 
 
 def check_metrics(row, result, truth, hole):
@@ -165,11 +166,11 @@ def test_real_holes(command, photos, tmp_path, size):
     ("overrides", "evaluations"),
     [
         (["sampler.resampling=none"], (T, 7, 0)),  # structure in the early stage, t = 10..4
-        (["sampler.resampling=none", "sampler.method=posterior"], (T, 7, 0)),
+        (["sampler.resampling=none", "sampler.solver=posterior"], (T, 7, 0)),
         (
             [
                 "sampler.resampling=none",
-                "sampler.guidance=false",
+                "method=irsde",
                 "checkpoints.texture={unguided}",
                 "checkpoints.structure=null",
                 "checkpoints.discriminator=null",
@@ -177,12 +178,12 @@ def test_real_holes(command, photos, tmp_path, size):
             (T, 0, 0),
         ),
         # times 10, 8, .., 2, of which 10 to 4 are the early stage
-        (["sampler.resampling=none", "sampler.method=mars_ode", "sampler.steps=5"], (5, 4, 0)),
+        (["sampler.resampling=none", "sampler.solver=mars_ode", "sampler.steps=5"], (5, 4, 0)),
         (
-            ["sampler.resampling=none", "sampler.method=mars_sde", "sampler.order=1", "sampler.steps=5", "sampler.spacing=log_snr"],
+            ["sampler.resampling=none", "sampler.solver=mars_sde", "sampler.order=1", "sampler.steps=5", "sampler.spacing=log_snr"],
             (5, 4, 0),
         ),
-        (["sampler.resampling=released", "sampler.method=posterior", "sampler.steps=4"], None),
+        (["sampler.resampling=released", "sampler.solver=posterior", "sampler.steps=4"], None),
         # five jumps back by 2, from t = 8, 6, 4, 2, 0
         (["sampler.resampling=repaint", "sampler.guidance=false", "checkpoints.texture={unguided}"], (T + 2 * 5, 0, 0)),
         (["sampler.resampling=repaint"], None),
@@ -198,13 +199,53 @@ def test_every_sampler_runs(command, weights, tmp_path, overrides, evaluations):
     assert command(*overrides)[0] == 0
     for row in rows(tmp_path / "out"):
         found = tuple(int(row[f"{network}_evaluations"]) for network in ("texture", "structure", "discriminator"))
-        assert found[0] >= load_config(TestConfig, tmp_path / "out" / "config.yml").grid().N and evaluations in (None, found)
+        assert found[0] >= load_config(TestConfig, tmp_path / "out" / "config.yml").options.grid().N and evaluations in (None, found)
         assert math.isfinite(float(row["psnr"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shown"),
+    [
+        (["structure.edge_source=full"], "truth (structure.edge_source=full)"),
+        (["guide=ground_truth"], "truth (guide=ground_truth)"),
+        (["guide=other_image"], "other_image (guide=other_image)"),
+        (["structure.edge_source=full", "guide=ground_truth"], "truth (structure.edge_source=full and guide=ground_truth)"),
+        (["structure.edge_source=full", "guide=other_image"], "truth (structure.edge_source=full), other_image (guide=other_image)"),
+        ([], None),
+        (["structure.edge_source=full", "method=telea"], None),
+        (["structure.edge_source=full", "method=irsde", "checkpoints.texture={unguided}"], None),
+    ],
+)
+def test_results_record_what_was_shown_of_the_hole(command, weights, tmp_path, overrides, shown):
+    overrides = [text.replace("{unguided}", str(weights / "unguided.pt")) for text in overrides]
+    assert command("sampler.resampling=none", "data.limit=1", *overrides)[0] == 0
+    assert [row.get("shown") for row in rows(tmp_path / "out")] == [shown]
+
+
+def test_a_method_without_networks(command, tmp_path):
+    """It needs no checkpoints, takes no steps, and leaves neither traces nor other pictures."""
+    missing = [f"checkpoints.{kind}={tmp_path}/absent.pt" for kind in ("texture", "structure", "discriminator")]
+    status, printed, _ = command("method=telea", "process=1", *missing)
+    assert status == 0 and "evaluations" not in printed
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "config.yml",
+        "inpainted",
+        "masked",
+        "overview.png",
+        "results.csv",
+        "side_by_side",
+        "summary.md",
+    }
+    assert not any(column.endswith("_evaluations") for column in rows(out)[0])
+    assert "checkpoints" not in (out / "config.yml").read_text() and "radius: 5" in (out / "config.yml").read_text()
+    assert command("method=telea", f"output={tmp_path / 'again'}", opt=out / "config.yml")[0] == 0
+    assert (out / "inpainted" / "a.png").read_bytes() == (tmp_path / "again" / "inpainted" / "a.png").read_bytes()
 
 
 def test_pictures_of_the_process_with_fewer_steps(command, tmp_path):
     """Every second step, counted from the end, and the last; named after the t of the step."""
-    assert command("sampler.resampling=none", "sampler.method=mars_ode", "sampler.steps=5", "process=2", "data.limit=1")[0] == 0
+    assert command("sampler.resampling=none", "sampler.solver=mars_ode", "sampler.steps=5", "process=2", "data.limit=1")[0] == 0
     (folder,) = (tmp_path / "out" / "process").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["t0002.png", "t0004.png", "t0008.png"]
 

@@ -25,7 +25,7 @@ from strdiffusion.methods import Method, Result, Step, method_class, run, see
 from strdiffusion.system import distributed
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError, one_line
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.files import claim_output_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path)
             part.unlink()
         table = summary_table(rows)
         write_overview([row.name for row in rows[:OVERVIEW_ROWS]], folder)
-        (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
+        write_text(folder / "summary.md", table + "\n")
         print(table)
         print(f"pictures and results.csv are in {folder}; start with {folder / 'overview.png'}")
     if problems:
@@ -163,7 +163,7 @@ def look_at(dataset: TestDataset, number: int, method: Method) -> TestItem:
     try:
         method.require_size(*item.mask.shape[-2:])
     except UserError as error:
-        raise UserError(f"the image {item.image_path} cannot be taken: {error}") from None
+        raise UserError(f"the image {item.image_path} {error}") from None
     behind = {"truth": item.image} | {"other_image": lambda: dataset.other_image(number, item)}
     maps = see(method, item.image(), item.known(), {door: behind[door]() for door in method.doors})
     return replace(item, maps={name: as_tensor(values) for name, values in maps.items()})

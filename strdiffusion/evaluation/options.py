@@ -65,9 +65,12 @@ class TestConfig:
         """Split the keys between the test and the method. Without `method` it is StrDiffusion, or with sampler.guidance=false IR-SDE."""
         tree, earlier = without_guidance(tree)
         method = tree.get("method", earlier or DEFAULT_METHOD)
-        options = method_class(method).Options
-        if earlier not in (None, method) and {earlier, method} == {"strdiffusion", "irsde"}:
-            raise UserError(f"{where}: sampler.guidance is the earlier name of method={earlier}, but method={method}: give one of them")
+        options = method_class(method, where).Options
+        if earlier is not None and {earlier, method} == {"strdiffusion", "irsde"}:
+            guidance = "true" if earlier == "strdiffusion" else "false"
+            raise UserError(
+                f"{where}: sampler.guidance={guidance} means method={earlier}, but method={method} is given: remove one of them"
+            )
         own, of_method = _names(cls) - {"options"}, _names(options)
         others = set().union(*(_names(known.Options) for known in METHODS.values()))
         require_known_keys(tree, sorted(own | others), where)

@@ -32,7 +32,7 @@ def load_method(
         )
     if isinstance(source, Path) and (source / DESCRIPTION).exists():
         tree = read_yaml(source / DESCRIPTION)
-        cls = method_class(tree.get("method", IRSDEMethod.name))
+        cls = method_class(tree.get("method", IRSDEMethod.name), str(source / DESCRIPTION))
         if not issubclass(cls, IRSDEMethod):
             rest = {key: value for key, value in tree.items() if key not in ("method", "format")}
             return cls.open(build(cls.Options, rest, str(source / DESCRIPTION)), device)

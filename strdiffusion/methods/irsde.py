@@ -145,7 +145,7 @@ class IRSDEMethod(Method):
 
     def require_size(self, height: int, width: int) -> None:
         if self.sampler.scored and min(height, width) < SMALLEST_SIDE:
-            raise UserError(f"it is smaller than {SMALLEST_SIDE} pixels a side, which the discriminator needs: set data.fit=resize")
+            raise UserError(f"is smaller than {SMALLEST_SIDE} pixels a side, which the discriminator needs: set data.fit=resize")
 
     def cost(self, late: bool = False) -> dict[str, Evaluations]:
         return count_evaluations(self.sampler, self.sde, self.guided, self.begin_time() if late else None)

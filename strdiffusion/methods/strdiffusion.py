@@ -32,12 +32,12 @@ class StrDiffusionOptions(IRSDEOptions):
 
     @property
     def doors(self) -> dict[Door, str]:
-        doors: dict[Door, str] = {}
+        asked: dict[Door, list[str]] = {}
         if self.structure.edge_source == "full" and "edge" in self.structure.pair:
-            doors["truth"] = "structure.edge_source=full"
+            asked.setdefault("truth", []).append("structure.edge_source=full")
         if self.guide != "denoised":
-            doors["truth" if self.guide == "ground_truth" else "other_image"] = f"guide={self.guide}"
-        return doors
+            asked.setdefault("truth" if self.guide == "ground_truth" else "other_image", []).append(f"guide={self.guide}")
+        return {door: " and ".join(options) for door, options in asked.items()}
 
     def check(self) -> None:
         super().check()
