@@ -14,8 +14,9 @@ from PIL import Image
 from strdiffusion import StrDiffusion
 from strdiffusion.checkpoints import save_released
 from strdiffusion.commands.main import COMMANDS, main
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import default_model
+from strdiffusion.system.parser import load_config
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--sampler", "mars_sde", "--steps", "2", "--resampling", "none", "--device", "cpu")
@@ -162,7 +163,7 @@ def test_the_model_that_ships_is_found_from_anywhere(monkeypatch, tmp_path):
 def test_info(command, runs, tmp_path):
     model = StrDiffusion.load(runs, device="cpu")
     folder = model.save(tmp_path / "model", "bfloat16")
-    save_released(tmp_path / "released.pth", model.networks.structure.network)
+    save_released(tmp_path / "released.pth", model.method.model.networks.structure.network)
     status, out, _ = command("info", folder)
     assert status == 0
     expected = (
@@ -179,7 +180,7 @@ def test_info(command, runs, tmp_path):
         "resampling released",
     )
     assert all(said in out for said in expected), out
-    count = sum(parameter.numel() for parameter in model.networks.texture.network.parameters())
+    count = sum(parameter.numel() for parameter in model.method.model.networks.texture.network.parameters())
     status, out, _ = command("info", runs / "texture" / "latest.pt")
     assert status == 0 and f"texture, {count:,} parameters" in out and "width          4" in out and "attention      none" in out
     status, out, _ = command("info", tmp_path / "released.pth")
@@ -248,7 +249,7 @@ def test_a_test_by_model_folder_and_by_files(command, photos, runs, tmp_path):
         assert command("test", "-opt", tmp_path / "test.yml", *options)[0] == 0
     for picture in "abc":
         assert np.array_equal(*(pixels(tmp_path / name / "inpainted" / f"{picture}.png") for name in ("a", "b")))
-    named = load_config(TestConfig, tmp_path / "a" / "config.yml").checkpoints.files()
+    named = load_config(TestConfig, tmp_path / "a" / "config.yml").options.checkpoints.files()
     assert sorted(named) == sorted(folder.iterdir())
 
 

@@ -261,12 +261,12 @@ def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
 
     offer = web_service().offers["tiny"]
     assert list(offer.presets()) == ["quick", "careful", "model", "custom"]
-    assert offer.arguments("careful", "", 0, "")["steps"] == offer.T == 10
+    assert offer.arguments("careful", "", 0, "")["steps"] == offer.choices.most_steps == 10
     for kind in ("texture", "structure"):
         (tmp_path / "two" / kind).mkdir(parents=True)
         (tmp_path / "two" / kind / "latest.pt").write_bytes((runs / kind / "latest.pt").read_bytes())
     two = Offers({"two": tmp_path / "two"}, "cpu")["two"]  # no discriminator
-    assert "careful" not in two.presets() and two.resamplings(("none", "released", "paper", "fixed")) == ["none", "fixed"]
+    assert "careful" not in two.presets() and two.choices.resamplings == ("none", "repaint", "fixed")
 
 
 def test_nothing_that_a_visitor_wrote_is_html(web_service):
