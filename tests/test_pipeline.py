@@ -32,7 +32,7 @@ from strdiffusion.methods.counting import count_evaluations
 from strdiffusion.methods.loading import LoadedNetworks, Model
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
 from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.samplers import Released, Repaint, SamplerConfig, SeededNoise
+from strdiffusion.samplers import Begin, Released, Repaint, SamplerConfig, Sampling, SeededNoise, sample
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.parser import load_config
 
@@ -468,14 +468,19 @@ def test_sampling_begins_where_it_is_told():
     networks.texture.network.register_forward_hook(lambda _, inputs, output: seen.append(inputs))
     texture, structure = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
     batch = Batch(texture, structure, structure * 0, (torch.rand(1, 1, 16, 16) > 0.4).float())
+    known, estimate = batch.known(), Known(texture, torch.ones(1, 1, 16, 16), {"structure": structure})
     for resampling in ("none", "fixed", "repaint"):
-        seen.clear()
         sampler = SamplerConfig(resampling=resampling, repaint=Repaint(jump_length=1, resamplings=1))
-        estimate = Known(texture, torch.ones(1, 1, 16, 16), {"structure": structure})
-        run(sky_method(networks, sampler), batch.known(), [7], begin=estimate)
-        first, _, t, _ = seen[0]
-        assert t == 6 and torch.equal(first, sde.sample_marginal(texture, batch.texture_mean, 6, SeededNoise([7])([0], texture)))
-        assert [inputs[2] for inputs in seen] == [6, 5, 4, 3, 2, 1]
+        method = sky_method(networks, sampler)
+        told = Sampling(method.predictors(known), known, SeededNoise([7]), sampler, Begin(6, texture, structure))
+        runs = {6: lambda: sample(sampler.sampler(True), told), 5: lambda: run(method, known, [7], begin=estimate)}  # noqa: B023
+        for begin, start in runs.items():  # the method itself begins where exp(-theta_bar) falls below 0.4
+            seen.clear()
+            start()
+            first, _, t, _ = seen[0]
+            expected = sde.sample_marginal(texture, batch.texture_mean, begin, SeededNoise([7])([0], texture))
+            assert t == begin and torch.equal(first, expected)
+            assert [inputs[2] for inputs in seen] == list(range(begin, 0, -1))
 
 
 # ---- memory -------------------------------------------------------------------------------------------
@@ -700,6 +705,106 @@ def test_a_run_of_another_width_beside(tmp_path, runs):
         "attention": "none",
         "guided": False,
     }
+
+
+# ---- methods without networks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["telea", "navier_stokes", "mean_fill"])
+def test_methods_that_need_no_weights(name, tmp_path):
+    """By name, by a saved folder, and in Python: the whole picture is one window at its own size."""
+    image, mask = photograph(60, 80, 4), hole(60, 80, (10, 10, 9, 9), (30, 40, 20, 30))
+    model = StrDiffusion.load(name, device="cpu")
+    assert model.method.name == name and model.size is None
+    steps = []
+    output = model(image, mask, callback=steps.append)
+    require_filled(output.images[0], image, mask)
+    assert output.structure is None and output.trace == [[]] and steps == []
+    plan = model.plan(image, mask)
+    assert plan.tiles == [1] and plan.windows[0].canvas == (60, 80) and plan.evaluations == {} and model.time_evaluations() == {}
+    folder = model.save(tmp_path / "model")
+    assert [path.name for path in folder.iterdir()] == ["model.yml"]
+    tree = yaml.safe_load((folder / "model.yml").read_text())
+    assert tree["method"] == name and tree["format"] == "strdiffusion model 1"
+    again = StrDiffusion.load(folder, device="cpu")
+    assert again.method.options == model.method.options
+    assert np.array_equal(again(image, mask).images[0].levels, output.images[0].levels)
+    with pytest.raises(UserError, match="already holds files"):
+        model.save(folder)
+
+
+def test_telea_is_what_opencv_makes_of_the_picture():
+    image, mask = photograph(50, 70), hole(50, 70, (10, 10, 9, 30))
+    out = StrDiffusion.load("telea", device="cpu")(image, mask).images[0].levels
+    blank = np.where(mask[..., None], np.uint8(0), image)
+    assert np.array_equal(out, cv2.inpaint(blank, mask.astype(np.uint8) * 255, 5, cv2.INPAINT_TELEA))
+
+
+def test_options_of_a_method_in_its_folder(tmp_path):
+    image, mask = photograph(50, 70), hole(50, 70, (10, 10, 20, 30))
+    folder = StrDiffusion.load("telea").save(tmp_path / "model")
+    description = folder / "model.yml"
+    outs = []
+    for radius in (5, 12):
+        description.write_text(f"method: telea\nradius: {radius}\n")
+        outs.append(StrDiffusion.load(folder)(image, mask).images[0].levels)
+    assert not np.array_equal(*outs)
+    cases = [
+        ("method: telea\nradus: 3", "unknown key radus; did you mean radius"),
+        ("method: telea\nradius: 0", "radius must be at least 1"),
+        ("method: tella", "method must be one of .*telea"),
+        ("method: [telea]", "method must be one of"),
+        ("method: telea\nformat: strdiffusion model 9", "format must be"),
+    ]
+    for text, said in cases:
+        description.write_text(text + "\n")
+        with pytest.raises(UserError, match=said) as error:
+            StrDiffusion.load(folder)
+        assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sampler": "posterior"}, "method telea has no sampler"),
+        ({"sampler": SamplerConfig()}, "method telea has no sampler"),
+        ({"steps": 5, "resampling": "none"}, "has no steps and no resampling"),
+        ({"precision": "bf16"}, "has no precision"),
+    ],
+)
+def test_what_a_method_does_not_have_is_refused(options, said):
+    image, mask = photograph(40, 50), hole(40, 50, (10, 10, 9, 9))
+    with pytest.raises(UserError, match=said) as error:
+        StrDiffusion.load("telea", device="cpu")(image, mask, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_names_that_are_no_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for options, said in (({"T": 100}, "telea has no T"), ({"size": 64}, "no size"), ({"weights": "raw"}, "no weights")):
+        with pytest.raises(UserError, match=said):
+            StrDiffusion.load("telea", **options)
+    for name in ("strdiffusion", "irsde"):
+        with pytest.raises(UserError, match=f"{name} needs trained networks"):
+            StrDiffusion.load(name)
+
+
+def test_the_earlier_keys_of_a_model_folder(model, tmp_path):
+    """sampler.method is sampler.solver, sampler.guidance is the method."""
+    image, mask = photograph(40, 50), hole(40, 50, (10, 10, 9, 9))
+    config = config_of(model)
+    folder = model.save(tmp_path / "model")
+    tree = yaml.safe_load((folder / "model.yml").read_text())
+    assert tree.pop("method") == "strdiffusion"
+    tree["sampler"] = {"guidance": True, "method": tree["sampler"].pop("solver")} | tree["sampler"]
+    (folder / "model.yml").write_text(yaml.safe_dump(tree))
+    loaded = StrDiffusion.load(folder, device="cpu")
+    assert config_of(loaded) == config and loaded.method.name == "strdiffusion"
+    assert np.array_equal(*(m(image, mask, **FAST).images[0].levels for m in (model, loaded)))
+    tree["sampler"]["guidance"] = False
+    (folder / "model.yml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match="does not fit networks.texture.guided=true"):
+        StrDiffusion.load(folder, device="cpu")
 
 
 # ---- arguments that do not fit ------------------------------------------------------------------------

@@ -233,7 +233,7 @@ def register(name: str) -> Callable[[M], M]:
 
 def method_class(name: str) -> type[Method]:
     """The class of a method; UserError for a name that there is not."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
     return METHODS[name]
 
