@@ -14,8 +14,9 @@ from PIL import Image
 from strdiffusion import StrDiffusion
 from strdiffusion.checkpoints import save_released
 from strdiffusion.commands.main import COMMANDS, main
-from strdiffusion.config import TestConfig, load_config
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import default_model
+from strdiffusion.system.parser import load_config
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--sampler", "mars_sde", "--steps", "2", "--resampling", "none", "--device", "cpu")
@@ -156,13 +157,69 @@ def test_the_model_that_ships_is_found_from_anywhere(monkeypatch, tmp_path):
     assert default_model().resolve() == tmp_path / "weights" / "benchmark"  # the user's own goes first
 
 
+# ---- methods ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["telea", "navier_stokes", "mean_fill", "masked_input"])
+def test_a_method_that_needs_no_model(command, photo, tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()  # a folder of this name is not what is meant
+    mask, output = tmp_path / "mask.png", tmp_path / "out.png"
+    status, out, err = command("inpaint", photo, mask, "-o", output, "--method", name)
+    assert status == 0 and out == f"{output}\n" and "100%" in err
+    hole = pixels(mask) > 0
+    assert np.array_equal(pixels(output)[~hole], pixels(photo)[~hole])
+    assert (pixels(output)[hole] == 0).all() == (name == "masked_input")
+    (tmp_path / name).rmdir()
+    assert np.array_equal(pixels(output), np.asarray(StrDiffusion.load(name)(photo, mask).images[0]))
+    folder = StrDiffusion.load(name).save(tmp_path / "model")
+    for more in ((), ("--method", name)):
+        assert command("inpaint", photo, mask, "-o", tmp_path / "again.png", "--overwrite", "--model", folder, *more)[0] == 0
+        assert np.array_equal(pixels(tmp_path / "again.png"), pixels(output))
+
+
+def test_the_method_of_a_model(command, photo, tmp_path, weights):
+    mask = tmp_path / "mask.png"
+    unguided = StrDiffusion.load({"texture": weights / "unguided.pt"}, size=SIZE, device="cpu").save(tmp_path / "unguided")
+    for model, name in (("{runs}", "strdiffusion"), (unguided, "irsde")):
+        outputs = [tmp_path / f"{name}_{i}.png" for i in (0, 1)]
+        for output, more in zip(outputs, ((), ("--method", name)), strict=True):
+            assert command("inpaint", photo, mask, "-o", output, "--model", model, *QUICK, *more)[0] == 0
+        assert np.array_equal(*map(pixels, outputs))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "telea", "--sampler", "posterior"], "the method telea has no sampler: leave it out"),
+        (["--method", "telea", "--steps", "5"], "the method telea has no steps"),
+        (["--method", "telea", "--resampling", "none"], "the method telea has no resampling"),
+        (["--method", "telea", "--precision", "bf16"], "the method telea has no precision"),
+        (["--method", "telea", "--T", "100"], "the method telea has no T"),
+        (["--method", "irsde"], "the method irsde needs trained networks"),
+        (["--method", "irsde", "--model", "{runs}"], "is a model of the method strdiffusion, not of irsde: leave --method out"),
+        (["--method", "telea", "--model", "{runs}"], "is a model of the method strdiffusion, not of telea"),
+        (["--method", "tela"], "--method"),
+    ],
+)
+def test_methods_that_do_not_fit(command, photo, tmp_path, options, said):
+    error = single_error(command("inpaint", photo, tmp_path / "mask.png", "-o", tmp_path / "out.png", *options))
+    assert said in error and not (tmp_path / "out.png").exists()
+
+
+def test_a_method_without_a_structure(command, photo, tmp_path):
+    options = ("--method", "telea", "--structure", tmp_path / "structure.png")
+    error = single_error(command("inpaint", photo, tmp_path / "mask.png", "-o", tmp_path / "out.png", *options))
+    assert "telea has no structure to write" in error
+
+
 # ---- info ---------------------------------------------------------------------------------------------
 
 
 def test_info(command, runs, tmp_path):
     model = StrDiffusion.load(runs, device="cpu")
     folder = model.save(tmp_path / "model", "bfloat16")
-    save_released(tmp_path / "released.pth", model.networks.structure.network)
+    save_released(tmp_path / "released.pth", model.method.model.networks.structure.network)
     status, out, _ = command("info", folder)
     assert status == 0
     expected = (
@@ -179,13 +236,15 @@ def test_info(command, runs, tmp_path):
         "resampling released",
     )
     assert all(said in out for said in expected), out
-    count = sum(parameter.numel() for parameter in model.networks.texture.network.parameters())
+    count = sum(parameter.numel() for parameter in model.method.model.networks.texture.network.parameters())
     status, out, _ = command("info", runs / "texture" / "latest.pt")
     assert status == 0 and f"texture, {count:,} parameters" in out and "width          4" in out and "attention      none" in out
     status, out, _ = command("info", tmp_path / "released.pth")
     assert status == 0 and "released" in out and "not recorded" in out and "structure, " in out
     status, out, _ = command("info", runs)
     assert status == 0 and out.count("parameters") == 3
+    status, out, _ = command("info", StrDiffusion.load("telea").save(tmp_path / "telea"))
+    assert status == 0 and "method         telea" in out and "radius         5" in out
     (tmp_path / "text.pt").write_text("x")
     cases = [("absent.pt", "does not exist"), ("text.pt", "damaged"), ("model/texture.safetensors", "give the folder")]
     for path, said in [(tmp_path / name, said) for name, said in cases]:
@@ -248,7 +307,7 @@ def test_a_test_by_model_folder_and_by_files(command, photos, runs, tmp_path):
         assert command("test", "-opt", tmp_path / "test.yml", *options)[0] == 0
     for picture in "abc":
         assert np.array_equal(*(pixels(tmp_path / name / "inpainted" / f"{picture}.png") for name in ("a", "b")))
-    named = load_config(TestConfig, tmp_path / "a" / "config.yml").checkpoints.files()
+    named = load_config(TestConfig, tmp_path / "a" / "config.yml").options.checkpoints.files()
     assert sorted(named) == sorted(folder.iterdir())
 
 

@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strdiffusion.checkpoints import load_network
-from strdiffusion.config import TestConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.data import find_images, read_image, read_mask
 from strdiffusion.evaluation.folder import inpaint_folder
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table import read_rows
-from strdiffusion.methods.baselines import Baseline
 from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import build
+from strdiffusion.system.parser import build, load_config
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.journal import forget_later_lines
 from strdiffusion.training.state import TrainingState
@@ -411,6 +411,7 @@ def test_results_stay_in_their_folder(tmp_path_factory, found):
     tree = {
         "output": str(folder / "out"),
         "device": "cpu",
+        "method": "masked_input",
         "sde": {"T": 4},
         "checkpoints": {"texture": "t"},
         "sampler": {"guidance": False, "resampling": "none"},
@@ -418,12 +419,12 @@ def test_results_stay_in_their_folder(tmp_path_factory, found):
     }
     config = build(TestConfig, tree, "test")
     with one_clear_line("names"), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        inpaint_folder(config, Baseline("masked_input"))
+        inpaint_folder(config)
     after = snapshot(folder)
     assert {path: content for path, content in after.items() if not path.startswith(os.fsencode(folder / "out"))} == before
     if any(path.startswith(os.fsencode(folder / "out")) and content is not None for path, content in after.items()):
         with pytest.raises(UserError, match="nothing is overwritten"):
-            inpaint_folder(config, Baseline("masked_input"))
+            inpaint_folder(config)
         assert snapshot(folder) == after
 
 

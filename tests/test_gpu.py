@@ -13,7 +13,7 @@ from strdiffusion.data import write_image
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.networks import UNet
 from strdiffusion.networks.inference import for_inference
-from strdiffusion.samplers import Models, SeededNoise, sample_released
+from strdiffusion.samplers import Networks, Released, Sampling, SeededNoise, Stepping, sample
 from strdiffusion.system.device import set_float32_precision
 from strdiffusion.system.parser import build
 from strdiffusion.training import train
@@ -21,18 +21,23 @@ from strdiffusion.training import train
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")]
 
 
-def on(device: str, precision: str = "fp32") -> Models:
+def on(device: str, precision: str = "fp32") -> Networks:
     """The networks of test_samplers on a device."""
     texture, structure, discriminator = (copy.deepcopy(n).to(device) for n in (TEXTURE, STRUCTURE, DISCRIMINATOR))
     denoisers = Denoiser(texture, sde, precision=precision), Denoiser(structure, sde, precision=precision)
-    return Models(*denoisers, discriminator, precision=precision)
+    return Networks(*denoisers, discriminator)
+
+
+def sample_released(device: str):
+    run = Sampling(on(device), known().to(torch.device(device)), SeededNoise([7, 8, 9]), Stepping())
+    return sample(Released(**RELEASED), run)
 
 
 def test_networks_agree_with_the_cpu():
     set_float32_precision("fp32")
     batch = known()
     for t in (1, 7, 15):
-        args = (batch.texture, batch.texture_mean, t, batch.structure)
+        args = (batch.image, 0.5 * batch.image, t, batch.maps["structure"])
         here = on("cpu").texture.noise(*args)
         there = on("cuda").texture.noise(*(v.cuda() if isinstance(v, torch.Tensor) else v for v in args)).cpu()
         assert (here - there).abs().max() < 1e-4 * here.abs().max()
@@ -40,8 +45,7 @@ def test_networks_agree_with_the_cpu():
 
 def test_the_released_sampler_decides_as_on_the_cpu():
     set_float32_precision("fp32")
-    here = sample_released(on("cpu"), known(), SeededNoise([7, 8, 9]), **RELEASED)
-    there = sample_released(on("cuda"), known().to(torch.device("cuda")), SeededNoise([7, 8, 9]), **RELEASED)
+    here, there = sample_released("cpu"), sample_released("cuda")
     for a, b in zip(here.traces, there.traces, strict=True):
         assert [step.decisions for step in a.steps] == [step.decisions for step in b.steps]
     assert (here.texture - there.texture.cpu()).abs().max() < 1e-3 * here.texture.abs().max()
@@ -50,7 +54,7 @@ def test_the_released_sampler_decides_as_on_the_cpu():
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32"])
 def test_lower_precision_runs_and_stays_close(precision):
     batch = known().to(torch.device("cuda"))
-    args = (batch.texture, batch.texture_mean, 7, batch.structure)
+    args = (batch.image, 0.5 * batch.image, 7, batch.maps["structure"])
     exact, rough = on("cuda").texture.noise(*args), on("cuda", precision).texture.noise(*args)
     assert rough.dtype == torch.float32 and (exact - rough).abs().max() < 0.05 * exact.abs().max()
 
@@ -61,12 +65,12 @@ def test_the_inference_form(precision, tolerance, compile):
     set_float32_precision("fp32")
     network = golden_weights(UNet(3, 8, 3, "linear", guided=True), 1).cuda()
     batch = known().to(torch.device("cuda"))
-    args = batch.texture, batch.texture_mean
+    args, structure = (batch.image, 0.5 * batch.image), batch.maps["structure"]
     with torch.no_grad():
-        expected = {t: network(*args, t, batch.structure) for t in (3, 7)}
+        expected = {t: network(*args, t, structure) for t in (3, 7)}
     set_float32_precision(precision)
     form = for_inference(network, precision, compile)
-    found = {t: form(*args, t, batch.structure) for t in (3, 7)}
+    found = {t: form(*args, t, structure) for t in (3, 7)}
     for t, value in expected.items():
         assert (found[t] - value).abs().max() < tolerance * value.abs().max()
 

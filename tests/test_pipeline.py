@@ -14,26 +14,27 @@ from conftest import SIZE, T, write_network
 from PIL import ExifTags, Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from strdiffusion.app.counting import count_evaluations
-from strdiffusion.app.loading import Model
-from strdiffusion.methods.inpainting import Inpainter, Networks
 
 from strdiffusion import Cancelled, StrDiffusion, UserError
 from strdiffusion.app.canvas import put_back
 from strdiffusion.app.inputs import read_inputs
 from strdiffusion.app.windows import LayoutOptions, lay_out, tiles_of
-from strdiffusion.batch import Batch
+from strdiffusion.batch import Batch, Known
 from strdiffusion.checkpoints import LoadedNetwork, save_released
-from strdiffusion.config import TestConfig, load_config
 from strdiffusion.config.common import SDEConfig
 from strdiffusion.config.model import ModelConfig, NetworksConfig, UNetRecord
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
-from strdiffusion.evaluation.options import ReleasedConfig, RepaintConfig, SamplerConfig
+from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.methods import run
+from strdiffusion.methods.counting import count_evaluations
+from strdiffusion.methods.loading import LoadedNetworks, Model
+from strdiffusion.methods.strdiffusion import StrDiffusionMethod
 from strdiffusion.networks import CorrelationDiscriminator, UNet
-from strdiffusion.samplers import Begin, SeededNoise
+from strdiffusion.samplers import Begin, Released, Repaint, SamplerConfig, Sampling, SeededNoise, sample
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.parser import load_config
 
 ROOT = Path(__file__).parents[1]
 FAST = {"sampler": "mars_sde", "steps": 2, "resampling": "none"}
@@ -43,6 +44,14 @@ KINDS = ("texture", "structure", "discriminator")
 @pytest.fixture(scope="module")
 def model(runs):
     return StrDiffusion.load(runs, device="cpu")
+
+
+def networks_of(model):
+    return model.method.model.networks
+
+
+def config_of(model):
+    return model.method.model.config
 
 
 def photograph(height, width, channels=3, seed=0, dtype=np.uint8):
@@ -123,12 +132,12 @@ def test_a_window_is_what_the_sampler_makes_of_it(model):
     pixels = image.astype(np.float32) / 255 * known[..., None]
     tensors = sample_tensors(pixels, known, *structure_maps(pixels, known, "gray2edge", "known", 1.0, ground_truth=False))
     batch = Batch(**{name: tensor[None] for name, tensor in tensors.items()})
-    sample = model.inpainter()(batch, [stable_hash("5:0:0") % 2**62])
-    expected = np.rint(255 * sample.texture[0].clamp(0, 1).permute(1, 2, 0).numpy()).astype(np.uint8)
+    sample = run(model.method, batch.known(), [stable_hash("5:0:0") % 2**62])
+    expected = np.rint(255 * sample.image[0].clamp(0, 1).permute(1, 2, 0).numpy()).astype(np.uint8)
     output = model(image, mask, seed=5)
     assert np.array_equal(output.images[0].levels, np.where(mask[..., None], expected, image))
     assert output.trace[0][0].as_dict() == sample.traces[0].as_dict()
-    structure = np.rint(255 * sample.structure[0].clamp(0, 1).permute(1, 2, 0).numpy()).astype(np.uint8)
+    structure = np.rint(255 * sample.pictures["structure"][0].clamp(0, 1).permute(1, 2, 0).numpy()).astype(np.uint8)
     assert np.array_equal(output.structure[0].levels, structure)
 
 
@@ -167,7 +176,7 @@ def test_kinds_of_arguments_agree(model, tmp_path):
 def test_samples_and_batches(model):
     """A sample depends on seed and number alone: not on the batch, nor on how many there are. With adaptive resampling, on tiles too."""
     image, mask = photograph(70, 90), hole(70, 90, (5, 5, 8, 8), (30, 30, 36, 50))
-    options = {"sampler": SamplerConfig(released=ReleasedConfig(3, 2, 1, 1)), "steps": 4}
+    options = {"sampler": SamplerConfig(released=Released(3, 2, 1, 1)), "steps": 4}
     outs = {size: model(image, mask, seed=1, num_samples=3, batch_size=size, **options) for size in (1, 2, 8)}
     for output in outs.values():
         assert len(output.images) == len(output.structure) == len(output.trace) == 3
@@ -270,7 +279,6 @@ def test_hints_over_the_whole_hole(model):
         ({"resampling": "relased"}, "did you mean released"),
         ({"steps": 11}, "from 2 to sde.T=10"),
         ({"steps": 1}, "at least 2"),
-        ({"sampler": SamplerConfig(guidance=False, resampling="none")}, "guided"),
         ({"context": -1}, "context"),
         ({"device": "cuda"}, "not available"),
     ],
@@ -332,7 +340,7 @@ def test_planned_evaluations_are_those_that_happen(runs, options):
     model = StrDiffusion.load(runs, device="cpu")
     image, mask = photograph(60, 60), hole(60, 60, (5, 5, 8, 8), (30, 20, 28, 34))
     counts = dict.fromkeys(KINDS, 0)
-    for loaded in model.networks:
+    for loaded in networks_of(model):
         loaded.network.register_forward_hook(lambda *_, kind=loaded.kind: counts.update({kind: counts[kind] + 1}))
     plan = model.plan(image, mask, **options)
     assert sum(counts.values()) == 0
@@ -353,7 +361,7 @@ def test_planned_evaluations_are_those_that_happen(runs, options):
 def test_evaluation_counts_of_the_release(T, options, expected):
     sampler = SamplerConfig()
     sampler.released.u_max, sampler.released.u_min, sampler.released.jump, sampler.released.re = options
-    counted = count_evaluations(sampler, SDEConfig(T=T))
+    counted = count_evaluations(sampler, MeanRevertingSDE(T=T), guided=True)
     assert [(counted[kind].least, counted[kind].most) for kind in KINDS] == expected
 
 
@@ -407,13 +415,18 @@ class Sky(torch.nn.Module):
 def sky_networks(error=0.0):
     """Networks of such a texture; tiles disagree by twice the error."""
     structure = LoadedNetwork("structure", UNet(1, 4, 1).eval(), Path("x"), False)
-    return Networks(LoadedNetwork("texture", Sky(error), Path("x"), False, "x0"), structure)
+    return LoadedNetworks(LoadedNetwork("texture", Sky(error), Path("x"), False, "x0"), structure)
 
 
 def sky_model(size, error=0.0):
-    sampler = SamplerConfig(resampling="none", method="mars_ode", order=1, steps=5)
-    config = ModelConfig(networks=NetworksConfig(UNetRecord(guided=True), UNetRecord()), size=size, sde=SDEConfig(T=T), sampler=sampler)
-    return StrDiffusion(Model(sky_networks(error), config), device="cpu")
+    sampler = SamplerConfig(resampling="none", solver="mars_ode", order=1, steps=5)
+    return StrDiffusion(sky_method(sky_networks(error), sampler, size))
+
+
+def sky_method(networks, sampler, size=256):
+    records = NetworksConfig(UNetRecord(guided=True), UNetRecord())
+    config = ModelConfig(networks=records, method="strdiffusion", size=size, sde=SDEConfig(T=T), sampler=sampler)
+    return StrDiffusionMethod(Model(networks, config), torch.device("cpu"))
 
 
 def test_no_seam_at_the_borders_of_tiles():
@@ -427,7 +440,7 @@ def test_no_seam_at_the_borders_of_tiles():
     (window,) = model.plan(image, mask, **options).windows
     assert window.canvas == window.box[2:]  # nothing is resized here
     tiles = tiles_of(~mask[window.box.slices], size)
-    assert len(tiles) > 6 and set(model.networks.texture.network.tiles.values()) == {1, -1}
+    assert len(tiles) > 6 and set(networks_of(model).texture.network.tiles.values()) == {1, -1}
     borders = {window.box.left + column for tile in tiles for column in (tile.left, tile.left + tile.width)}
     gradient = np.abs(np.diff(out, axis=1))[70:200]
     at_border, elsewhere = (gradient[:, [c - 1 for c in range(70, 230) if (c in borders) == here]] for here in (True, False))
@@ -455,13 +468,19 @@ def test_sampling_begins_where_it_is_told():
     networks.texture.network.register_forward_hook(lambda _, inputs, output: seen.append(inputs))
     texture, structure = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
     batch = Batch(texture, structure, structure * 0, (torch.rand(1, 1, 16, 16) > 0.4).float())
+    known, estimate = batch.known(), Known(texture, torch.ones(1, 1, 16, 16), {"structure": structure})
     for resampling in ("none", "fixed", "repaint"):
-        seen.clear()
-        sampler = SamplerConfig(resampling=resampling, repaint=RepaintConfig(jump_length=1, resamplings=1))
-        Inpainter(networks, sde, sampler, torch.device("cpu"))(batch, [7], begin=Begin(6, texture, structure))
-        first, _, t, _ = seen[0]
-        assert t == 6 and torch.equal(first, sde.sample_marginal(texture, batch.texture_mean, 6, SeededNoise([7])([0], texture)))
-        assert [inputs[2] for inputs in seen] == [6, 5, 4, 3, 2, 1]
+        sampler = SamplerConfig(resampling=resampling, repaint=Repaint(jump_length=1, resamplings=1))
+        method = sky_method(networks, sampler)
+        told = Sampling(method.predictors(known), known, SeededNoise([7]), sampler, Begin(6, texture, structure))
+        runs = {6: lambda: sample(sampler.sampler(True), told), 5: lambda: run(method, known, [7], begin=estimate)}  # noqa: B023
+        for begin, start in runs.items():  # the method itself begins where exp(-theta_bar) falls below 0.4
+            seen.clear()
+            start()
+            first, _, t, _ = seen[0]
+            expected = sde.sample_marginal(texture, batch.texture_mean, begin, SeededNoise([7])([0], texture))
+            assert t == begin and torch.equal(first, expected)
+            assert [inputs[2] for inputs in seen] == list(range(begin, 0, -1))
 
 
 # ---- memory -------------------------------------------------------------------------------------------
@@ -503,10 +522,10 @@ def test_save_and_load(model, tmp_path):
         "texture.safetensors",
     ]
     loaded = StrDiffusion.load(folder, device="cpu")
-    assert loaded.config == model.config and loaded.config.size == SIZE and loaded.config.sde.T == T
+    assert config_of(loaded) == config_of(model) and loaded.size == SIZE and config_of(loaded).sde.T == T
     assert np.array_equal(loaded(image, mask, seed=2).images[0].levels, expected)
     for kind in KINDS:
-        ours, theirs = (getattr(m.networks, kind).network.state_dict() for m in (model, loaded))
+        ours, theirs = (getattr(networks_of(m), kind).network.state_dict() for m in (model, loaded))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     with pytest.raises(UserError, match="already holds files"):
         model.save(folder)
@@ -516,7 +535,7 @@ def test_save_and_load(model, tmp_path):
 def test_half_precision_storage(model, tmp_path, dtype, error):
     folder = model.save(tmp_path / "half", dtype)
     loaded = StrDiffusion.load(folder, device="cpu")
-    for before, after in zip(model.networks, loaded.networks, strict=True):
+    for before, after in zip(networks_of(model), networks_of(loaded), strict=True):
         with safe_open(folder / f"{before.kind}.safetensors", "pt") as file:
             types = {file.get_slice(name).get_dtype() for name in file.keys() if len(file.get_slice(name).get_shape()) > 1}
         assert types == {{"float16": "F16", "bfloat16": "BF16"}[dtype]}
@@ -530,7 +549,7 @@ def test_half_precision_storage(model, tmp_path, dtype, error):
 def test_values_beyond_half_precision(runs, tmp_path):
     model = StrDiffusion.load(runs, device="cpu")
     with torch.no_grad():
-        model.networks.texture.network.final_conv.weight[0, 0, 0, 0] = 1e6
+        networks_of(model).texture.network.final_conv.weight[0, 0, 0, 0] = 1e6
     with pytest.raises(UserError, match="final_conv.weight holds values beyond"):
         model.save(tmp_path / "m", "float16")
     assert not (tmp_path / "m" / "model.yml").exists()
@@ -552,16 +571,16 @@ def test_unguided_models_hold_the_texture_alone(weights, tmp_path):
 
 def test_released_checkpoints(runs, tmp_path):
     ours = StrDiffusion.load(runs, device="cpu")
-    for loaded in ours.networks:
+    for loaded in networks_of(ours):
         save_released(tmp_path / f"{loaded.kind}.pth", loaded.network)
     with pytest.raises(UserError, match="does not record its T"):
         StrDiffusion.load(tmp_path)
     released = StrDiffusion.load(tmp_path, T=T, size=SIZE, device="cpu")
     image, mask = photograph(SIZE, SIZE), hole(SIZE, SIZE, (5, 5, 9, 9))
-    released.config.structure.edge_sigma = ours.config.structure.edge_sigma
+    config_of(released).structure.edge_sigma = config_of(ours).structure.edge_sigma
     assert np.array_equal(*(m(image, mask).images[0].levels for m in (ours, released)))
     mapping = {kind: tmp_path / f"{kind}.pth" for kind in KINDS}
-    assert StrDiffusion.load(mapping, T=T).config.size == 256
+    assert StrDiffusion.load(mapping, T=T).size == 256
     with pytest.raises(UserError, match="must be from 2"):
         StrDiffusion.load(tmp_path, T=1)
 
@@ -649,9 +668,9 @@ def test_a_test_configuration_names_a_folder(model, tmp_path):
     (tmp_path / "test.yml").write_text(text + f"checkpoints: {{folder: {folder}}}\n")
     by_folder = StrDiffusion.from_config(load_config(TestConfig, tmp_path / "test.yml"))
     batch = Batch(torch.rand(1, 3, 24, 24), torch.rand(1, 1, 24, 24), torch.rand(1, 1, 24, 24), (torch.rand(1, 1, 24, 24) > 0.3).float())
-    assert torch.equal(by_folder.inpainter()(batch, [1]).texture, model.inpainter()(batch, [1]).texture)
+    assert torch.equal(run(by_folder.method, batch.known(), [1]).image, run(model.method, batch.known(), [1]).image)
     plain = StrDiffusion.from_config(load_config(TestConfig, tmp_path / "test.yml", ["sampler.resampling=none"]))
-    assert plain.networks.discriminator is None  # not loaded where it is not needed
+    assert networks_of(plain).discriminator is None  # not loaded where it is not needed
     cases = [
         ("sde.T=20", "set sde.T=10"),
         ("checkpoints.width=64", "checkpoints.width=4"),
@@ -679,7 +698,113 @@ def test_a_run_of_another_width_beside(tmp_path, runs):
     write_network(tmp_path / "runs" / "discriminator" / "latest.pt", "discriminator", CorrelationDiscriminator(8))
     model = StrDiffusion.load(tmp_path / "runs", device="cpu")
     again = StrDiffusion.load(model.save(tmp_path / "model"), device="cpu")
-    assert again.networks.structure.network.architecture() == {"channels": 1, "width": 8, "depth": 1, "attention": "none", "guided": False}
+    assert networks_of(again).structure.network.architecture() == {
+        "channels": 1,
+        "width": 8,
+        "depth": 1,
+        "attention": "none",
+        "guided": False,
+    }
+
+
+# ---- methods without networks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["telea", "navier_stokes", "mean_fill"])
+def test_methods_that_need_no_weights(name, tmp_path):
+    """By name, by a saved folder, and in Python: the whole picture is one window at its own size."""
+    image, mask = photograph(60, 80, 4), hole(60, 80, (10, 10, 9, 9), (30, 40, 20, 30))
+    model = StrDiffusion.load(name, device="cpu")
+    assert model.method.name == name and model.size is None
+    steps = []
+    output = model(image, mask, callback=steps.append)
+    require_filled(output.images[0], image, mask)
+    assert output.structure is None and output.trace == [[]] and steps == []
+    plan = model.plan(image, mask)
+    assert plan.tiles == [1] and plan.windows[0].canvas == (60, 80) and plan.evaluations == {} and model.time_evaluations() == {}
+    folder = model.save(tmp_path / "model")
+    assert [path.name for path in folder.iterdir()] == ["model.yml"]
+    tree = yaml.safe_load((folder / "model.yml").read_text())
+    assert tree["method"] == name and tree["format"] == "strdiffusion model 1"
+    again = StrDiffusion.load(folder, device="cpu")
+    assert again.method.options == model.method.options
+    assert np.array_equal(again(image, mask).images[0].levels, output.images[0].levels)
+    with pytest.raises(UserError, match="already holds files"):
+        model.save(folder)
+
+
+def test_telea_is_what_opencv_makes_of_the_picture():
+    image, mask = photograph(50, 70), hole(50, 70, (10, 10, 9, 30))
+    out = StrDiffusion.load("telea", device="cpu")(image, mask).images[0].levels
+    blank = np.where(mask[..., None], np.uint8(0), image)
+    assert np.array_equal(out, cv2.inpaint(blank, mask.astype(np.uint8) * 255, 5, cv2.INPAINT_TELEA))
+
+
+def test_options_of_a_method_in_its_folder(tmp_path):
+    image, mask = photograph(50, 70), hole(50, 70, (10, 10, 20, 30))
+    folder = StrDiffusion.load("telea").save(tmp_path / "model")
+    description = folder / "model.yml"
+    outs = []
+    for radius in (5, 12):
+        description.write_text(f"method: telea\nradius: {radius}\n")
+        outs.append(StrDiffusion.load(folder)(image, mask).images[0].levels)
+    assert not np.array_equal(*outs)
+    cases = [
+        ("method: telea\nradus: 3", "unknown key radus; did you mean radius"),
+        ("method: telea\nradius: 0", "radius must be at least 1"),
+        ("method: tella", "method must be one of .*telea"),
+        ("method: [telea]", "method must be one of"),
+        ("method: telea\nformat: strdiffusion model 9", "format must be"),
+    ]
+    for text, said in cases:
+        description.write_text(text + "\n")
+        with pytest.raises(UserError, match=said) as error:
+            StrDiffusion.load(folder)
+        assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sampler": "posterior"}, "method telea has no sampler"),
+        ({"sampler": SamplerConfig()}, "method telea has no sampler"),
+        ({"steps": 5, "resampling": "none"}, "has no steps and no resampling"),
+        ({"precision": "bf16"}, "has no precision"),
+    ],
+)
+def test_what_a_method_does_not_have_is_refused(options, said):
+    image, mask = photograph(40, 50), hole(40, 50, (10, 10, 9, 9))
+    with pytest.raises(UserError, match=said) as error:
+        StrDiffusion.load("telea", device="cpu")(image, mask, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_names_that_are_no_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for options, said in (({"T": 100}, "telea has no T"), ({"size": 64}, "no size"), ({"weights": "raw"}, "no weights")):
+        with pytest.raises(UserError, match=said):
+            StrDiffusion.load("telea", **options)
+    for name in ("strdiffusion", "irsde"):
+        with pytest.raises(UserError, match=f"{name} needs trained networks"):
+            StrDiffusion.load(name)
+
+
+def test_the_earlier_keys_of_a_model_folder(model, tmp_path):
+    """sampler.method is sampler.solver, sampler.guidance is the method."""
+    image, mask = photograph(40, 50), hole(40, 50, (10, 10, 9, 9))
+    config = config_of(model)
+    folder = model.save(tmp_path / "model")
+    tree = yaml.safe_load((folder / "model.yml").read_text())
+    assert tree.pop("method") == "strdiffusion"
+    tree["sampler"] = {"guidance": True, "method": tree["sampler"].pop("solver")} | tree["sampler"]
+    (folder / "model.yml").write_text(yaml.safe_dump(tree))
+    loaded = StrDiffusion.load(folder, device="cpu")
+    assert config_of(loaded) == config and loaded.method.name == "strdiffusion"
+    assert np.array_equal(*(m(image, mask, **FAST).images[0].levels for m in (model, loaded)))
+    tree["sampler"]["guidance"] = False
+    (folder / "model.yml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match="does not fit networks.texture.guided=true"):
+        StrDiffusion.load(folder, device="cpu")
 
 
 # ---- arguments that do not fit ------------------------------------------------------------------------
@@ -690,7 +815,7 @@ def test_another_T_size_or_set_of_weights_than_recorded_is_refused(runs, tmp_pat
     for options, said in (({"T": 400}, "leave T out"), ({"size": 128}, "leave size out"), ({"weights": "raw"}, "one set of weights")):
         with pytest.raises(UserError, match=said):
             StrDiffusion.load(folder, device="cpu", **options)
-    assert StrDiffusion.load(folder, device="cpu", T=T, size=SIZE).config.sde.T == T
+    assert config_of(StrDiffusion.load(folder, device="cpu", T=T, size=SIZE)).sde.T == T
     (tmp_path / "test.yml").write_text(
         f"output: x\nsde: {{T: {T}}}\ndata: {{images: x, size: {SIZE}}}\ncheckpoints: {{folder: {folder}}}\n"
         "structure: {edge_source: known, edge_sigma: 1}\nsampler: {released: {u_max: 3, u_min: 2}}\n"
@@ -707,7 +832,7 @@ def test_of_two_texture_networks_the_one_that_is_named_so(runs, tmp_path, caplog
         shutil.copytree(folder / "structure", folder / extra)
         write_network(folder / extra / "latest.pt", "texture", UNet(3, 4, 2))
     model = StrDiffusion.load(folder, device="cpu")
-    assert model.networks.texture.path == folder / "texture" / "latest.pt" and "texture_unguided" in caplog.text
+    assert networks_of(model).texture.path == folder / "texture" / "latest.pt" and "texture_unguided" in caplog.text
     shutil.rmtree(folder / "texture")
     with pytest.raises(UserError, match="are both of the texture network"):
         StrDiffusion.load(folder, device="cpu")

@@ -9,11 +9,11 @@ from conftest import script, single_error
 from safetensors.torch import load_file
 
 from strdiffusion import StrDiffusion
-from strdiffusion.config import TestConfig, load_config
 from strdiffusion.evaluation.folder import inpaint_folder
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table import read_rows
-from strdiffusion.methods.baselines import Baseline
 from strdiffusion.networks import KINDS
+from strdiffusion.system.parser import load_config
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "weights"
@@ -31,9 +31,9 @@ def test_better_than_classical_inpainting(tmp_path, monkeypatch, share):
     monkeypatch.chdir(ROOT)
     options = [f"data.masks.hole_share={share}", "data.limit=6", "device=cpu", "sampler.steps=5"]
     found = {}
-    for name, method in (("ours", None), ("Navier-Stokes", Baseline("navier_stokes")), ("Telea", Baseline("telea"))):
-        config = load_config(TestConfig, "configs/benchmark/test.yml", [*options, f"output={tmp_path / name}"])
-        rows = read_rows(inpaint_folder(config, method) / "results.csv")
+    for name, method in (("ours", "strdiffusion"), ("Navier-Stokes", "navier_stokes"), ("Telea", "telea")):
+        config = load_config(TestConfig, "configs/benchmark/test.yml", [*options, f"output={tmp_path / name}", f"method={method}"])
+        rows = read_rows(inpaint_folder(config) / "results.csv")
         found[name] = np.mean([[row.hole_psnr, row.hole_ssim] for row in rows], axis=0)
     for name in ("Navier-Stokes", "Telea"):
         psnr, ssim = found["ours"] - found[name]
@@ -42,7 +42,8 @@ def test_better_than_classical_inpainting(tmp_path, monkeypatch, share):
 
 def test_the_unguided_baseline():
     model = StrDiffusion.load(SHIPPED / "benchmark_irsde", device="cpu")
-    assert not model.networks.texture.network.guided and model.networks.structure is None
+    networks = model.method.model.networks
+    assert model.method.name == "irsde" and not networks.texture.network.guided and networks.structure is None
 
 
 # ---- packing ------------------------------------------------------------------------------------------
@@ -66,9 +67,10 @@ def test_pack(pack, weights, tmp_path):
     status, said, _ = pack(tmp_path / "model", *files, *settings)
     assert status == 0 and "texture.safetensors" in said
     model = StrDiffusion.load(tmp_path / "model", device="cpu")
-    assert (model.config.sampler.method, model.config.sampler.resampling, model.config.size) == ("posterior", "none", 24)
+    config = model.method.model.config
+    assert (config.sampler.solver, config.sampler.resampling, config.size) == ("posterior", "none", 24)
     original = StrDiffusion.load({kind: weights / f"{kind}.pt" for kind in KINDS}, device="cpu")
-    for packed, loaded in zip(model.networks, original.networks, strict=True):
+    for packed, loaded in zip(model.method.model.networks, original.method.model.networks, strict=True):
         stored = load_file(tmp_path / "model" / f"{packed.kind}.safetensors")
         for name, value in loaded.network.state_dict().items():
             assert stored[name].dtype == torch.float16 or value.ndim == 1  # vectors, spectral norm's among them, stay as they are

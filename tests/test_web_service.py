@@ -261,12 +261,38 @@ def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
 
     offer = web_service().offers["tiny"]
     assert list(offer.presets()) == ["quick", "careful", "model", "custom"]
-    assert offer.arguments("careful", "", 0, "")["steps"] == offer.T == 10
+    assert offer.arguments("careful", "", 0, "")["steps"] == offer.choices.most_steps == 10
     for kind in ("texture", "structure"):
         (tmp_path / "two" / kind).mkdir(parents=True)
         (tmp_path / "two" / kind / "latest.pt").write_bytes((runs / kind / "latest.pt").read_bytes())
     two = Offers({"two": tmp_path / "two"}, "cpu")["two"]  # no discriminator
-    assert "careful" not in two.presets() and two.resamplings(("none", "released", "paper", "fixed")) == ["none", "fixed"]
+    assert "careful" not in two.presets() and two.choices.resamplings == ("none", "repaint", "fixed")
+
+
+def test_a_method_without_a_sampler(web_service, tmp_path):
+    """No choices, no preset but its own; its result is that of Python."""
+    from strdiffusion.app.web.offers import PUBLISHED, Offers
+
+    service = web_service()
+    service.offers = Offers({"classical": "telea", "saved": StrDiffusion.load("telea").save(tmp_path / "model")}, "cpu")
+    assert service.offers.names == ["classical", "saved"]
+    for name in service.offers.names:
+        offer = service.offers[name]
+        assert offer.choices is None and offer.presets() == {PUBLISHED: "The model's own: telea"}
+        for preset in (QUICK, "careful", CUSTOM):
+            with pytest.raises(UserError, match="the method telea has no sampler"):
+                offer.arguments(preset, "posterior", 5, "none")
+        session = service.sessions.open(KEY)
+        pixels = noise(50, 70, 3)
+        photo = upload(session, "a.png", encoded(pixels, "png"))
+        value, settings = painted(photo.number, 50, 70, (10, 20, 12, 9)), Settings(name, PUBLISHED, "", 2, "", seed=3, samples=2)
+        assert service.expected(KEY, value, settings) == "Expected: less than a second (1 window, 0 network evaluations)"
+        list(service.run(KEY, value, settings))
+        expected = StrDiffusion.load("telea")(pixels, layer(50, 70, (10, 20, 12, 9))[..., 3] > 0).images[0].levels
+        for sample in session.results.samples:
+            assert np.array_equal(open_picture(session.folder / sample.files[0]).levels, expected)
+            assert sample.structure is None and sample.trace is None
+        assert f"{name}, telea, seed 3" in service.show(KEY)
 
 
 def test_nothing_that_a_visitor_wrote_is_html(web_service):
@@ -435,6 +461,10 @@ def test_models_on_the_command_line(tmp_path, monkeypatch):
     sources = model_sources(["one", "second=two"])
     assert {name: path.name for name, path in sources.items()} == {"one": "one", "second": "two"}
     assert list(model_sources([])) == ["benchmark"]  # the one that ships
+    assert {name: str(source) for name, source in model_sources(["old=telea", "mean_fill"]).items()} == {
+        "old": "telea",
+        "mean_fill": "mean_fill",
+    }
     wrongs = [(["x=none"], "no model none"), (["one", "one=two"], "name of its own"), (["=two"], "name")]
     for wrong, said in wrongs:
         with pytest.raises(UserError, match=said):

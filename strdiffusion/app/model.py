@@ -187,7 +187,7 @@ class StrDiffusion:
             precision, device: as loaded, if they are not given.
             batch_size: how many windows or tiles a network is given at a time. It bounds memory, with the training size. On the CPU,
                 where more than one at a time gains nothing and may round differently, networks are given one.
-            context, shrink, max_tiles: how windows are laid, see `strdiffusion/pipeline/windows.py`.
+            context, shrink, max_tiles: how windows are laid, see `strdiffusion/app/windows.py`.
             progress: show a bar on stderr.
             callback: called after every step; where it returns False, Cancelled is raised.
             cancel: asked before every network evaluation; where it returns True, Cancelled is raised.

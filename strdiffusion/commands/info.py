@@ -11,9 +11,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from strdiffusion.checkpoints import LoadedNetwork, load_network
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import to_dict
 
 
 @exit_on_user_error
@@ -27,6 +30,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:
     """What a checkpoint, or a folder of them, records, as names and values."""
+    from strdiffusion.methods.folders import open_without_networks
     from strdiffusion.methods.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
@@ -35,6 +39,12 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
         yield from describe_network(load_network(path))
         return
     if (path / DESCRIPTION).exists():
+        method = open_without_networks(path / DESCRIPTION, torch.device("cpu"))
+        if method is not None:
+            yield "model folder", str(path)
+            yield "method", method.name
+            yield from ((name, str(value)) for name, value in to_dict(method.options).items())
+            return
         model = load_folder(path)
         config = model.config
         yield "model folder", str(path)

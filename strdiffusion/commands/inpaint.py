@@ -28,10 +28,12 @@ from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods import METHODS
+from strdiffusion.methods.folders import open_by_name
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
 from strdiffusion.samplers.options import Resampling
 from strdiffusion.samplers.solvers import Solver
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -105,12 +107,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def open_model(options: argparse.Namespace) -> StrDiffusion:
     """The model or method that the options name. Raises UserError if they do not fit each other."""
-    more = {"T": options.T, "device": options.device, "precision": options.precision}
     if options.model is None and options.method not in (None, StrDiffusionMethod.name):
-        return StrDiffusion.load(options.method, **more)
-    model = StrDiffusion.load(options.model or default_model(), **more)
+        precision = None if options.precision == "fp32" else options.precision
+        return StrDiffusion(open_by_name(options.method, choose_device(options.device)).varied(T=options.T, precision=precision))
+    source = options.model or default_model()
+    model = StrDiffusion.load(source, T=options.T, device=options.device, precision=options.precision)
     if options.method not in (None, model.method.name):
-        raise UserError(f"{options.model} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
+        raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
     return model
 
 
@@ -180,6 +183,6 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
         print(name)
     if options.structure is not None:
         if result.structure is None:
-            raise UserError("the model has no structure network, so there is no structure to write: leave out --structure")
+            raise UserError(f"the method {model.method.name} has no structure to write: leave out --structure")
         result.structure[0].save(options.structure)
         print(options.structure)

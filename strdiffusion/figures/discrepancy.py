@@ -66,7 +66,7 @@ def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
     for entry in entries:
         if not entry.config.data.ground_truth:
             raise UserError(f"{entry.label} has data.ground_truth=false: without a truth there is nothing to compare its states with")
-        if options.network == "structure" and entry.config.method != "strdiffusion":
+        if options.network not in ("texture", *entry.config.options.pictures):
             raise UserError(f"{entry.label} has no structure (method={entry.config.method}): set discrepancy.network=texture")
         if entry.config.options.grid() is None:
             raise UserError(f"{entry.label} has no steps (method={entry.config.method}): leave it out")

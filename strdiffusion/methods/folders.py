@@ -23,26 +23,39 @@ def load_method(
     """The method of a model folder, of a folder of training runs or checkpoint files, of a mapping from kind to checkpoint file, or of a
     name. T, size, weights: see `load_model`. Raises UserError for what is none.
     """
+    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights}  # of networks alone
     if isinstance(source, Path) and not source.is_dir():
         if str(source) in METHODS and not source.exists():
-            return open_by_name(str(source), device)
+            return open_by_name(str(source), device).varied(**others)
         given = "is a file" if source.exists() else "does not exist"
         raise UserError(
             f"the model folder {source} {given}: give a folder with {DESCRIPTION}, of training runs, or of checkpoints, or a method's name"
         )
     if isinstance(source, Path) and (source / DESCRIPTION).exists():
-        tree = read_yaml(source / DESCRIPTION)
-        cls = method_class(tree.get("method", IRSDEMethod.name), str(source / DESCRIPTION))
-        if not issubclass(cls, IRSDEMethod):
-            rest = {key: value for key, value in tree.items() if key not in ("method", "format")}
-            return cls.open(build(cls.Options, rest, str(source / DESCRIPTION)), device)
+        method = open_without_networks(source / DESCRIPTION, device)
+        if method is not None:
+            return method.varied(**others)
     model = load_model(source, T, size, weights)
     return method_class(model.config.method)(model, device)
+
+
+def open_without_networks(description: Path, device: torch.device) -> Method | None:
+    """The method of a model.yml that holds its options alone; None if it is one with networks."""
+    tree = read_yaml(description)
+    cls = method_class(tree.get("method", IRSDEMethod.name), str(description))
+    if issubclass(cls, IRSDEMethod):
+        return None
+    if tree.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{description}: format must be {FORMAT!r}, not {tree['format']!r}")
+    rest = {key: value for key, value in tree.items() if key not in ("method", "format")}
+    return cls.open(build(cls.Options, rest, str(description)), device)
 
 
 def open_by_name(name: str, device: torch.device) -> Method:
     """A method with its default options, which is enough for those that need no weights."""
     cls = METHODS[name]
+    if issubclass(cls, IRSDEMethod):
+        raise UserError(f"the method {name} needs trained networks: give a model folder that holds them")
     options = build(cls.Options, {}, f"the method {name}")
     options.check()
     return cls.open(options, device)

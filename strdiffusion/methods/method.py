@@ -35,7 +35,12 @@ Evaluate = Callable[[str, Callable], Callable]  # from a network's name and the 
 
 @dataclass
 class Options:
-    """The options of a method: keys of a YAML file. Subclasses add theirs."""
+    """The options of a method: keys of a YAML file. Subclasses add theirs.
+
+    pictures: the names of the pictures that the method makes beside the image.
+    """
+
+    pictures: ClassVar[tuple[str, ...]] = ()
 
     @property
     def doors(self) -> dict[Door, str]:

@@ -26,6 +26,7 @@ class StrDiffusionOptions(IRSDEOptions):
     """
 
     guided: ClassVar[bool] = True
+    pictures: ClassVar[tuple[str, ...]] = ("structure",)
 
     guide: Literal["denoised", "ground_truth", "other_image"] = "denoised"
     structure: StructureConfig = field(default_factory=StructureConfig)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from strdiffusion.app import Cancelled, Step
+from strdiffusion.app import Cancelled, WindowStep
 from strdiffusion.system.errors import UserError
 
 R = TypeVar("R")
@@ -72,7 +72,7 @@ class Line:
 class Job(Generic[R]):
     """Runs `work(callback, cancel)`, whose arguments are those of StrDiffusion's call, when it is its turn in the line."""
 
-    def __init__(self, work: Callable[[Callable[[Step], None], Callable[[], bool]], R], line: Line):
+    def __init__(self, work: Callable[[Callable[[WindowStep], None], Callable[[], bool]], R], line: Line):
         self._work, self._line = work, line
         self._cancelled, self._finished = threading.Event(), threading.Event()
         self._glimpse: Glimpse | None = None
@@ -126,7 +126,7 @@ class Job(Generic[R]):
             self._line.leave(self)
             self._finished.set()
 
-    def _after_step(self, step: Step) -> None:
+    def _after_step(self, step: WindowStep) -> None:
         now = time.monotonic()
         if now - self._looked < INTERVAL:
             return
