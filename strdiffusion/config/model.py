@@ -57,7 +57,7 @@ class ModelConfig:
         return fill(cls, {"method": earlier or "strdiffusion"} | tree, where)
 
     def check(self) -> None:
-        """Check keys against each other."""
+        """Check the keys that depend on each other. Raises UserError."""
         texture, guided = self.networks.texture, self.method == "strdiffusion"
         if texture.guided and self.networks.structure is None:
             raise UserError("networks.structure is missing: the texture network is guided, and nothing would guide it")

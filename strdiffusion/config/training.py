@@ -1,4 +1,4 @@
-"""The options of the three trainings: configs/*/{structure,texture,discriminator}.yml. Keys that a YAML file omits have the defaults."""
+"""The options of the three trainings: configs/*/{structure,texture,discriminator}.yml. A YAML file overrides what it names."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -30,8 +30,8 @@ class DiscriminatorConfig:
 
 @dataclass
 class TrainDataConfig:
-    """Training images. Folders are searched recursively; `index` is a file that stores the list of images ("auto": in the cache folder).
-    A file that cannot be used is replaced by another image; training stops if their share exceeds `max_bad_share`.
+    """Training images. Every folder is searched recursively; `index` remembers what is in it ("auto": in the cache folder).
+    Files that cannot be used are replaced by others, up to the share `max_bad_share` of them.
     """
 
     images: str
@@ -46,9 +46,9 @@ class TrainDataConfig:
 
 @dataclass
 class ValidationConfig:
-    """Held-out images (null: no validation). Every `every` iterations, the loss is computed on `loss_images` of them (null: all),
-    and PSNR and SSIM on `samples` of them, sampled from T to 0. Each image has the same mask in every run. `best` is the
-    number by which best.pt is chosen.
+    """Held-out images (null: no validation): every `every` iterations, the loss on `loss_images` of them (null: all)
+    and PSNR/SSIM of `samples` of them, sampled from T to 0; each image has the same mask in every run. `best` says by
+    which of these numbers best.pt is chosen.
     """
 
     images: str | None = None
@@ -62,12 +62,12 @@ class ValidationConfig:
 
 @dataclass
 class TrainingConfig:
-    """The optimisation (spec sec. 6). The learning rate is multiplied by lr_decay at every milestone (iterations).
+    """The optimisation (spec sec. 6). The rate is multiplied by lr_decay at every milestone (iterations).
 
-    batch_size: of all processes together; each process computes its share in `accumulate` parts, one after the other.
-    max_skipped: the run ends after this number of iterations in a row without a finite loss and gradient.
-    checkpoint: gradient checkpointing of residual blocks: less memory, more time.
-    compile: use torch.compile for the network; needs a compiler, and some minutes at the start.
+    batch_size: of all processes together; each computes its share in `accumulate` parts, one after the other.
+    max_skipped: so many iterations in a row without a finite loss and gradient end the run.
+    checkpoint: compute the insides of residual blocks again for the gradient: less memory for more time.
+    compile: let torch.compile work on the network; needs a compiler, and minutes at the start.
     """
 
     iterations: Positive = 700_000
@@ -92,7 +92,7 @@ class TrainingConfig:
 
 @dataclass
 class DiscriminatorTrainingConfig(TrainingConfig):
-    """The optimisation of the discriminator, with its own betas (spec sec. 6). Clipping limits swings of its loss (docs/training.md)."""
+    """The optimisation of the discriminator, with its own betas (spec sec. 6); clipping bounds swings of its loss (docs/training.md)."""
 
     betas: tuple[Momentum, Momentum] = (0.5, 0.99)
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = 1.0
@@ -108,8 +108,8 @@ class StructureObjectiveConfig:
 
 @dataclass
 class TextureObjectiveConfig(StructureObjectiveConfig):
-    """How the texture network is trained: guided by the ground-truth structure state (as released), by the prediction of a
-    trained structure network ("denoised", as in the paper; needs structure_checkpoint), or unguided ("none", IR-SDE).
+    """How the texture network is trained: guided by the ground-truth structure state (as released), by what a trained
+    structure network makes of it ("denoised", as the paper says; needs structure_checkpoint), or not at all (IR-SDE).
     """
 
     guidance: Literal["ground_truth", "denoised", "none"] = "ground_truth"
@@ -118,7 +118,7 @@ class TextureObjectiveConfig(StructureObjectiveConfig):
 
 @dataclass
 class TrainConfig:
-    """The options that the three trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
+    """What the three trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
 
     data: TrainDataConfig
     output: str
@@ -132,13 +132,13 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def check(self) -> None:
-        """Check keys against each other."""
+        """What one key alone cannot tell."""
         check_hole_share_option("data.masks.hole_share", self.data.masks)
         check_hole_share_option("validation.masks.hole_share", self.validation.masks)
         if self.data.crop_from is not None and self.data.crop_from < self.data.size:
             raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
         if self.validation.best != "loss" and (self.validation.samples == 0 or isinstance(self, TrainDiscriminatorConfig)):
-            raise UserError(f"validation.best={self.validation.best} needs sampled images, but this run samples none: set it to loss")
+            raise UserError(f"validation.best={self.validation.best} is a number of sampled images, and none are sampled: set it to loss")
         if self.training.warmup >= self.training.iterations:
             raise UserError(f"training.warmup ({self.training.warmup}) must be below training.iterations ({self.training.iterations})")
 
@@ -166,7 +166,7 @@ class TrainTextureConfig(TrainConfig):
         super().check()
         _check_width(self.network)
         if (self.objective.guidance == "denoised") != (self.objective.structure_checkpoint is not None):
-            raise UserError("objective.structure_checkpoint must be set if objective.guidance=denoised, and only then")
+            raise UserError("objective.structure_checkpoint is needed with objective.guidance=denoised, and only there")
 
 
 @dataclass

@@ -48,7 +48,7 @@ class SamplerConfig(Stepping):
         return TimeGrid(sde, self.steps, self.spacing, begin)
 
     def check(self, sde: MeanRevertingSDE, guided: bool) -> None:
-        """Check keys against each other. Raises UserError if settings contradict each other or the SDE."""
+        """Check the keys that depend on each other or on the SDE. Raises UserError."""
         if not guided and self.resampling in OF_STRUCTURE:
             raise UserError(
                 f"sampler.resampling={self.resampling} resamples the structure, but IR-SDE (sampler.guidance=false) has none: "
