@@ -12,7 +12,7 @@ __all__ = ["Cancelled", "StrDiffusion", "UserError"]
 
 
 def __getattr__(name: str):
-    """The pipeline, imported when it is asked for: the rest of the package needs none of it."""
+    """Import the classes of `strdiffusion.app` only when they are used: the rest of the package does not need them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from strdiffusion import app

@@ -1,4 +1,4 @@
-"""Batches of images: with the truth, for the objectives; and what of them is known, for everything that inpaints."""
+"""Batches of images: `Batch` holds the truth, for the objectives; `Known` holds the known pixels, for everything that inpaints."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a batch of images. This is all that samplers and methods of inpainting see.
+    """What is known of a batch of images. Samplers and methods of inpainting see nothing else.
 
-    image: (B,3,H,W), RGB in [0,1]; zero in the hole, whatever was given: it is cut out here. It is mu_y of spec sec. 1.
+    image: (B,3,H,W), RGB in [0,1]. The hole is set to zero here, whatever it held. This is mu_y of spec sec. 1.
     mask: (B,1,H,W), 1 = known.
-    maps: further maps (B,C,H,W) by name that a method has made of them, see `Method.look`. StrDiffusion has `structure`, the known part of
+    maps: further maps (B,C,H,W) by name, made by a method, see `Method.look`. StrDiffusion has `structure`, the known part of
         x0, and `structure_mean`, mu_x.
     """
 
@@ -22,7 +22,7 @@ class Known:
     maps: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
-        # selected, not multiplied: a hole may hold NaN
+        # selection, not multiplication: a hole may hold NaN
         object.__setattr__(self, "image", torch.where(self.mask > 0.5, self.image, 0.0))
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class Known:
         return self._map(lambda images: images.to(device, non_blocking=True))
 
     def put_back(self, image: Tensor) -> Tensor:
-        """`image` (B,3,H,W) with the known pixels as they were given, bit for bit: y0 m + y (1-m)."""
+        """`image` (B,3,H,W) with the given known pixels, bit for bit: y0 m + y (1-m)."""
         return torch.where(self.mask > 0.5, self.image, image)
 
     def _map(self, change) -> "Known":
@@ -45,7 +45,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with masks and structure maps, all ground truth: what training and its validation compare with."""
+    """Images with masks and structure maps, all ground truth, for training and its validation."""
 
     texture: Tensor  # y0 (B,3,H,W)
     structure: Tensor  # x0 (B,1,H,W)
@@ -58,7 +58,7 @@ class Batch:
         return self.texture * self.mask
 
     def known(self) -> Known:
-        """What a sampler may see of it."""
+        """The part that a sampler may see."""
         return Known(self.texture, self.mask, {"structure": self.structure * self.mask, "structure_mean": self.structure_mean})
 
     def __len__(self) -> int:

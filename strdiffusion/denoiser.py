@@ -1,4 +1,4 @@
-"""What a network's output means: the contract that objectives and samplers rely on, and nothing else."""
+"""What a network's output means: the one interface to networks that objectives and samplers use."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -14,19 +14,19 @@ AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
-    """The context in which networks are evaluated at a precision; outside of it everything stays float32."""
+    """The context in which networks are evaluated at a precision. Everything outside of it stays float32."""
     dtype = AUTOCAST_DTYPES.get(precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 class Denoiser:
-    """Predict the noise of a state, whichever way the network was trained.
+    """Predict noise, x0 or score of a state, whether the network was trained to predict noise or x0.
 
     Args:
         network: called as network(x, mu, t, structure); structure only if it is guided.
         prediction: "noise" (the paper and the release), or "x0": the output is x0_hat - mu (spec sec. 6).
-        precision: of the network's evaluation; what comes back has the dtype of the state.
-        clip: keep the predicted x0 within [0,1], at sampling: errors of a briefly trained network cannot run away.
+        precision: of the network's evaluation; the results have the dtype of the state.
+        clip: clamp the predicted x0 to [0,1] in sampling, so that errors of a briefly trained network do not grow.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Denoiser:
 
 
 class OracleStructure:
-    """A structure denoiser that knows x0 (B,1,H,W): its noise is the one that leads there. For judging the texture network alone."""
+    """A structure denoiser that knows the true x0 (B,1,H,W) and predicts the noise that leads to it, to judge the texture network alone."""
 
     def __init__(self, sde: MeanRevertingSDE, x0: Tensor):
         self.sde, self.truth = sde, x0

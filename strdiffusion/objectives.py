@@ -21,7 +21,7 @@ LossOn = Literal["step", "x0"]
 
 @dataclass(frozen=True)
 class MatchingLoss:
-    """A matching loss with the two sides that it compares, (B,C,H,W)."""
+    """A matching loss with the two images that it compares, (B,C,H,W)."""
 
     loss: Tensor
     expectation: Tensor
@@ -60,7 +60,7 @@ def matching_loss(
     norm: Norm = "l1",
     loss_on: LossOn = "step",
 ) -> MatchingLoss:
-    """Compare the predicted reverse mean of a state with the optimum step, or ("x0") the predicted x0 with the true one."""
+    """Compare the predicted reverse mean of a state with the optimum step, or with loss_on="x0" the predicted x0 with the true x0."""
     if loss_on == "x0":
         expectation, optimum = denoiser.x0(state, mean, t, structure), clean
     else:
@@ -77,13 +77,13 @@ def structure_loss(denoiser: Denoiser, batch: Batch, t: Tensor, noise: Tensor, n
 
 
 def structure_guide(sde: MeanRevertingSDE, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:
-    """x*_{t-1} of an independent ground-truth structure state, which guides texture and discriminator. noise (B,1,H,W)."""
+    """x*_{t-1} of a ground-truth structure state with its own noise (B,1,H,W). It guides texture and discriminator."""
     x = sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
     return sde.optimum_step(x, batch.structure, batch.structure_mean, t)
 
 
 def denoised_structure_guide(structure_denoiser: Denoiser, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:
-    """The same guide as the structure network predicts it: the reverse mean of the state (the paper's form, spec sec. 10)."""
+    """The same guide as predicted by the structure network: the reverse mean of the state (the paper's form, spec sec. 10)."""
     sde = structure_denoiser.sde
     x = sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def texture_loss(
 def discriminator_loss(
     discriminator: nn.Module, sde: MeanRevertingSDE, batch: Batch, t: Tensor, noise: Tensor, guide: Tensor
 ) -> DiscriminatorLoss:
-    """Objective of the discriminator: tell y*_{t-1} from y_t beside the structure, with a triplet on their blend. noise (B,3,H,W)."""
+    """Objective of the discriminator: given the structure, tell y*_{t-1} from y_t, with a triplet loss on their blend. noise (B,3,H,W)."""
     y = sde.sample_marginal(batch.texture, batch.texture_mean, t, noise)  # lags one step behind the structure
     y_optimum = sde.optimum_step(y, batch.texture, batch.texture_mean, t)
     blend = y_optimum * batch.mask + y * (1 - batch.mask)

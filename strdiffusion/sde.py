@@ -2,10 +2,10 @@
 
     dx = theta_t (mu - x) dt + sigma_t dw,    sigma_t^2 = 2 lambda^2 theta_t
 
-Everything here is a pure function of tensors. The time t is a whole number for the whole batch, or an integer
+Everything here is a pure function of tensors. The time t is an integer for the whole batch, or an integer
 tensor of shape (B,) with one time per image. Coefficients are tabulated once in float64 and applied in the
-dtype and on the device of the state. Steps lead to t-1, or to an earlier time `to` where one is given; both times
-are then whole numbers for the whole batch.
+dtype and on the device of the state. Steps lead to t-1, or to an earlier time `to` if one is given; both times
+are then integers for the whole batch.
 """
 
 import math
@@ -41,9 +41,9 @@ class MeanRevertingSDE:
         T: number of steps; t runs from 0 (clean) to T (the mean plus stationary noise).
         schedule: how theta grows over t.
         max_sigma: stationary standard deviation lambda in 8-bit units (lambda = max_sigma/255); a value below 1 is lambda itself.
-        eps: share of x0 that is left in the mean at T, exp(-theta_bar_T) = eps.
-        rounding: "released" lets the coefficients of the optimum step cancel in float32 as the release does (wrong by
-            2e-4 at t = 2 of T = 100, by more for larger T), to reproduce its training losses to the last digits.
+        eps: share of x0 - mu that is left in the marginal mean at T: exp(-theta_bar_T) = eps.
+        rounding: "released" computes the coefficients of the optimum step in float32 like the release, with its cancellation
+            error (2e-4 at t = 2 of T = 100, more for larger T), to reproduce its training losses to the last digits.
 
     Shapes: states x, x0, mu, noise and score are (B,C,H,W); results have the shape and dtype of x.
     """
@@ -59,8 +59,8 @@ class MeanRevertingSDE:
         self.eps = eps
         self.lambda_ = max_sigma / 255 if max_sigma >= 1 else float(max_sigma)
 
-        # The schedule itself is rounded to float32, as released, so that small t agree with weights trained there;
-        # everything that follows from it is computed in float64.
+        # The schedule is rounded to float32, as in the release, so that small t agree with the released weights.
+        # Everything derived from it is computed in float64.
         self.theta = theta_schedule(schedule, T).double()
         self.theta_cumsum = self.theta.cumsum(0) - self.theta[0]
         self.dt = -math.log(eps) / self.theta_cumsum[-1].item()
@@ -72,7 +72,7 @@ class MeanRevertingSDE:
         self._tabulate_optimum(rounding)
 
     def _tabulate_optimum(self, rounding: Rounding) -> None:
-        """Weights of the optimum step at t = 1..T. Entry 0 stands for no step: it leaves the state as it is."""
+        """Weights of the optimum step at t = 1..T. Entry 0 is no step: it leaves the state unchanged."""
         if rounding == "released":
             theta_cumsum = self.theta.float().cumsum(0) - self.theta[0].float()
             A = torch.exp(-self.theta[1:].float() * self.dt)
@@ -91,15 +91,15 @@ class MeanRevertingSDE:
         self.posterior_std = table(std, 0.0)
 
     def _posterior_weights(self, gap: Tensor, theta_bar_t: Tensor, theta_bar_to: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The Gaussian of x_to given x_t and x0, gap = theta_bar_t - theta_bar_to: weights of x_t - mu and x0 - mu, and its std."""
+        """The Gaussian of x_to given x_t and x0: weights of x_t - mu and x0 - mu, and its std. gap = theta_bar_t - theta_bar_to."""
         A, C = torch.exp(-gap), torch.exp(-theta_bar_to)
-        # 1 - C^2 cancels near t = 1, hence expm1
+        # expm1, because 1 - C^2 cancels near t = 1
         one_minus_A2, one_minus_B2, one_minus_C2 = (-torch.expm1(-2 * v) for v in (gap, theta_bar_t, theta_bar_to))
         std = self.lambda_ * torch.sqrt(one_minus_A2 * one_minus_C2 / one_minus_B2)
         return A * one_minus_C2 / one_minus_B2, C * one_minus_A2 / one_minus_B2, std
 
     def _at(self, table: Tensor, t: Time, like: Tensor, first: int = 0) -> float | Tensor:
-        """Look a table up at t: a float for a number, else (B,1,1,1) in the dtype and on the device of `like`."""
+        """Look t up in a table: a float if t is a number, otherwise (B,1,1,1) in the dtype and on the device of `like`."""
         if not isinstance(t, Tensor):
             if not first <= t <= self.T:
                 raise ValueError(f"t = {t} lies outside {first}..{self.T}")
@@ -109,20 +109,20 @@ class MeanRevertingSDE:
             raise ValueError(f"t = {times.tolist()} lies outside {first}..{self.T}")
         return table[times].to(like.dtype).to(like.device).view(-1, 1, 1, 1)
 
-    # ---- two times that need not be neighbours -------------------------------------------------------
+    # ---- steps that may skip times -------------------------------------------------------------------
 
     def theta_sum(self, t: int, to: int) -> float:
         """theta_{to+1} + ... + theta_t, for 0 <= to < t <= T."""
         if not 0 <= to < t <= self.T:
-            raise ValueError(f"a step leads from t in 1..{self.T} to an earlier time from 0 on, not from {t} to {to}")
+            raise ValueError(f"a step leads from t in 1..{self.T} to an earlier time >= 0, not from {t} to {to}")
         return self.theta[to + 1 : t + 1].sum().item()
 
     def theta_bar_gap(self, t: int, to: int) -> float:
-        """theta_bar_t - theta_bar_to without cancellation: x - mu shrinks by exp(-gap) on the way from `to` to t."""
+        """theta_bar_t - theta_bar_to without cancellation. From `to` to t, x - mu shrinks by exp(-gap)."""
         return self.theta_sum(t, to) * self.dt
 
     def _euler(self, t: Time, to: int | None, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
-        """theta and sigma of an Euler step; where times are skipped theta and sigma^2 are summed over them."""
+        """theta and sigma of an Euler step. If it skips times, theta and sigma^2 are summed over them."""
         if to is None or t == to + 1:
             return self._at(self.theta, t, like, first=1), self._at(self.sigma, t, like)
         theta = self.theta_sum(t, to)
@@ -150,12 +150,12 @@ class MeanRevertingSDE:
         return self.marginal_mean(x0, mu, t) + self._at(self.sigma_bar, t, x0) * noise
 
     def forward_step(self, x: Tensor, mu: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """Carry x one step towards the mean with the coefficients of t (Euler-Maruyama)."""
+        """Move x one step towards the mean with the coefficients of t (Euler-Maruyama)."""
         drift = self._at(self.theta, t, x) * (mu - x) * self.dt
         return x + drift + self._at(self.sigma, t, x) * math.sqrt(self.dt) * noise
 
     def sample_transition(self, x: Tensor, mu: Tensor, t: int, to: int, noise: Tensor) -> Tensor:
-        """Carry x from t to a later time `to` by the exact transition of the SDE, whatever lies between."""
+        """Move x from t to a later time `to` by the exact transition of the SDE, over any number of times."""
         gap = self.theta_bar_gap(to, t)
         return mu + math.exp(-gap) * (x - mu) + self.lambda_ * math.sqrt(-math.expm1(-2 * gap)) * noise
 
@@ -173,8 +173,8 @@ class MeanRevertingSDE:
     def reverse_sde_step(self, x: Tensor, mu: Tensor, score: Tensor, t: Time, noise: Tensor, to: int | None = None) -> Tensor:
         """Draw x_{t-1} by the reverse SDE (Euler-Maruyama).
 
-        To an earlier time `to` this is naive step-skipping, one Euler step over the sum of the skipped ones: its error
-        grows quickly with the gap. It is here to be compared with; the release has no such step.
+        With an earlier time `to` this is naive step-skipping: one Euler step over the sum of the skipped steps. Its error
+        grows quickly with the gap. It serves for comparison; the release has no such step.
         """
         _, sigma = self._euler(t, to, x)
         return self.reverse_mean(x, mu, score, t, to) - sigma * math.sqrt(self.dt) * noise
@@ -185,7 +185,7 @@ class MeanRevertingSDE:
         return x - (theta * (mu - x) - 0.5 * sigma**2 * score) * self.dt
 
     def optimum_step(self, x: Tensor, x0: Tensor, mu: Tensor, t: Time, to: int | None = None) -> Tensor:
-        """The most likely x_{t-1} (or x_to) given x_t and x0. Training regresses that of t-1."""
+        """The most likely x_{t-1} (or x_to) given x_t and x0. Training regresses x_{t-1}."""
         weight_x, weight_x0, _ = self._posterior(t, to, x)
         return mu + weight_x * (x - mu) + weight_x0 * (x0 - mu)
 
@@ -195,7 +195,7 @@ class MeanRevertingSDE:
         _, _, std = self._posterior(t, to, x)
         return self.optimum_step(x, x0, mu, t, to) + std * noise
 
-    # ---- noise and x0 are two ways to say the same ---------------------------------------------------
+    # ---- conversion between noise and x0 -------------------------------------------------------------
 
     def predict_x0(self, x: Tensor, mu: Tensor, noise: Tensor, t: Time) -> Tensor:
         """The x0 that a state and its noise imply."""

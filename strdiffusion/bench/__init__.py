@@ -1,5 +1,5 @@
-"""How fast this machine is with these networks: scripts/benchmark.py.
+"""The speed of networks, samplers and trainings on this machine, for scripts/benchmark.py.
 
-* timing.py: medians of repeated calls, and the best rate that the machine reaches; networks.py, samplers.py, training.py: what is timed
-* report.py: tables
+* networks.py, samplers.py, training.py: what is timed
+* timing.py: medians of repeated calls, and the best rates of the machine; report.py: tables
 """

@@ -38,14 +38,14 @@ def make_network(kind: Kind, sizes: Sizes) -> nn.Module:
     """A network with random weights, in evaluation mode."""
     if kind == "discriminator":
         network = CorrelationDiscriminator(sizes.discriminator_width).eval()
-        for p in network.parameters():  # a fresh one answers 0, of which no relative difference can be told
+        for p in network.parameters():  # a new one outputs about 0, which makes relative differences meaningless
             nn.init.normal_(p, std=math.prod(p.shape[1:]) ** -0.5)
         return network
     return UNet(3 if kind == "texture" else 1, sizes.width, sizes.depth, sizes.attention, guided=kind == "texture").eval()
 
 
 def make_inputs(kind: Kind, sizes: Sizes, device: torch.device) -> tuple:
-    """Random images and a time, as the network takes them."""
+    """Random images and a time, as inputs of the network."""
     generator = torch.Generator().manual_seed(0)
     texture = torch.rand(sizes.batch, 3, sizes.size, sizes.size, generator=generator).to(device)
     structure = texture.mean(dim=1, keepdim=True)
@@ -55,7 +55,7 @@ def make_inputs(kind: Kind, sizes: Sizes, device: torch.device) -> tuple:
 
 
 def count_gflop(kind: Kind, sizes: Sizes) -> float:
-    """GFLOP of one evaluation of the plain network, 2 for a multiplication with an addition; nothing is computed."""
+    """GFLOP of one evaluation of the plain network, 2 FLOP for a multiplication and an addition; counted without computing."""
     meta = torch.device("meta")
     with meta:
         network = make_network(kind, sizes)
@@ -66,7 +66,7 @@ def count_gflop(kind: Kind, sizes: Sizes) -> float:
 
 
 def evaluate(network: nn.Module, form: Form, precision: Precision, device: torch.device) -> Callable[..., Tensor]:
-    """The network in a form, as a function of its inputs."""
+    """The network in one of the forms, as a function of its inputs."""
     if form in ("inference", "compiled"):
         return for_inference(network, precision, compile=form == "compiled")
     if form == "channels_last":
@@ -85,8 +85,8 @@ def time_networks(
 ) -> list[dict]:
     """A row for each precision, network and form.
 
-    milliseconds: Timing; gflop: of the plain network; rate: GFLOP/s; of_convolution, of_matrix: the share of the best rates,
-    measured before the rows of each precision; difference: max|a-b|/max|b| to the plain network in float32.
+    milliseconds: Timing; gflop: of the plain network; rate: GFLOP/s; of_convolution, of_matrix: the rate as a share of the best rates,
+    which are measured once for each precision; difference: max|a-b|/max|b| to the plain network in float32.
     """
     rows = []
     for precision in precisions:

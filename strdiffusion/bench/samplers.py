@@ -1,4 +1,4 @@
-"""Seconds per image of the samplers, and where they go."""
+"""Seconds per image of the samplers, and the share spent outside of the networks."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from strdiffusion.samplers import Fixed, Guided, Networks, Released, Sampling, S
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.device import set_float32_precision
 
-# name: sampler, and how it steps; `steps` of None visits every t
+# name: sampler, and how it steps; without `steps` it visits every t
 SAMPLERS = {
     "released": (Released(), Stepping()),
     "released 10": (Released(), Stepping("mars_sde", steps=10)),
@@ -40,7 +40,7 @@ def time_samplers(
     checkpoints: dict[Kind, Path] | None = None,
 ) -> list[dict]:
     """A row for each sampler: seconds_per_image, images_per_hour, evaluations of each network per image, and the share of the time
-    that is spent outside of networks. Adaptive ones decide as the networks tell them: random ones, unless there are checkpoints.
+    outside of networks. Without checkpoints the networks are random, so the decisions of adaptive samplers are arbitrary.
     """
     set_float32_precision(precision)
     sde, networks = MeanRevertingSDE(T), {}
@@ -62,17 +62,17 @@ def time_sampler(
 
     sampler, stepping = SAMPLERS[name]
     texture, structure, discriminator = (watched(networks[kind]) for kind in ("texture", "structure", "discriminator"))
-    # random networks run away without clip
+    # without clip, states of random networks diverge
     used = Networks(Denoiser(texture, sde, clip=True), Denoiser(structure, sde, clip=True), discriminator)
     known = make_known(sizes, device)
-    for _ in range(2):  # the first warms up
+    for _ in range(2):  # the first run is a warm-up
         watch.spans.clear()
         started = timing.now()
         found = sample(sampler, Sampling(used, known, SeededNoise(range(sizes.batch)), stepping))
         found.texture.cpu()  # waits for the device
         seconds = timing.now() - started
         if seconds > WARM_SECONDS:
-            break  # so long that the first evaluation does not matter
+            break  # so long that the warm-up does not matter
     inside = sum(watch.milliseconds()) / 1000
     evaluations = {kind: sum(trace.evaluations(kind) for trace in found.traces) / sizes.batch for kind in KINDS}
     return {

@@ -1,4 +1,4 @@
-"""Medians of repeated calls, and the best rates that the machine reaches, to compare with."""
+"""Medians of repeated calls, and the best rates of the machine for comparison."""
 
 import statistics
 import time
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-# (channels, side) of 3x3 convolutions and sizes of square matrices; the convolutions are those of the networks at 256x256
+# (channels, side) of 3x3 convolutions, which occur in the networks at 256x256, and sizes of square matrices
 CONVOLUTIONS = ((64, 256), (128, 256), (256, 128), (512, 64), (1024, 32))
 MATRICES = {"cpu": (1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}
 CUDA_BATCH = 8  # of the convolutions: one image does not fill a GPU
 
 
-now = time.perf_counter  # the clock of everything that is not on a GPU
+now = time.perf_counter  # the clock for all work that is not on a GPU
 
 
 def count_cpu_time() -> None:
-    """Count the CPU time of this process, with one thread, from now on: what other programs take does not count."""
+    """From now on, use one thread and count the CPU time of this process, so that other programs do not affect the times."""
     global now
     torch.set_num_threads(1)
     now = time.process_time
@@ -39,7 +39,7 @@ class Timing:
 
 
 class Stopwatch:
-    """Measures pieces of work on a device, on CUDA with events, so that nothing waits until `milliseconds` is asked for."""
+    """Times pieces of work on a device. On CUDA it uses events, so that nothing waits for the GPU until `milliseconds` is called."""
 
     def __init__(self, device: torch.device):
         self.cuda = device.type == "cuda"
@@ -59,7 +59,7 @@ class Stopwatch:
         return result
 
     def milliseconds(self) -> list[float]:
-        """Of each piece of work."""
+        """The time of each piece of work."""
         if self.cuda:
             torch.cuda.synchronize()
             return [start.elapsed_time(end) for start, end in self.spans]
@@ -67,7 +67,7 @@ class Stopwatch:
 
 
 def measure(run: Callable, device: torch.device, repeats: int, warmup: int = 1) -> Timing:
-    """Call `run` some times for nothing, then `repeats` times."""
+    """Call `run` `warmup` times without timing, then time it `repeats` times."""
     for _ in range(warmup):
         run()
     if device.type == "cuda":
@@ -80,7 +80,7 @@ def measure(run: Callable, device: torch.device, repeats: int, warmup: int = 1) 
 
 @dataclass(frozen=True)
 class Peak:
-    """The best GFLOP/s of 3x3 convolutions (channels last) and of matrix products in one dtype, and which they were."""
+    """The best GFLOP/s of 3x3 convolutions (channels last) and of matrix products in one dtype, with the shapes that reached them."""
 
     convolution: float
     convolution_shape: str

@@ -1,4 +1,4 @@
-"""Iterations per second of the three trainings, and how long they wait for data."""
+"""Iterations per second of the three trainings, and the share of time in which they wait for data."""
 
 import tempfile
 from dataclasses import asdict
@@ -39,8 +39,8 @@ def time_training(
     compile: bool = False,
     images: str | None = None,
 ) -> list[dict]:
-    """A row for each network: milliseconds of an iteration (Timing), iterations_per_second, memory_gib (the peak, of the GPU or of the
-    process), and waiting: the share of the time in which there was no batch. Without `images`, of pictures made up for it.
+    """A row for each network: milliseconds of an iteration (Timing), iterations_per_second, memory_gib (the peak of the GPU, or of the
+    process), and waiting: the share of the time spent waiting for a batch. Without `images`, random pictures are used.
     """
     with tempfile.TemporaryDirectory() as folder:
         if images is None:
@@ -78,7 +78,7 @@ def time_one(kind: Kind, tree: dict, sizes: Sizes, device: torch.device, repeats
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        loss.item()  # waits for the device, as the loop does to see whether the loss is finite
+        loss.item()  # waits for the device, like the training loop, which checks that the loss is finite
         iterations.append(timing.now() - started)
     waits, iterations = waits[WARMUP:], iterations[WARMUP:]
     return {
@@ -98,7 +98,7 @@ WARMUP = 2
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that this process had on the GPU, or in the whole."""
+    """The peak memory in bytes: of the GPU, or of this process on other devices."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource  # not on Windows
@@ -108,7 +108,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def make_pictures(folder: Path, side: int) -> None:
-    """Smooth random colours, with some edges."""
+    """Write pictures of smooth random colours with some edges."""
     rng = np.random.default_rng(0)
     for i in range(PICTURES):
         coarse = resize_image(rng.random((8, 8, 3), dtype=np.float32), side, side)

@@ -1,5 +1,5 @@
-"""Checkpoints: files.py reads and writes them safely, networks.py turns them into networks, released.py knows the release's names,
-tensors.py keeps weights as safetensors.
+"""Checkpoints: files.py reads and writes them safely, networks.py turns them into networks, released.py translates the release's
+names, tensors.py stores weights as safetensors.
 """
 
 from strdiffusion.checkpoints.files import read_checkpoint, write_checkpoint

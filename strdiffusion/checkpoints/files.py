@@ -1,7 +1,7 @@
-"""Read and write checkpoint files. Files from others are untrusted: nothing in them is ever run.
+"""Read and write checkpoint files. Files are untrusted: no code in them is ever run.
 
-A file is written under a temporary name, flushed to the disk, read back and only then renamed: under its own name there is
-either the old content or all of the new, whatever happens in between.
+A file is written under a temporary name, flushed to the disk, read back and only then renamed. So the file always holds
+either the old content or all of the new, even after a crash.
 """
 
 import contextlib
@@ -40,11 +40,11 @@ DAMAGE = (
 
 
 class WriteError(UserError):
-    """A file could not be written; what was there before is whole."""
+    """A file could not be written. An earlier file of that name is unchanged."""
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Load a checkpoint file onto the CPU; raises UserError where it is missing, damaged or holds more than data."""
+    """Load a checkpoint file onto the CPU. Raises UserError if it is missing, damaged or holds anything but data."""
     path = Path(path).expanduser()
     if path.is_dir():
         raise UserError(f"the checkpoint {path} is a folder: give a file in it")
@@ -68,7 +68,7 @@ def read_checkpoint(path: str | Path) -> dict:
     except DAMAGE:
         raise UserError(f"the checkpoint {path} is truncated or damaged: get it again, or use an older one") from None
     if not isinstance(content, Mapping):
-        raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not named weights: it is not one of this method")
+        raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not named weights: it is not a checkpoint of this method")
     inflated = next((t for t in tensors_in(content) if t.numel() * t.element_size() > t.untyped_storage().nbytes()), None)
     if inflated is not None:
         raise UserError(f"the checkpoint {path} declares a tensor of {brief(tuple(inflated.shape))} that it does not hold: do not use it")
@@ -76,24 +76,24 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def check_records(path: Path) -> None:
-    """Raise BadZipFile where a checkpoint of today's format has a record that is damaged, or that would grow when it is read.
+    """Raise BadZipFile if a record of a checkpoint in torch's zip format is damaged, or if its records expand when read.
 
-    torch does not look at the check sums; and it would inflate a few kilobytes to any size.
+    torch does not verify the checksums, and it would decompress a few kilobytes to any size.
     """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            return  # the format of before torch 1.6, or no checkpoint: torch.load says so
+            return  # the format before torch 1.6, or no checkpoint: torch.load tells them apart
     with zipfile.ZipFile(path) as archive:
         if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
             raise zipfile.BadZipFile("its records are larger than the file")
         for record in archive.infolist():
             with archive.open(record) as content:
-                while content.read(BLOCK):  # a wrong check sum raises BadZipFile at the end
+                while content.read(BLOCK):  # a wrong checksum raises BadZipFile at the end
                     pass
 
 
 def tensors_in(content: object) -> Iterator[torch.Tensor]:
-    """Every tensor in nested mappings, lists and tuples, each container visited once (they may hold one another)."""
+    """Every tensor in nested mappings, lists and tuples. Each container is visited once, because they may contain each other."""
     seen: set[int] = set()
     waiting = [content]
     while waiting:
@@ -107,7 +107,7 @@ def tensors_in(content: object) -> Iterator[torch.Tensor]:
 
 
 def write_checkpoint(path: Path, content: dict) -> None:
-    """Write a checkpoint so that the file is there whole and verified, or not at all (WriteError)."""
+    """Write a checkpoint and verify it. Raises WriteError if that fails; the file is then as it was before."""
     try:
         with replacing(path) as temporary:
             with open(temporary, "wb") as file:
@@ -116,23 +116,23 @@ def write_checkpoint(path: Path, content: dict) -> None:
                 _forget_cached(file.fileno())
             verify(temporary, content)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports that its file could not be written
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch could not write its file
         reason = _write_failure(error)
         raise WriteError(f"the checkpoint {path} cannot be written: {reason}; free some space or change output") from None
 
 
 def _write_failure(error: BaseException) -> str:
-    """What the system said, below what torch made of it."""
+    """The system's reason, which torch's error hides."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError):
             return below.strerror or str(below)
         below = below.__context__
-    return "the disk is full, or the file system does not take it (" + one_line(" ".join(str(error).split())[:100]) + ")"
+    return "the disk is full, or the file system does not accept it (" + one_line(" ".join(str(error).split())[:100]) + ")"
 
 
 def verify(path: Path, content: dict) -> None:
-    """Raise OSError where the file, read back, is not what was written."""
+    """Read the file back. Raises OSError if it is not what was written."""
     try:
         check_records(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -143,14 +143,14 @@ def verify(path: Path, content: dict) -> None:
 
 
 def _forget_cached(descriptor: int) -> None:
-    """Have the file read from the disk next time, not from memory, where the system can."""
+    """Make the next read of the file come from the disk, not from memory, if the system supports it."""
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def compare_entries(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:
-    """Say in one line how the entries found differ from those expected, by name and shape, or None where they agree."""
+    """How the entries found differ from those expected, by name and shape, in one line; None if they agree."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     shapes = {name: (tuple(expected[name].shape), tuple(found[name].shape)) for name in expected if name in found}

@@ -1,4 +1,4 @@
-"""From a checkpoint file, ours or released, to a network, and back."""
+"""Load networks from checkpoint files, our own or released ones, and export them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ Weights = Literal["ema", "raw"]
 class LoadedNetwork:
     """A network in evaluation mode, with what its checkpoint records. A released file records only weights (sde, structure: None).
 
-    forms: the inference forms built so far, by precision and whether they are compiled; they are of the weights as they were then.
+    forms: the inference forms built so far, by (precision, compile). Each uses the weights as they were when it was built.
     """
 
     kind: Kind
@@ -40,13 +40,13 @@ class LoadedNetwork:
     forms: dict[tuple[Precision, bool], nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def for_inference(self, precision: Precision = "fp32", compile: bool = False) -> nn.Module:
-        """The network's inference form, built when it is first asked for. Raises UserError where the device cannot do it."""
+        """The network's inference form, built at the first call. Raises UserError if the device does not support it."""
         if (precision, compile) not in self.forms:
             self.forms[precision, compile] = for_inference(self.network, precision, compile)
         return self.forms[precision, compile]
 
     def to(self, device: torch.device) -> None:
-        """Move the network, in place; forms are forgotten where it comes from another device."""
+        """Move the network, in place. If the device changes, the inference forms are dropped."""
         before = {p.device for p in self.network.parameters()}
         self.network.to(device, memory_format=torch.channels_last)
         if {p.device for p in self.network.parameters()} != before:
@@ -54,7 +54,7 @@ class LoadedNetwork:
 
 
 def network_record(kind: Kind, network: nn.Module, sde: MeanRevertingSDE, structure: dict, prediction: Prediction = "noise") -> dict:
-    """The part of our checkpoint that is needed to use the network: everything but the weights."""
+    """The part of our checkpoint that describes the network: everything but the weights."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -70,10 +70,10 @@ def load_network(path: str | Path, kind: Kind | None = None, weights: Weights = 
     """Load a network from our checkpoint or from a released file, on the CPU, in evaluation mode.
 
     Args:
-        kind: which network it must be; None takes any.
-        weights: of our checkpoints, the moving average (where there is one) or the raw weights.
+        kind: which network it must be; None accepts any.
+        weights: which weights of our checkpoints, the moving average (if there is one) or the raw weights.
 
-    Raises UserError naming the file where it is of another network, or entries are missing, unexpected or misshapen.
+    Raises UserError naming the file if it holds another network, or if entries are missing, unexpected or of another shape.
     """
     path = Path(path).expanduser()
     content = read_checkpoint(path)
@@ -88,8 +88,8 @@ def load_network(path: str | Path, kind: Kind | None = None, weights: Weights = 
 
 
 def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
-    """Raise UserError where a network was trained for another SDE or structure pair than the configuration's sections
-    `sde` and `structure` say. Released files do not record theirs, and pass.
+    """Raise UserError if a network was trained with another SDE or structure pair than the configuration's sections
+    `sde` and `structure` state. Released files record neither, so they pass.
     """
     for key, value in (loaded.sde or {}).items():
         wanted = getattr(sde, key)
@@ -110,7 +110,7 @@ def export_released(network: nn.Module) -> dict[str, Tensor]:
 
 
 def save_released(path: Path, network: nn.Module) -> None:
-    """Write a network as a file of the released form."""
+    """Write a network as a file in the released format."""
     write_checkpoint(path, export_released(network))
 
 
@@ -142,30 +142,32 @@ def _load_released(path: Path, content: dict) -> LoadedNetwork:
         network = None
     if network is None:
         first = ", ".join(map(brief, list(content)[:3]))
-        raise UserError(f"the checkpoint {path} is not of this method: its entries ({first}, ...) are neither ours nor the release's")
+        raise UserError(
+            f"the checkpoint {path} is not of this method: its entries ({first}, ...) match neither our names nor the release's"
+        )
     fill_network(path, network, state, released_names(network))
     return LoadedNetwork(found[0], network, path, released=True)
 
 
 def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
-    """Build a network without memory, so that shapes are compared before anything is allocated."""
+    """Build a network without memory, so that shapes can be compared before anything is allocated."""
     if kind not in KINDS:
         raise ValueError(f"unknown network {brief(kind)}")
     if not 1 <= architecture.get("depth", 1) <= LARGEST_DEPTH or not 1 <= architecture["width"] <= LARGEST_WIDTH:
-        raise ValueError(f"no network is built like {brief(architecture)}")
+        raise ValueError(f"no network can be built with {brief(architecture)}")
     with torch.device("meta"):
         return build_network(kind, architecture)
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value of a file is an ordinary tensor of real numbers."""
+    """Whether a value from a file is an ordinary tensor of real numbers."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
         return False
     return value.device.type == "cpu" and value.dtype.is_floating_point
 
 
 def fill_network(path: Path, network: nn.Module, state: dict[str, Tensor], names: dict[str, str]) -> None:
-    """Give the network the weights found under `names`, as float32."""
+    """Load the weights into the network as float32. `names` maps its entries to those of `state`."""
     if not isinstance(state, dict) or not all(map(is_plain, state.values())):
         raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
     expected = {names[ours]: value for ours, value in network.state_dict().items()}

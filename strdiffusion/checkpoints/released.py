@@ -1,7 +1,7 @@
-"""The names that the released checkpoints use, and how they translate to ours.
+"""The names in the released checkpoints, and their translation to ours.
 
-A released file is a bare state dict. `released_names` maps the entries of one of our networks to the names there,
-and `detect` tells from the names and shapes of a state dict which network it belongs to.
+A released file is a bare state dict. `released_names` maps the entries of one of our networks to the released names,
+and `detect` finds from the names and shapes of a state dict which network it belongs to.
 """
 
 import re
@@ -99,12 +99,12 @@ def released_names(network: nn.Module) -> dict[str, str]:
 
 
 def strip_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefix `module.` that DataParallel leaves."""
+    """Remove the prefix `module.` that DataParallel adds."""
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def detect(state: Mapping[str, Tensor]) -> tuple[Kind, dict] | None:
-    """Tell network and architecture from released names (without `module.`), or None where there are too few of them."""
+    """Find network and architecture from released names (without `module.`); None if too few of them are present."""
     if "start_conv.weight" in state:
         return "discriminator", {"width": state["start_conv.weight"].shape[0] // 2}
     levels = {int(name.split(".")[1]) for name in state if re.match(r"downs\.\d+\.", name)}
@@ -112,7 +112,7 @@ def detect(state: Mapping[str, Tensor]) -> tuple[Kind, dict] | None:
         return None
     if "init_conv.weight" in state:
         width, channels = state["init_conv.weight"].shape[0], state["init_conv.weight"].shape[1] // 2
-    else:  # missing, which the comparison of names will say
+    else:  # missing, which the later comparison of names reports
         channels, width = state["final_conv.weight"].shape[:2]
     architecture = {
         "channels": channels,

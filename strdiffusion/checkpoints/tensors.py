@@ -1,4 +1,4 @@
-"""Weights as safetensors files: names and numbers only, in float32, float16 or bfloat16; computing is always in float32."""
+"""Weights as safetensors files: names and numbers only, stored in float32, float16 or bfloat16, and loaded as float32."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +20,10 @@ NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "float32") -> None:
-    """Write a state dict; the file is there whole or not at all.
+    """Write a state dict, whole or not at all.
 
-    Vectors (biases, and the stored singular vectors of spectral norm) stay float32: they cost nothing, and rounding them does.
-    Raises UserError where a value is beyond the range of `dtype`, or the file cannot be written.
+    Vectors (biases, and the stored singular vectors of spectral norm) stay float32: they are small, and rounding them costs accuracy.
+    Raises UserError if a value is beyond the range of `dtype`, or the file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save
@@ -34,7 +34,7 @@ def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "
     }
     broken = next((name for name, value in kept.items() if not value.isfinite().all()), None)
     if broken:
-        raise UserError(f"{path} cannot be written as {dtype}: {broken} holds values beyond its range; take float32 or bfloat16")
+        raise UserError(f"{path} cannot be written as {dtype}: {broken} holds values beyond its range; use float32 or bfloat16")
     try:
         write_atomically(path, save(kept), durable=True)  # save_file would give a file that other users cannot read
     except (OSError, SafetensorError) as error:
@@ -43,9 +43,9 @@ def save_tensors(path: Path, state: Mapping[str, Tensor], dtype: StorageType = "
 
 
 def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read a safetensors file whose entries must have the names and shapes of `expected`, which are compared before anything is read.
+    """Read a safetensors file. Its entries must have the names and shapes of `expected`; they are compared before anything is read.
 
-    Raises UserError naming the file where it is missing, damaged, of other entries or of another type than `StorageType`.
+    Raises UserError naming the file if it is missing or damaged, or has other entries or a type that is not a `StorageType`.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -60,7 +60,7 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             other = next((name for name, piece in found.items() if piece.get_dtype() not in NAMES), None)
             if other:
                 raise UserError(f"the weights {path} hold {found[other].get_dtype()} (in {other}): store {', '.join(STORAGE_TYPES)}")
-            # copied: what is read is a view of the file, of any alignment, and would change with it
+            # copied: the tensor is a view of the file, with any alignment, and would change with the file
             return {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
     except FileNotFoundError:
         raise UserError(f"the weights {path} do not exist, but model.yml names them: get the file, or save the model again") from None
@@ -71,7 +71,7 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 def network_from_tensors(
     path: Path, kind: Kind, architecture: dict, sde: dict, structure: dict, prediction: Prediction = "noise", step: int | None = None
 ) -> LoadedNetwork:
-    """The network that a safetensors file and its description give, in evaluation mode, on the CPU, in float32."""
+    """Build a network from a safetensors file and its description, in evaluation mode, on the CPU, in float32."""
     try:
         network: nn.Module = network_on_meta(kind, architecture)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,6 +1,6 @@
-"""The options of trainings (training.py) and model folders (model.py), with types, ranges and defaults; common.py: what all share.
+"""The options of trainings (training.py) and of model folders (model.py), with types, ranges and defaults; common.py: shared options.
 
-Options of samplers, methods and tests stand beside their code: `samplers/`, `methods/`, `evaluation/options.py`.
+The options of samplers, methods and tests are next to their code: `samplers/`, `methods/`, `evaluation/options.py`.
 """
 
 from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig

@@ -1,4 +1,4 @@
-"""Options that training, test and evaluation share, and the types of options."""
+"""Options that trainings, tests and evaluations share."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

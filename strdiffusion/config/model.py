@@ -1,4 +1,4 @@
-"""model.yml of a model folder: everything about three networks but their weights."""
+"""model.yml of a model folder: everything about its networks but the weights."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ FORMAT = "strdiffusion model 1"
 
 @dataclass
 class UNetRecord(UNetConfig):
-    """A saved U-Net. guided: it has SPADE blocks. step: iterations trained, where that is known."""
+    """A saved U-Net. guided: it has SPADE blocks. step: iterations of training, if known."""
 
     guided: bool = False
     step: Count | None = None
@@ -30,7 +30,7 @@ class DiscriminatorRecord(DiscriminatorConfig):
 
 @dataclass
 class NetworksConfig:
-    """The networks of the folder; each has a file of its name, such as texture.safetensors."""
+    """The networks of the folder; each has a file with its name, such as texture.safetensors."""
 
     texture: UNetRecord
     structure: UNetRecord | None = None
@@ -39,7 +39,7 @@ class NetworksConfig:
 
 @dataclass
 class ModelConfig:
-    """model.yml. size: of the training images, in pixels. sampler: the defaults. provenance: where the weights come from, for people."""
+    """model.yml. size: of the training images, in pixels. sampler: the defaults. provenance: the origin of the weights, for people."""
 
     networks: NetworksConfig
     method: Literal["strdiffusion", "irsde"]
@@ -52,12 +52,12 @@ class ModelConfig:
 
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "ModelConfig":
-        """Files without `method` are of StrDiffusion, or with sampler.guidance=false of IR-SDE."""
+        """Read a file. Without `method` it is of StrDiffusion, or of IR-SDE if sampler.guidance=false."""
         tree, earlier = without_guidance(tree)
         return fill(cls, {"method": earlier or "strdiffusion"} | tree, where)
 
     def check(self) -> None:
-        """What one key alone cannot tell."""
+        """Check the keys that depend on each other. Raises UserError."""
         texture, guided = self.networks.texture, self.method == "strdiffusion"
         if texture.guided and self.networks.structure is None:
             raise UserError("networks.structure is missing: the texture network is guided, and nothing would guide it")

@@ -1,7 +1,7 @@
-"""Evaluation: how good results are.
+"""Evaluation: test a method on a folder of images, judge results against truths, and make tables of runs.
 
-* folder.py: a method on a folder of images, as `options.py` says; pictures.py, table.py: what it writes
-* compare.py: any outputs against their truths (`judging_options.py`), by metrics.py and perceptual.py; report.py: the tables of it
-* reproduce.py: tables of runs and methods (`table_options.py`), with published.py beside them; render.py writes them
+* folder.py: a method on a folder of images (options.py); pictures.py and table.py write its results
+* compare.py: any outputs against their truths (judging_options.py), with metrics.py and perceptual.py; report.py writes the tables
+* reproduce.py: tables of runs and methods (table_options.py) beside published numbers (published.py); render.py writes them
 * columns.py: all metrics by name, and how they are printed
 """

@@ -6,8 +6,8 @@ from strdiffusion.samplers.trace import SUFFIX
 
 ComparedMetric = Literal["psnr", "ssim", "l1", "lpips_alex", "lpips_vgg", "fid", "kid"]  # of outputs with their truths
 HoleMetric = Literal["hole_psnr", "hole_ssim", "hole_l1"]
-PAIRED = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # what results.csv holds for every image
-TABLE_METRICS = (*get_args(ComparedMetric), *get_args(HoleMetric), "seconds")  # what a table of runs may show, beside evaluations
+PAIRED = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # in results.csv for every image
+TABLE_METRICS = (*get_args(ComparedMetric), *get_args(HoleMetric), "seconds")  # for tables of runs, besides evaluations
 
 
 class MetricColumn(NamedTuple):
@@ -40,7 +40,7 @@ def is_evaluations(metric: str) -> bool:
 
 
 def is_cost(metric: str) -> bool:
-    """Whether a column says what results cost, not how good they are."""
+    """Whether a column measures the cost of results, not their quality."""
     return metric == "seconds" or is_evaluations(metric)
 
 

@@ -1,4 +1,4 @@
-"""Judge images by their truths: metrics per image, FID and KID of the set, and what they are by hole share.
+"""Compare images with their truths: metrics per image, FID and KID of the set, all of them also by hole share.
 
 measures = Measures(["psnr", "lpips_alex", "fid"], device="cpu")   # loads networks once, for any number of comparisons
 comparison = compare_arrays(images, measures)                      # or compare_folders(config, measures)
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A bucket of hole shares in (low, high], in %, or None for all images: how many images, and a cell per column."""
+    """A bucket of hole shares (low, high] in %, or None for all images; its number of images, and a cell per column."""
 
     bucket: tuple[float, float] | None
     images: int
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image: its size (height, width), hole share in [0,1] if known, and metrics by column; nan where one does not exist.
+    """One image: its size (height, width), hole share in [0,1] if known, and metrics by column; nan if one does not exist.
 
     masked: its mask is known, not only the share. resized: the output had another size.
     """
@@ -70,7 +70,7 @@ class Measures:
     """The metrics to compute, with their networks loaded.
 
     unavailable: why a metric cannot be computed. weights: the file that each metric's network was loaded from.
-    Raises UserError where a given file of weights is missing or wrong.
+    Raises UserError if a given file of weights is missing or wrong.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Measures:
         return values
 
     def columns(self, holes: bool) -> list[str]:
-        """The columns of a table: every metric, and that of the hole where it has a meaning and holes are known."""
+        """The columns of a table: every metric, and its value in the hole if that has a meaning and holes are known."""
         with_hole = set(self.metrics) - set(SET_METRICS) - set(self.unavailable) if holes else set()
         return [column for metric in self.metrics for column in ([metric, f"hole_{metric}"] if metric in with_hole else [metric])]
 
@@ -124,9 +124,9 @@ class Measures:
 
 @dataclass
 class Comparison:
-    """What has been compared so far. `add` images, then ask for `rows`.
+    """The images compared so far. `add` images, then call `rows`.
 
-    problems: why pairs were left out. pairs, how: where they come from, if from folders.
+    problems: why pairs were left out. pairs, how: their source, if they come from folders.
     """
 
     measures: Measures
@@ -137,7 +137,7 @@ class Comparison:
     how: Reading | None = None
 
     def add(self, loaded: Loaded, name: str, pair: Pair | None = None) -> None:
-        """Compare one image with its truth; the pair's recorded hole share counts only where there is no mask."""
+        """Compare one image with its truth. The pair's recorded hole share is used only if there is no mask."""
         image, truth, known = loaded.image, loaded.truth, loaded.known
         share = (pair.hole_share if pair else None) if known is None else hole_share(known)
         values = self.measures.of_image(image, truth, None if known is None else known < 0.5)
@@ -152,7 +152,7 @@ class Comparison:
         return self.measures.columns(any(name.startswith("hole_") for image in self.images for name in image.values))
 
     def rows(self, buckets: Sequence[tuple[float, float]] = (), seed: int = 0) -> list[Row]:
-        """A row for every bucket (low, high] in % that has images, and one for all; intervals are drawn with `seed`."""
+        """A row for every bucket (low, high] in % that has images, and one for all. `seed` is of the bootstrap intervals."""
         rows = []
         for low, high in buckets:
             shares = [(i, image.hole_share) for i, image in enumerate(self.images)]
@@ -185,9 +185,9 @@ class Comparison:
 
 
 def compare_arrays(images: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]], measures: Measures) -> Comparison:
-    """Compare (output, truth, known): (H,W,3) in [0,1], rounded to 8 bits here, and (H,W), 1 = known, or None. Names are numbers.
+    """Compare (output, truth, known): images (H,W,3) in [0,1], rounded to 8 bits here; known (H,W), 1 = known, or None.
 
-    Raises ValueError where the sizes of an output and its truth or mask differ.
+    Images are named by their number. Raises ValueError if the sizes of an output and its truth or mask differ.
     """
     comparison = Comparison(measures)
     for i, (output, truth, known) in enumerate(images):
@@ -198,9 +198,9 @@ def compare_arrays(images: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | N
 
 
 def compare_folders(config: EvaluateConfig, measures: Measures | None = None) -> Comparison:
-    """Compare the outputs of a configuration with their truths; `measures` may be given to load its networks only once.
+    """Compare the outputs of a configuration with their truths. Give `measures` to load the networks only once.
 
-    Raises UserError where nothing can be paired. Pairs that cannot be read or differ in size: see `compare_pairs`.
+    Raises UserError if nothing can be paired. For pairs that cannot be read or differ in size, see `compare_pairs`.
     """
     pairs = find_pairs(config)
     return compare_pairs(pairs, reading(config), measures or load_measures(config))
@@ -213,7 +213,7 @@ def load_measures(config: EvaluateConfig) -> Measures:
 
 
 def compare_pairs(pairs: Pairs, how: Reading, measures: Measures) -> Comparison:
-    """Compare files; pairs that cannot be read or differ in size are left out, reported one by one and listed in `problems`."""
+    """Compare files. Pairs that cannot be read or differ in size are left out, reported one by one, and listed in `problems`."""
     comparison = Comparison(measures, pairs=pairs, how=how)
     with logging_redirect_tqdm():
         for pair in tqdm(pairs.pairs, unit="image", desc="evaluating"):

@@ -1,4 +1,4 @@
-"""How much better a row of a table is than another one, image by image."""
+"""Differences between two rows of a table, image by image."""
 
 import math
 from pathlib import Path
@@ -10,10 +10,10 @@ from strdiffusion.system.errors import UserError
 
 
 def paired_differences(folder: Path, reference: Path, metrics: list[str]) -> dict[str, Cell]:
-    """The mean over images of this run's metrics less those of the reference run, with the interval of that mean.
+    """The mean over images of this run's metrics minus those of the reference run, with the interval of that mean.
 
-    Both runs have the same images and masks, so what makes an image hard cancels out, and the interval is narrower than those of the
-    two means. Raises UserError where images or masks are not the same.
+    Both runs have the same images and masks, so the difficulty of an image cancels out, and the interval is narrower than those of
+    the two means. Raises UserError if images or masks differ.
     """
     ours, theirs = ({row.name: row for row in read_rows(run / "results.csv")} for run in (folder, reference))
     given = [{name: (row.image, row.mask, row.hole_share) for name, row in rows.items()} for rows in (ours, theirs)]

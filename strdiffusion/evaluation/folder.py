@@ -1,4 +1,4 @@
-"""Inpaint a folder of images and write everything about it: pictures, a CSV row per image, a summary by hole share."""
+"""Inpaint a folder of images by a method and write the results: pictures, a CSV row per image, a summary by hole share."""
 
 import itertools
 import logging
@@ -32,22 +32,21 @@ log = logging.getLogger(__name__)
 OVERVIEW_ROWS = 12
 RESULTS = "results.csv"
 PART = "results.part{}.csv"  # the rows of one of several processes, until the table is written
-PICTURES = ("inpainted", "masked", "structure", "side_by_side", "process", "traces")  # folders of a result
+PICTURES = ("inpainted", "masked", "structure", "side_by_side", "process", "traces")  # folders below the output folder
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}{postfix}]"
 
 
 class SomeLeftOut(UserError):
-    """Results are written, but not of every image."""
+    """Results are written, but some images were left out."""
 
 
 def inpaint_folder(config: TestConfig, resume: bool = False) -> Path:
-    """Inpaint the images of a test configuration by its method; returns the folder with the results.
+    """Inpaint the images of a test configuration by its method. Returns the folder with the results.
 
-    resume: keep the rows and pictures that an interrupted run of the same configuration left, and do the rest.
+    resume: keep the rows and pictures of an interrupted run of the same configuration, and do the rest.
 
-    The processes of torchrun share the images out; the table is of all of them, in the order of one process.
-    Images that cannot be read or paired are reported one by one and left out; if there were any, a SomeLeftOut at the
-    end says how many.
+    Processes started by torchrun divide the images among them; the table has all images, in the same order as with one process.
+    Images that cannot be read or paired are reported one by one and left out; in that case SomeLeftOut is raised at the end.
     """
     with distributed.processes(config.device) as device:
         method = method_class(config.method).open(config.options, device)
@@ -67,9 +66,9 @@ def inpaint_folder(config: TestConfig, resume: bool = False) -> Path:
 def inpaint_share(
     config: TestConfig, method: Method, dataset: TestDataset, folder: Path, earlier: list[ResultRow]
 ) -> tuple[list[ResultRow], list[str]]:
-    """This process's share of the images that have no row yet: their rows, and what was wrong with others.
+    """Inpaint this process's share of the images that have no row yet. Returns their rows, and the problems of images left out.
 
-    What an earlier test left is removed once there is something new; rows are written as they come.
+    Results of an earlier test are removed when the first new batch is ready. Rows are written after each batch.
     """
     done = {row.name for row in earlier}
     left = [i for i, name in enumerate(dataset.names) if name not in done][distributed.rank() :: distributed.count()]
@@ -95,19 +94,19 @@ def inpaint_share(
 
 
 def finished_rows(folder: Path) -> list[ResultRow]:
-    """The rows that earlier runs wrote, together or each process its own."""
+    """The rows that earlier runs wrote, in one file or in one for each process."""
     rows = {row.name: row for path in (folder / RESULTS, *sorted(folder.glob(PART.format("*")))) for row in read_rows(path)}
     return list(rows.values())
 
 
 def begin(config: TestConfig, folder: Path) -> None:
-    """Make room for the results of a new run."""
+    """Remove earlier results and write the configuration of a new run."""
     remove_results(folder)
     save_config(config, folder / "config.yml")
 
 
 def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path) -> None:
-    """Write and print the table of all rows; raises SomeLeftOut where there are problems."""
+    """Write and print the table of all rows. Raises SomeLeftOut if there are problems."""
     if rows:
         write_rows(rows, folder / RESULTS)
         for part in folder.glob(PART.format("*")):
@@ -122,7 +121,7 @@ def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path)
 
 
 def open_method(config: TestConfig) -> Method:
-    """The method of a test configuration with its weights, on the configuration's device."""
+    """Load the method of a test configuration, on the configuration's device."""
     return method_class(config.method).open(config.options, choose_device(config.device))
 
 
@@ -144,11 +143,11 @@ def test_dataset(config: TestConfig) -> TestDataset:
     )
 
 
-test_dataset.__test__ = False  # not a test, whatever pytest thinks of its name
+test_dataset.__test__ = False  # not a test, despite its name
 
 
 def remove_results(folder: Path) -> None:
-    """Remove what an earlier test wrote here (overwrite=true), so that results of two runs never mix."""
+    """Remove the results of an earlier test (overwrite=true), so that results of two runs never mix."""
     parts = list(folder.glob(PART.format("*")))
     if parts or (folder / RESULTS).exists():
         for kind in PICTURES:
@@ -158,7 +157,7 @@ def remove_results(folder: Path) -> None:
 
 
 def look_at(dataset: TestDataset, number: int, method: Method) -> TestItem:
-    """An item with what its method makes of it. The truth stays behind unless the method has a door to it."""
+    """An item with the maps that the method makes of it. The method sees the truth only through a door."""
     item = dataset[number]
     try:
         method.require_size(*item.mask.shape[-2:])
@@ -170,9 +169,9 @@ def look_at(dataset: TestDataset, number: int, method: Method) -> TestItem:
 
 
 def batches(dataset: TestDataset, numbers: list[int], method: Method, batch_size: int, problems: list[str]) -> Iterator[list[TestItem]]:
-    """The items of these numbers in batches of one shape, in order.
+    """The items of these numbers, in order, in batches of one shape.
 
-    What is wrong with an item is appended to `problems`, and all but the first, which will be the run's error, is logged.
+    The problem of an item that is left out is appended to `problems`. All but the first are logged; the first is part of the final error.
     """
     batch: list[TestItem] = []
     for i in numbers:
@@ -193,14 +192,14 @@ def batches(dataset: TestDataset, numbers: list[int], method: Method, batch_size
 
 
 def image_seed(config: TestConfig, item: TestItem) -> int:
-    """The seed of an image's noise: of its name and the configuration's seed alone."""
+    """The seed of an image's noise, from only its name and the configuration's seed."""
     return stable_hash(f"{config.seed}:{item.name}") % 2**62
 
 
 def inpaint_batch(
     method: Method, config: TestConfig, items: list[TestItem], folder: Path, bar: tqdm, write: Writer
 ) -> tuple[Result, float]:
-    """Inpaint a few images of one shape; returns the result on the CPU, and the seconds an image."""
+    """Inpaint a batch of images of one shape. Returns the result on the CPU, and the seconds per image."""
     done = bar.n
 
     def show(step: Step) -> None:
@@ -223,7 +222,7 @@ def inpaint_batch(
 def write_batch(
     config: TestConfig, items: list[TestItem], result: Result, seconds: float, folder: Path, record: Callable[[list[ResultRow]], None]
 ) -> None:
-    """Write pictures and traces of a few images; then, so that every row has its pictures, record their rows."""
+    """Write pictures and traces of a batch, then record its rows: so every recorded row has its pictures."""
     new = []
     for i, item in enumerate(items):
         image = as_8_bit(result.image[i])
@@ -236,7 +235,7 @@ def write_batch(
 
 
 def result_row(item: TestItem, image: np.ndarray, result: Result, i: int, seconds: float, ground_truth: bool) -> ResultRow:
-    """Everything about one image that goes into the CSV; metrics only if there is a truth."""
+    """The CSV row of one image; metrics only if there is a truth."""
     metrics = {}
     if ground_truth:
         truth, masked = as_8_bit(item.texture), as_8_bit(item.texture * item.mask)

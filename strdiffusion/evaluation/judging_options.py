@@ -1,4 +1,4 @@
-"""The options of scripts/evaluate.py."""
+"""The options of scripts/evaluate.py, which compares images with their truths."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ COMMAND_LINE = "the command line"
 
 @dataclass
 class EvaluateMaskConfig:
-    """Where the holes are: a folder of mask files, each paired with its truth; polarity null is white_hole, or what `csv` was made with."""
+    """Where the holes are: a folder of mask files, each paired with its truth. polarity null: that of the run of `csv`, or white_hole."""
 
     folder: str | None = None
     polarity: Polarity | None = None
@@ -28,7 +28,7 @@ class EvaluateMaskConfig:
 
 @dataclass
 class PretrainedConfig:
-    """Files with pretrained weights: of AlexNet and VGG-16 for LPIPS, of Inception for FID and KID; null looks in the libraries' caches."""
+    """Files with pretrained weights: AlexNet and VGG-16 for LPIPS, Inception for FID and KID; null: the file in the libraries' caches."""
 
     alex: str | None = None
     vgg: str | None = None
@@ -37,12 +37,12 @@ class PretrainedConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Judge the images in `outputs` by those in `truths`, and write the tables to `output`.
+    """Compare the images in `outputs` with those in `truths`, and write the tables to `output`.
 
-    csv: a results.csv of scripts/test.py, which says what belongs together; its truths, if no folder of them is given, its
-    masks, and from the config.yml beside it, `fit`, `size` and polarity where they are not given here.
-    fit, size: how truths and masks are brought to the outputs' size, as at test; null is `none`.
-    resize: bring outputs that still have another size to their truth's size, instead of leaving them out.
+    csv: a results.csv of scripts/test.py, which records the pairs and their masks. It also gives the truths if `truths` is not
+    given, and the config.yml beside it gives `fit`, `size` and polarity if they are not given here.
+    fit, size: how truths and masks are brought to the outputs' size, as in a test; null is `none`.
+    resize: resize outputs that still have another size than their truth, instead of leaving them out.
     buckets: hole shares in %, each above the first and up to the second number.
     """
 
@@ -62,13 +62,13 @@ class EvaluateConfig:
     overwrite: bool = False
 
     def check(self) -> None:
-        """What one key alone cannot tell."""
+        """Check the keys that depend on each other. Raises UserError."""
         if self.truths is None and self.csv is None:
             raise UserError("the key truths is missing: give truths=FOLDER, or csv=FILE, a results.csv that names them")
         if self.fit in ("resize", "center_crop") and self.size is None:
             raise UserError(f"fit={self.fit} needs a size in pixels: give size=256, for example")
         if self.size is not None and self.fit in (None, "none"):
-            raise UserError("size says how large fit makes the truths: give fit=resize or fit=center_crop with it")
+            raise UserError("size is used only with fit: give fit=resize or fit=center_crop with it")
         for low, high in self.buckets:
             if low >= high:
                 raise UserError(f"the bucket [{low:g}, {high:g}] is empty: its first number must be below its second")
@@ -77,7 +77,7 @@ class EvaluateConfig:
 
 
 def load_evaluation(path: str | Path | None, overrides: Iterable[str]) -> EvaluateConfig:
-    """The configuration of an evaluation from a YAML file and overrides, or from overrides alone where path is None."""
+    """The configuration of an evaluation from a YAML file and overrides, or from overrides alone if path is None."""
     if path is not None:
         return load_config(EvaluateConfig, path, overrides)
     tree: dict = {}

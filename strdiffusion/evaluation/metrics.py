@@ -9,7 +9,7 @@ SSIM_WINDOW = 11  # of a Gaussian with sigma 1.5
 def psnr(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB of image (H,W,C) against truth; over the pixels of hole (H,W) bool if given.
 
-    Infinite where they are equal, nan where the hole is empty.
+    Infinite if they are equal, nan if the hole is empty.
     """
     error = np.square(_difference(image, truth, hole))
     if error.size == 0:
@@ -21,7 +21,7 @@ def psnr(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -
 def l1(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
     """Mean absolute difference, in [0,1], of image (H,W,C) and truth; over the pixels of hole (H,W) bool if given.
 
-    nan where the hole is empty.
+    nan if the hole is empty.
     """
     error = np.abs(_difference(image, truth, hole))
     return float(error.mean()) if error.size else float("nan")

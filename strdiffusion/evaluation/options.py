@@ -1,4 +1,4 @@
-"""The options of a test: configs/*/test.yml. A YAML file overrides what it names."""
+"""The options of a test: configs/*/test.yml. Keys that a YAML file omits have the defaults."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ DEFAULT_METHOD = "strdiffusion"
 
 @dataclass
 class TestMaskConfig(MaskConfig):
-    """Masks at test, each paired with its image: by name, in order, or by a seeded draw."""
+    """Masks of a test, each paired with its image: by name, in order, or by a seeded draw."""
 
     pairing: Pairing = "name"
 
@@ -26,10 +26,10 @@ class TestMaskConfig(MaskConfig):
 class TestDataConfig:
     """Images to inpaint. `fit` brings them to `size` x `size` ("none": their own size).
 
-    ground_truth: false if the holes are real, so that there is no truth in them, and no metrics.
+    ground_truth: false if the holes are real: then there is no truth in them, and no metrics are computed.
     """
 
-    __test__ = False  # not a test, whatever pytest thinks of its name
+    __test__ = False  # not a test, despite its name
 
     images: str
     masks: TestMaskConfig = field(default_factory=TestMaskConfig)
@@ -42,9 +42,9 @@ class TestDataConfig:
 
 @dataclass
 class TestConfig:
-    """configs/*/test.yml: what every method has, and beside it, at the same level, the options of the chosen `method`.
+    """configs/*/test.yml: the common keys and, at the same level, the options of the chosen `method`.
 
-    Options of other methods are left aside, so that method=telea does on any of these files.
+    Options of other methods are ignored, so that method=telea works with any of these files.
     process: write every process-th step as pictures (0: none).
     """
 
@@ -62,7 +62,7 @@ class TestConfig:
 
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "TestConfig":
-        """Split the keys between the test and the method. Without `method` it is StrDiffusion, or with sampler.guidance=false IR-SDE."""
+        """Split the keys between test and method. Without `method` it is StrDiffusion, or IR-SDE if sampler.guidance=false."""
         tree, earlier = without_guidance(tree)
         method = tree.get("method", earlier or DEFAULT_METHOD)
         options = method_class(method, where).Options
@@ -84,11 +84,11 @@ class TestConfig:
         return {key: value for key, value in tree.items() if key != "options"} | tree["options"]
 
     def check(self) -> None:
-        """What one key alone cannot tell."""
+        """Check the keys that depend on each other. Raises UserError."""
         check_hole_share_option("data.masks.hole_share", self.data.masks)
         self.options.check()
         if not self.data.ground_truth and self.data.masks.folder is None:
-            raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to say where the holes are")
+            raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to show where the holes are")
         if not self.data.ground_truth and self.options.doors:
             asked = next(iter(self.options.doors.values()))
             mend = "structure.edge_source=known" if "edge_source" in asked else "guide=denoised"

@@ -1,4 +1,4 @@
-"""Reading and writing in threads of their own, so that the device waits for neither."""
+"""Reading and writing in background threads, so that the device waits for neither."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -7,11 +7,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 END = object()
-MOST_WAITING = 8  # pieces of writing, each of which keeps its pictures in memory
+MOST_WAITING = 8  # writes in the queue; each keeps its pictures in memory
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order, the next one prepared while one is worked on. What fails there is raised here."""
+    """The same items in the same order; the next item is prepared while the caller works on one. Errors are raised here."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, END)
         while (item := coming.result()) is not END:
@@ -20,10 +20,10 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 class Writer:
-    """Called with a function and its arguments, does one after another in a thread; a context that ends when all is done.
+    """Called with a function and its arguments, runs the calls one after another in a thread. As a context it ends when all have run.
 
-    What fails is raised by a later call, or at the end; what comes after it is not done. Where the context ends by another error,
-    what was asked for before is done all the same.
+    If a call fails, its error is raised by a later call or at the end of the context, and the calls after it are not run. If the
+    context ends by another error, the calls made before are still run.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Which output belongs to which truth and mask: by file name, or as a results.csv of ours says."""
+"""Which output belongs to which truth and mask: by file name, or as recorded in our results.csv."""
 
 import os
 import re
@@ -20,12 +20,12 @@ from strdiffusion.system.errors import UserError, some
 from strdiffusion.system.parser import read_yaml
 
 GENERATED = re.compile(r"generated:seed=(\d+):share=([\d.]+)-([\d.]+)")
-SHARE_TOLERANCE = 1e-5  # of the six digits in a results.csv
+SHARE_TOLERANCE = 1e-5  # results.csv holds six digits
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What belongs together. mask: a file, or how it was generated; hole_share: as recorded, None where it was not."""
+    """The files of one image. mask: a file, or the rule by which it was generated; hole_share: None if not recorded."""
 
     name: str
     output: Path
@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """All pairs, sorted by name, and what has no partner: names of outputs, and truths (or rows of the csv) without output."""
+    """All pairs, sorted by name; the names of outputs without truth; and the truths (or rows of the csv) without output."""
 
     pairs: list[Pair]
     outputs_alone: list[str]
@@ -55,7 +55,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A pair as arrays: image and truth (H,W,3) float32 in [0,1], 8-bit levels; known (H,W), 1 = known, or None; the output's own size."""
+    """A pair as arrays: image and truth (H,W,3) float32 in [0,1] at 8-bit levels; known (H,W), 1 = known, or None; the output's size."""
 
     image: np.ndarray
     truth: np.ndarray
@@ -64,7 +64,7 @@ class Loaded:
 
 
 def find_pairs(config: EvaluateConfig) -> Pairs:
-    """Pair outputs with truths and masks. Raises UserError where folders are unusable, names ambiguous, or nothing fits."""
+    """Pair outputs with truths and masks. Raises UserError if a folder is unusable, names are ambiguous, or there is no pair."""
     outputs = _named_outputs(Path(config.outputs).expanduser())
     truths = {} if config.truths is None else _named_truths(Path(config.truths).expanduser())
     found = _by_name(outputs, truths) if config.csv is None else _by_rows(outputs, truths, config)
@@ -78,7 +78,7 @@ def find_pairs(config: EvaluateConfig) -> Pairs:
 
 
 def reading(config: EvaluateConfig) -> Reading:
-    """How to read the pairs: as the configuration says, and where it does not, as the config.yml beside the csv does."""
+    """How to read the pairs: by the configuration, and for keys that it leaves open by the config.yml beside the csv."""
     fit, size, polarity = config.fit, config.size, config.masks.polarity
     recorded = Path(config.csv).expanduser().parent / "config.yml" if config.csv is not None else None
     if recorded is not None and recorded.is_file():
@@ -101,7 +101,7 @@ def load_pair(pair: Pair, how: Reading) -> Loaded:
         if not how.resize:
             mend = "set resize=true to resize outputs"
             if how.fit == "none":
-                mend = f"say how truths were brought to size (fit=resize size=256, for example), or {mend}"
+                mend = f"state how truths were brought to size (for example fit=resize size=256), or {mend}"
             sizes = f"{size_text(output_size)} pixels and its truth {pair.truth} {size_text(truth.shape[:2])}"
             raise UserError(f"the output {pair.output} has {sizes}: {mend}")
         image = resize_image(image, *truth.shape[:2])
@@ -114,12 +114,12 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
 
 
 def size_text(size: tuple[int, int]) -> str:
-    """(height, width) as people write sizes."""
+    """(height, width) as the text WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"
 
 
 def _known(pair: Pair, how: Reading, native: tuple[int, int], size: tuple[int, int]) -> np.ndarray | None:
-    """The mask (H,W) of a truth of `native` size brought to `size`; None where there is none or a generated one cannot be had again."""
+    """The mask (H,W) of a truth of `native` size brought to `size`; None if there is none, or a generated one cannot be drawn again."""
     if isinstance(pair.mask, Path):
         return fit_mask(read_mask(pair.mask, how.polarity), native, how.size, how.fit)
     rule = GENERATED.fullmatch(pair.mask or "")
@@ -152,7 +152,7 @@ def _named_truths(folder: Path) -> dict[str, Path]:
 
 
 def _by_name(outputs: dict[str, Path], truths: dict[str, Path]) -> Pairs:
-    """Pair by relative path, then what is left by file name alone where that is unambiguous."""
+    """Pair by relative path, then the rest by file name alone if that is unambiguous."""
     partner = {name: name for name in outputs if name in truths}
     left = [name for name in truths if name not in partner]
     by_stem = _unique_stems(left)
@@ -169,7 +169,7 @@ def _by_name(outputs: dict[str, Path], truths: dict[str, Path]) -> Pairs:
 
 
 def _by_rows(outputs: dict[str, Path], truths: dict[str, Path], config: EvaluateConfig) -> Pairs:
-    """Pair as a results.csv says; the truths are the recorded ones, or those of the same name where a folder is given."""
+    """Pair by the rows of a results.csv. The truths are the recorded ones, or, if a folder of truths is given, those of the same name."""
     path = Path(config.csv).expanduser()
     if not path.is_file():
         raise UserError(f"csv={config.csv} does not exist: give a results.csv of scripts/test.py")
@@ -196,7 +196,7 @@ def _recorded_mask(row: ResultRow) -> Path | str | None:
 
 
 def _with_masks(found: Pairs, truths: dict[str, Path], config: EvaluateConfig) -> Pairs:
-    """The pairs with mask files from a folder; paired as at test: order and seeded draws hang on the whole folder of truths."""
+    """The pairs with mask files from a folder, paired as in a test: order and seeded draws depend on the whole folder of truths."""
     folder = Path(config.masks.folder).expanduser()
     files = list(truths.values()) if config.masks.pairing == "order" and truths else [pair.truth for pair in found.pairs]
     root = None if config.truths is None else Path(config.truths).expanduser()
@@ -208,7 +208,7 @@ def _with_masks(found: Pairs, truths: dict[str, Path], config: EvaluateConfig) -
 
 
 def _unique_stems(names: Sequence[str]) -> dict[str, str]:
-    """Names by their last part, where only one has it."""
+    """Names by their last part, for the parts that only one name has."""
     stems = [name.rpartition("/")[2] for name in names]
     times = Counter(stems)
     return {stem: name for stem, name in zip(stems, names, strict=True) if times[stem] == 1}

@@ -1,6 +1,6 @@
-"""Metrics through pretrained networks: LPIPS by the package `lpips`, FID and KID by the package `torch-fidelity`.
+"""Metrics by pretrained networks: LPIPS by the package `lpips`, FID and KID by the package `torch-fidelity`.
 
-Where weights or package cannot be had, loading raises Unavailable; nothing is downloaded and no other network stands in.
+If weights or package are missing, loading raises Unavailable. Nothing is downloaded, and no other network is used instead.
 """
 
 import importlib
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from strdiffusion.evaluation.weights import Unavailable, WeightsFile, find_weights, read_weights
 from strdiffusion.system.errors import UserError
 
-LPIPS_VERSION = "0.1"  # of the linear heads, which the package brings along
-SMALLEST_SIDE = {"alex": 31, "vgg": 16}  # pixels that the backbones need to reach their last layer
+LPIPS_VERSION = "0.1"  # of the linear heads, which are part of the package
+SMALLEST_SIDE = {"alex": 31, "vgg": 16}  # pixels: a smaller image vanishes before the backbone's last layer
 KID_SUBSET, KID_SUBSETS = 1000, 100  # torch-fidelity's defaults
 FEATURES = "2048"  # Inception's pooled features, for FID and KID
 
 
 class Lpips:
-    """LPIPS of one pair of images, of the whole and of the hole."""
+    """LPIPS of one pair of images, over the whole image and over the hole."""
 
     def __init__(self, net: Literal["alex", "vgg"], path: str | None = None, device: torch.device | str = "cpu"):
         """Load it. Raises Unavailable without weights or package, UserError for a file of weights that does not fit."""
@@ -30,7 +30,7 @@ class Lpips:
         lpips = _package("lpips")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the package constructs its backbone in torchvision's old way
+                warnings.simplefilter("ignore")  # the package calls torchvision in a deprecated way
                 self.model = lpips.LPIPS(net=net, version=LPIPS_VERSION, spatial=True, pnet_rand=True, verbose=False)
         except OSError as error:
             raise Unavailable(f"the package lpips lacks its linear heads: {error.strerror}; install it again") from None
@@ -42,8 +42,8 @@ class Lpips:
     def __call__(self, image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> tuple[float, float]:
         """LPIPS (whole image, hole) of image (H,W,3) in [0,1] against truth; hole (H,W) bool.
 
-        Whole: each layer's distance averaged over that layer's own positions, as usual. Hole: the package's spatial map, the layers'
-        distances enlarged to (H,W) and summed, averaged over the hole's pixels. nan for an empty hole and for images too small.
+        Whole: the usual LPIPS, each layer's distance averaged over the layer's own positions. Hole: the package's spatial map (the
+        layers' distances enlarged to (H,W) and summed), averaged over the hole's pixels. nan for an empty hole or a too small image.
         """
         if min(image.shape[:2]) < self.smallest_side:
             return float("nan"), float("nan")
@@ -64,13 +64,13 @@ class Lpips:
 
 
 class Inception:
-    """torch-fidelity's Inception network up to the features that FID and KID compare."""
+    """torch-fidelity's Inception network, up to the features for FID and KID."""
 
     def __init__(self, path: str | None = None, device: torch.device | str = "cpu"):
         """Load it. Raises Unavailable without weights or package, UserError for a file of weights that does not fit."""
         self.weights: WeightsFile = find_weights("inception", path)
         extractor = _package("torch_fidelity").FeatureExtractorInceptionV3
-        read_weights(self.weights)  # the package unpickles whatever a file holds; this refuses anything but tensors
+        read_weights(self.weights)  # the package would unpickle any object in the file; this refuses anything but tensors
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -90,8 +90,8 @@ class Inception:
 def frechet_distance(features_1: np.ndarray, features_2: np.ndarray) -> float:
     """Frechet distance of the Gaussians fitted to features (n1,d) and (n2,d), by torch-fidelity's own formula in float64.
 
-    Where n1 + n2 < d, both sets are first rotated into the space that they span, which changes nothing but the time: the formula
-    takes eigenvalues of a (d,d) matrix. Raises Unavailable for fewer than 2 images.
+    If n1 + n2 < d, both sets are first rotated into the space that they span. That saves time, because the formula computes the
+    eigenvalues of a (d,d) matrix, and does not change the result. Raises Unavailable for fewer than 2 images.
     """
     _require_two(features_1, features_2)
     fid = _package("torch_fidelity.metric_fid")
@@ -105,7 +105,7 @@ def frechet_distance(features_1: np.ndarray, features_2: np.ndarray) -> float:
 def kernel_distance(features_1: np.ndarray, features_2: np.ndarray) -> float:
     """Squared MMD of features (n,d) and (n,d) with the kernel (x.y/d + 1)^3, unbiased, by torch-fidelity's own formula in float64.
 
-    Above 1000 images it is the mean over 100 random subsets of 1000 (seed 2020, as there), else that of all images.
+    With more than 1000 images it is the mean over 100 random subsets of 1000 (seed 2020, torch-fidelity's), otherwise of all images.
     Raises Unavailable for fewer than 2 images.
     """
     _require_two(features_1, features_2)
@@ -132,7 +132,7 @@ def _package(name: str) -> ModuleType:
 
 
 def _load_backbone(backbone: nn.Module, file: WeightsFile) -> None:
-    """Fill lpips' backbone, which is torchvision's `features` cut into slices that keep the layers' numbers."""
+    """Load the weights of lpips' backbone: torchvision's `features`, cut into slices that keep the layers' numbers."""
     state = read_weights(file)
     try:
         for part in backbone.children():

@@ -13,11 +13,11 @@ from strdiffusion.methods import Step
 from strdiffusion.samplers import ImageTrace
 from strdiffusion.system.files import inside, write_text
 
-GAP = 4  # pixels between pictures side by side
+GAP = 4  # pixels between neighbouring pictures
 
 
 def as_8_bit(image: Tensor) -> np.ndarray:
-    """(C,H,W) to (H,W,C) in [0,1], rounded to 8 bit, so that metrics are of what is written."""
+    """(C,H,W) to (H,W,C) in [0,1], rounded to 8 bits, so that metrics are computed on the pixels that are written."""
     return np.round(image.clamp(0, 1).permute(1, 2, 0).numpy() * 255).astype(np.float32) / 255
 
 
@@ -26,8 +26,8 @@ def picture_path(folder: Path, kind: str, name: str) -> Path:
 
 
 def write_pictures(item: TestItem, result: np.ndarray, pictures: Mapping[str, np.ndarray], folder: Path, ground_truth: bool) -> None:
-    """Write result, masked input, the method's other pictures (the structure at the end of the early stage), and all of them (and the
-    truth) side by side.
+    """Write the result, the masked input and the method's other pictures (for StrDiffusion the structure at the end of the early
+    stage), and all of them side by side, with the truth if there is one.
     """
     masked = as_8_bit(item.texture * item.mask + (1 - item.mask))  # white holes
     columns = [masked, result]
@@ -44,7 +44,7 @@ def write_pictures(item: TestItem, result: np.ndarray, pictures: Mapping[str, np
 
 
 def write_overview(names: list[str], folder: Path) -> None:
-    """Write the side-by-side pictures of these images below each other."""
+    """Write the side-by-side pictures of these images as the rows of one picture."""
     rows = [read_image(picture_path(folder, "side_by_side", name)) for name in names]
     width = max(row.shape[1] for row in rows)
     spaced = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows]
@@ -52,13 +52,13 @@ def write_overview(names: list[str], folder: Path) -> None:
 
 
 def write_process(items: list[TestItem], step: Step, folder: Path) -> None:
-    """Write the image and the other pictures as they are after a step, side by side."""
+    """Write the image and the other pictures after a step, side by side."""
     for i, item in enumerate(items):
         states = [images[i].expand(3, -1, -1) for images in (step.image, *step.pictures.values())]
         write_image(picture_path(folder, "process", f"{item.name}/t{step.t:04d}"), as_8_bit(torch.cat(states, dim=2).cpu()))
 
 
 def write_trace(item: TestItem, trace: ImageTrace, folder: Path) -> None:
-    """Write scores, decisions and evaluations of every step as JSON."""
+    """Write the scores, decisions and evaluations of every step as JSON."""
     path = inside(folder / "traces", f"{item.name}.json")
     write_text(path, json.dumps(trace.as_dict()))

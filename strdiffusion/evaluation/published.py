@@ -1,4 +1,4 @@
-"""Numbers that others have published (spec sec. 9), to stand beside ours. Protocols differ: each says where it is from."""
+"""Published numbers (spec sec. 9), to show beside ours. Protocols differ, so each states its source."""
 
 from dataclasses import dataclass
 

@@ -13,7 +13,7 @@ from strdiffusion.system.markdown import markdown_table
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line: its label, its cells by (bucket, metric), and where it is from if it is a published one."""
+    """One line: its label, its cells by (bucket, metric), and the source if it is a published one."""
 
     label: str
     cells: dict[tuple[str, str], Cell]
@@ -22,7 +22,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, columns and everything that a reader must know about how it was made."""
+    """Rows, columns, and notes on how the numbers were computed."""
 
     title: str
     buckets: list[str]
@@ -39,7 +39,7 @@ class Table:
         return list(dict.fromkeys(found + self.notes))
 
 
-COUNTED = ("fid", "kid")  # depend on the number of images, so that it is always printed with them
+COUNTED = ("fid", "kid")  # printed with the number of images, on which they depend
 
 
 def as_csv(table: Table) -> str:
@@ -59,7 +59,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """Title, table and footnotes. Intervals stand in brackets."""
+    """Title, table and footnotes, with intervals in brackets."""
     arrows = {"up": "↑", "down": "↓"}
     titles = [f"{bucket_title(bucket)} {column(m).title} {arrows[column(m).better]}" for bucket in table.buckets for m in table.metrics]
     lines = [["", *titles]]
@@ -94,7 +94,7 @@ def as_latex(table: Table) -> str:
     for row in table.rows:
         cells = [_escape(_text(row.cells.get((bucket, metric)), metric)) for bucket in table.buckets for metric in table.metrics]
         label = rf"\emph{{{_escape(row.label)} (published)}}" if row.source else _escape(row.label)
-        lines.append(f"{{{label}}} & " + " & ".join(cells) + r" \\")  # in braces: \\ would take a [ after it as its option
+        lines.append(f"{{{label}}} & " + " & ".join(cells) + r" \\")  # in braces: a [ after \\ would be read as its option
     notes = [rf"\par\footnotesize {_escape(note.rstrip('.'))}." for note in table.footnotes()]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", *notes, r"\end{table*}", ""])
 

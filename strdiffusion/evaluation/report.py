@@ -1,4 +1,4 @@
-"""Write an evaluation: per_image.csv, table.csv and table.md, whose footer says exactly how the numbers were made."""
+"""Write an evaluation: per_image.csv, table.csv and table.md. The footer of table.md states exactly how the numbers were computed."""
 
 import csv
 import io
@@ -28,9 +28,9 @@ PACKAGES = ("numpy", "scikit-image", "opencv-python-headless", "torch", "lpips",
 
 
 def evaluate(config: EvaluateConfig) -> Path:
-    """Compare the folders of a configuration and write the tables; returns their folder.
+    """Compare the folders of a configuration and write the tables. Returns their folder.
 
-    Raises UserError where nothing could be compared, and at the very end where something was left out.
+    Raises UserError if nothing could be compared, or, after writing, if something was left out.
     """
     pairs, measures = find_pairs(config), load_measures(config)
     folder = claim_output_folder(config.output, config.overwrite, "set another output=FOLDER, or overwrite=true")
@@ -52,7 +52,7 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 
 def per_image_csv(comparison: Comparison) -> str:
-    """A line per image, nine digits; empty where a metric does not exist."""
+    """A line per image, with nine digits; empty if a metric does not exist."""
     columns = [column for column in comparison.columns if column not in SET_METRICS and column not in comparison.measures.unavailable]
     lines: list[list[object]] = [["name", "output", "truth", "mask", "hole_share", *columns]]
     for image in comparison.images:
@@ -64,7 +64,7 @@ def per_image_csv(comparison: Comparison) -> str:
 
 
 def table_csv(rows: list[Row]) -> str:
-    """A line per bucket and metric: mean, interval, number of images, and the reason where there is none."""
+    """A line per bucket and metric: mean, interval, number of images, and the reason if there is no number."""
     lines: list[list[object]] = [["holes", "metric", "mean", "low", "high", "images", "reason"]]
     for row in rows:
         for column, cell in row.cells.items():
@@ -86,14 +86,14 @@ def results_table(comparison: Comparison, rows: list[Row]) -> str:
 
 
 def title(column: str, comparison: Comparison) -> str:
-    """A column's title; a metric through other weights than the published says so."""
+    """A column's title, with the weights if they are not the published ones."""
     weights = comparison.measures.weights.get(column.removeprefix("hole_"))
     own = f" [weights {weights.digest}]" if weights is not None and not weights.published else ""
     return METRICS[column].title + own
 
 
 def cell_text(cell: Cell, digits: int, images: int, reasons: list[str]) -> str:
-    """mean [low, high], with the number of images where it is not that of the row; or n/a and the number of its reason."""
+    """mean [low, high], with the number of images if it differs from the row's; or n/a and the number of the footnote."""
     if cell.summary is None:
         if cell.reason not in reasons:
             reasons.append(cell.reason)
@@ -108,12 +108,12 @@ def bucket_text(row: Row) -> str:
 
 
 def protocol(comparison: Comparison, config: EvaluateConfig) -> list[str]:
-    """How the numbers were made, line by line."""
+    """How the numbers were computed, line by line."""
     return [*sources(comparison, config), *how_measured(config.metrics, comparison.measures, config.seed)]
 
 
 def how_measured(wanted: Sequence[str], measures: Measures, seed: int) -> list[str]:
-    """How each of these metrics is computed, the interval, and the versions of what computed them."""
+    """How each of these metrics and the interval are computed, and the versions of the packages."""
     metrics = set(wanted) - set(measures.unavailable)
     lines = [
         "All metrics are of RGB pixels at 8-bit levels, divided by 255 (data range 1), per image and then averaged over images.",
@@ -147,7 +147,7 @@ def how_measured(wanted: Sequence[str], measures: Measures, seed: int) -> list[s
 
 
 def sources(comparison: Comparison, config: EvaluateConfig) -> list[str]:
-    """Where the images are from, how they were brought to size, and what is missing."""
+    """The sources of the images, how they were brought to size, and what is missing."""
     images, how = comparison.images, comparison.how
     truths = config.truths or f"as recorded in {config.csv}"
     masks = "none" if not any(image.pair.mask for image in images) else f"as recorded in {config.csv}"
@@ -177,7 +177,7 @@ def sources(comparison: Comparison, config: EvaluateConfig) -> list[str]:
 
 
 def what_was_left_out(comparison: Comparison) -> str | None:
-    """One line about pairs that could not be compared and images without partner; None if there are none."""
+    """One line about pairs that could not be compared and images without a partner; None if there are none."""
     pairs = comparison.pairs
     parts = []
     if comparison.problems:

@@ -1,4 +1,4 @@
-"""Run a table: what is missing is run, what was interrupted is continued, what is finished and unchanged is left alone."""
+"""Run a table: missing runs are made, interrupted runs are continued, and finished runs are kept if nothing has changed."""
 
 import hashlib
 import json
@@ -24,21 +24,21 @@ from strdiffusion.system.files import file_hash, write_text
 
 log = logging.getLogger(__name__)
 
-# of a test configuration, what does not change its results; where seconds are shown, the batch size does
+# keys of a test configuration that do not change its results; batch_size is one too, unless the table shows seconds
 NEUTRAL = ("output", "overwrite", "process")
 FINGERPRINT, FINISHED = "fingerprint.txt", "finished.txt"
 
 
 @dataclass(frozen=True)
 class TableRun:
-    """One row in one bucket: its folder and the test configuration it is run with."""
+    """One row in one bucket: its folder and its test configuration. timed: the table shows seconds."""
 
     folder: Path
     config: TestConfig
     timed: bool
 
     def fingerprint(self) -> str:
-        """A hash of everything that decides the results: the resolved configuration, the method's options, and its files' content."""
+        """A hash of everything that the results depend on: the resolved configuration, the method's options and its files' content."""
         neutral = NEUTRAL if self.timed else (*NEUTRAL, "batch_size")
         options = {k: v for k, v in to_dict(self.config).items() if k not in neutral}
         options["content"] = [None if path is None else checkpoint_hash(path) for path in self.config.options.files()]
@@ -48,9 +48,9 @@ class TableRun:
 
 
 def reproduce(config: TableConfig) -> Path:
-    """Bring every run of the table up to date and write table.csv, table.md and table.tex; returns the folder.
+    """Bring every run of the table up to date and write table.csv, table.md and table.tex. Returns the folder.
 
-    Configurations are all checked before anything runs. Raises UserError at the end where images were left out.
+    All configurations are checked before anything runs. Raises UserError at the end if images were left out.
     """
     runs = {
         (row.label, bucket.name): plan(config, row, bucket) for row in config.rows if not row.published_only for bucket in config.buckets
@@ -59,8 +59,8 @@ def reproduce(config: TableConfig) -> Path:
     folders = [run.folder for run in runs.values()]
     if len(set(folders)) < len(folders):
         raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
-    base = load_config(TestConfig, config.base, config.options)  # what the rows share, for the notes
-    fingerprints = {key: run.fingerprint() for key, run in runs.items()}  # all checkpoints are there
+    base = load_config(TestConfig, config.base, config.options)  # the rows' common part, for the notes
+    fingerprints = {key: run.fingerprint() for key, run in runs.items()}  # raises UserError if a checkpoint is missing
     measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"))
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
     problems: list[str] = []
@@ -95,7 +95,7 @@ def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig) -> TableRun:
 
 
 def bring_up_to_date(run: TableRun, wanted: str) -> None:
-    """Do what is left of a run whose fingerprint is `wanted`: nothing, the rest, or everything."""
+    """Do the missing part of a run whose fingerprint is `wanted`: nothing, the rest, or everything."""
     mark = run.folder / FINGERPRINT
     found = mark.read_text(encoding="utf-8") if mark.exists() else None
     if found == wanted and (run.folder / FINISHED).exists():
@@ -112,7 +112,7 @@ def bring_up_to_date(run: TableRun, wanted: str) -> None:
 
 
 def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> list[str]:
-    """What every row starts from, as the base configuration `test` says it; then how the numbers were computed."""
+    """What all rows share, from the base configuration `test`; then how the numbers were computed."""
     data = test.data
     images = f"images of {data.images}" + (f", the first {data.limit}" if data.limit else "")
     fit = "at their own size" if data.fit == "none" else f"brought to {data.size}x{data.size} by {data.fit}"
@@ -128,7 +128,7 @@ def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> li
 
 
 def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]], notes: list[str]) -> Table:
-    """The table of the cells that there are so far, with the published rows below ours."""
+    """The table of the cells that exist so far, with each published row below ours."""
     rows = []
     for row in config.rows:
         if not row.published_only:
@@ -142,7 +142,7 @@ def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]],
 
 
 def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun]) -> Table:
-    """The table of all rows less the reference, image by image."""
+    """The table of the differences of all rows to the reference, image by image."""
     metrics, buckets = [metric for metric in config.metrics if metric in PAIRED], [bucket.name for bucket in config.buckets]
     rows = []
     for label in (row.label for row in config.rows if not row.published_only and row.label != config.reference):
@@ -156,7 +156,7 @@ def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun]) -> 
 
 
 def write_table(table: Table, folder: Path, name: str = "table") -> None:
-    """Write the table in its three forms."""
+    """Write the table as CSV, Markdown and LaTeX."""
     for suffix, text in ((".csv", as_csv(table)), (".md", as_markdown(table)), (".tex", as_latex(table))):
         write_text(folder / f"{name}{suffix}", text)
 
@@ -167,7 +167,7 @@ def slug(text: str) -> str:
 
 
 def checkpoint_hash(path: Path) -> str:
-    """The hash of a checkpoint's content; a missing file is a UserError."""
+    """The hash of a checkpoint's content. Raises UserError if the file cannot be read."""
     try:
         return file_hash(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A mean over images and how sure it is."""
+"""A mean over images with its confidence interval."""
 
 import math
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """A mean with its interval [low, high] (nan where there is none) over `count` values."""
+    """A mean over `count` values with its interval [low, high]; nan if there is no interval."""
 
     mean: float
     low: float
@@ -24,8 +24,8 @@ class Summary:
 def bootstrap_interval(values: Iterable[float], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high) of the mean of values (n,); the same for the same seed.
 
-    `resamples` times, n values are drawn with replacement and averaged; the interval holds the middle `level` of these
-    means. One value says nothing about its spread: (nan, nan) for fewer than two. Values may be infinite, but not nan.
+    `resamples` times, n values are drawn with replacement and averaged; the interval holds the middle share `level` of these
+    means. (nan, nan) for fewer than two values. Values may be infinite, but not nan.
     """
     values = np.asarray(list(values), np.float64)
     if values.size < 2:
@@ -42,7 +42,7 @@ def bootstrap_interval(values: Iterable[float], seed: int = 0, resamples: int = 
 
 
 def summarise(values: Iterable[float], seed: int = 0) -> Summary | None:
-    """Mean and bootstrap interval of the values that are not nan; None if there is none."""
+    """Mean and bootstrap interval of the values that are not nan; None if all are nan."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return None

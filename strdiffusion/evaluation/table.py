@@ -12,7 +12,7 @@ from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_text
 from strdiffusion.system.markdown import markdown_table
 
-COLUMNS = {  # the summary's titles, which are shorter than those of a table of runs
+COLUMNS = {  # titles of the summary, shorter than those of a table of runs
     "psnr": "PSNR",
     "ssim": "SSIM",
     "hole_psnr": "hole PSNR",
@@ -28,9 +28,9 @@ BUCKETS = [(low / 100, (low + 10) / 100) for low in range(0, 60, 10)] + [(0.6, 1
 class ResultRow:
     """One image. PSNR in dB, SSIM in [-1,1], of the whole image and of the hole; None without ground truth.
 
-    name: of the pictures, without suffix. masked_hole_*: the same of the masked input, whose hole is black.
+    name: of the pictures, without suffix. masked_hole_*: the same for the masked input, whose hole is black.
     seconds: the batch's time divided by its images. evaluations: of each network, by its name. shown: what the method was shown of the
-    hole, and by which option; empty, as it should be, for nothing.
+    hole, and by which option; empty for nothing, which is the normal case.
     """
 
     name: str
@@ -61,7 +61,7 @@ class ResultRow:
 
 
 def read_rows(path: Path) -> list[ResultRow]:
-    """Read what `write_rows` wrote; nothing where there is no such file."""
+    """Read what `write_rows` wrote; an empty list if there is no such file."""
     if not path.exists():
         return []
     try:
@@ -82,7 +82,7 @@ def write_rows(rows: list[ResultRow], path: Path) -> None:
 
 
 def summary_table(rows: list[ResultRow]) -> str:
-    """A Markdown table with a line per hole share that occurs, and one for all images."""
+    """A Markdown table with a line for each bucket of hole shares that has images, and one for all images."""
     networks = list(dict.fromkeys(name for row in rows for name in row.evaluations))
     evaluations = [f"evaluations {'/'.join(name[0].upper() for name in networks)}"] if networks else []
     lines = [["holes", "images", *COLUMNS.values(), *evaluations]]

@@ -1,4 +1,4 @@
-"""A table as data: rows are runs, columns are buckets and metrics."""
+"""The options of a table (configs/tables/*.yml): rows are runs, columns are buckets and metrics."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -20,8 +20,8 @@ class BucketConfig:
 
 @dataclass
 class RowConfig:
-    """A row: the base configuration with overrides, by another `method` if one is given; `published` stands beside it, or alone
-    (published_only).
+    """A row: the base configuration with overrides, and another `method` if one is given. `published` names published results that are
+    shown below it, or alone (published_only).
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"baseline": "method"}
@@ -35,7 +35,7 @@ class RowConfig:
 
 @dataclass
 class TableConfig:
-    """configs/tables/*.yml. `base` is a test configuration, `options` overrides of it for all rows.
+    """configs/tables/*.yml. `base` is a test configuration, `options` are overrides of it for all rows.
 
     notes: what differs from the protocol of the published numbers. weights: as in scripts/evaluate.py.
     reference: the label of a row that all others are compared with, image by image, in differences.md.
@@ -53,11 +53,11 @@ class TableConfig:
     reference: str | None = None
 
     def check(self) -> None:
-        """What one key alone cannot tell."""
+        """Check the keys that depend on each other. Raises UserError."""
         for kind, names in (("row", [row.label for row in self.rows]), ("bucket", [bucket.name for bucket in self.buckets])):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice or not names:
-                raise UserError(f"a table needs {kind}s with different names" + (f": {twice!r} stands there twice" if twice else ""))
+                raise UserError(f"a table needs {kind}s with different names" + (f": {twice!r} is given twice" if twice else ""))
         unknown = next((metric for metric in self.metrics if metric not in TABLE_METRICS and not is_evaluations(metric)), None)
         if unknown is not None:
             raise UserError(f"metrics must be among {', '.join(TABLE_METRICS)} and NETWORK_evaluations, not {unknown}")

@@ -1,4 +1,4 @@
-"""The numbers of one run of a table, computed once: its metrics by `compare`, its costs from results.csv."""
+"""The numbers of one run of a table, computed once: metrics by `compare`, costs from results.csv."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ CACHE = "numbers.json"
 
 
 def image_metrics(metrics: list[str]) -> list[str]:
-    """What `Measures` must be loaded with, for the metrics of a table."""
+    """The metrics that `Measures` must compute for a table."""
     return list(dict.fromkeys(metric.removeprefix("hole_") for metric in metrics if not is_cost(metric)))
 
 
 def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str, Cell]:
-    """The cells of a run by metric; they are kept in numbers.json, and computed again only where results or metrics change."""
+    """The cells of a run by metric. They are stored in numbers.json, and computed again only if results or metrics change."""
     if not (folder / "results.csv").exists():
         return {metric: Cell(None, f"no image of {folder} could be inpainted") for metric in metrics}
     key = _key(folder, metrics, measures)
@@ -48,19 +48,19 @@ def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str,
 def _costs(folder: Path, metrics: list[str]) -> dict[str, Cell]:
     rows = read_rows(folder / "results.csv")
     cells = {metric: Cell(summarise(float(row.number(metric)) for row in rows)) for metric in metrics if is_cost(metric)}
-    if "seconds" in cells:  # images of a batch share its time, so that an interval would claim too much
+    if "seconds" in cells:  # images of a batch share its time, so an interval would be too narrow
         s = cells["seconds"].summary
         cells["seconds"] = Cell(Summary(s.mean, math.nan, math.nan, s.count))
     return cells
 
 
 def _key(folder: Path, metrics: list[str], measures: Measures) -> str:
-    """What decides the numbers: the results, the metrics, and the weights behind them or why there are none."""
+    """A hash of everything that the numbers depend on: the results, the metrics, and their weights or why there are none."""
     content = [(folder / "results.csv").read_text(encoding="utf-8"), metrics, measures.unavailable]
     content.append({name: weights.digest for name, weights in measures.weights.items()})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def published_cell(value: float) -> Cell:
-    """A published number, of which neither interval nor images are known."""
+    """A published number, whose interval and number of images are unknown."""
     return Cell(Summary(value, math.nan, math.nan, 0))

@@ -1,6 +1,6 @@
-"""The pretrained weights that perceptual metrics need: from a given file or the libraries' caches, never downloaded.
+"""The pretrained weights for perceptual metrics: from a given file or the libraries' caches, never downloaded.
 
-The published files carry the beginning of their SHA-256 in their names, which is checked.
+The name of a published file ends with the beginning of its SHA-256, which is checked.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ PUBLISHED: dict[Pretrained, str] = {  # as the libraries name them in the cache
 
 
 class Unavailable(Exception):
-    """A metric cannot be computed here; the message says why, for the footnote of a table."""
+    """A metric cannot be computed here. The message is the reason, for the footnote of a table."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of pretrained weights. published: it is the one that everybody's numbers were computed with."""
+    """A file of pretrained weights. published: it is the published file, with which metrics are usually computed."""
 
     path: Path
     digest: str  # the first 8 hexadecimal digits of its SHA-256
@@ -41,7 +41,7 @@ class WeightsFile:
 def find_weights(network: Pretrained, path: str | None = None) -> WeightsFile:
     """The file of a network's weights: `path`, or the published file in torch.hub's cache.
 
-    Raises UserError where `path` cannot be read, and Unavailable where the cache holds no such file or a damaged one.
+    Raises UserError if `path` cannot be read, and Unavailable if the cache holds no such file or a damaged one.
     """
     if path is not None:
         return _describe(network, Path(path).expanduser())
@@ -56,7 +56,7 @@ def find_weights(network: Pretrained, path: str | None = None) -> WeightsFile:
 
 
 def read_weights(file: WeightsFile) -> dict[str, torch.Tensor]:
-    """The named tensors of a file; raises UserError where it is damaged or holds anything else."""
+    """The named tensors of a file. Raises UserError if it is damaged or holds anything else."""
     try:
         return read_checkpoint(file.path)
     except UserError as error:

@@ -12,7 +12,7 @@ KINDS: tuple[Kind, ...] = ("structure", "texture", "discriminator")
 
 
 def build_network(kind: Kind, architecture: dict) -> nn.Module:
-    """Build a network from what its `architecture()` returned."""
+    """Build a network from the arguments that `architecture()` of one returns."""
     return CorrelationDiscriminator(**architecture) if kind == "discriminator" else UNet(**architecture)
 
 

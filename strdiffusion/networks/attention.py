@@ -1,4 +1,4 @@
-"""Residual linear attention, which the released checkpoints hold (spec sec. 4)."""
+"""Residual linear attention, as in the released checkpoints (spec sec. 4)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ HEAD_WIDTH = 32
 
 
 class ChannelNorm(nn.Module):
-    """Normalise over channels at each pixel, with a gain and no bias; (B,C,H,W) stays (B,C,H,W)."""
+    """Normalise over channels at each pixel, with a gain and no bias; (B,C,H,W) to (B,C,H,W)."""
 
     eps = 1e-5
 
@@ -22,7 +22,7 @@ class ChannelNorm(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """h + norm(out(attention(norm(h)))), in time and memory linear in the number of pixels; (B,C,H,W) stays."""
+    """h + norm(out(attention(norm(h)))), (B,C,H,W) to (B,C,H,W). Time and memory are linear in the number of pixels."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -21,7 +21,7 @@ def lrelu(h: Tensor) -> Tensor:
 
 
 def initialise(layer: nn.Conv2d | nn.Linear, scale: float = 1.0):
-    """Draw weights uniformly with variance scale/fan_out and set biases to zero; returns the layer."""
+    """Draw weights uniformly with variance scale/fan_out and set biases to zero. Returns the layer."""
     fan_out = layer.weight.shape[0] * math.prod(layer.weight.shape[2:])
     bound = math.sqrt(3 * scale / fan_out)
     nn.init.uniform_(layer.weight, -bound, bound)
@@ -31,14 +31,14 @@ def initialise(layer: nn.Conv2d | nn.Linear, scale: float = 1.0):
 
 
 def halve(h: Tensor) -> Tensor:
-    """Low-pass filter (1,3,3,1) in both directions and keep every second pixel; (B,C,H,W) becomes (B,C,H/2,W/2)."""
+    """Apply the low-pass filter (1,3,3,1) in both directions and keep every second pixel; (B,C,H,W) to (B,C,H/2,W/2)."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=h.dtype, device=h.device)
     kernel = (torch.outer(taps, taps) / 64).repeat(h.shape[1], 1, 1, 1)
     return F.conv2d(h, kernel, stride=2, padding=1, groups=h.shape[1])
 
 
 class DownBlock(RecomputedBlock):
-    """Residual block modulated by the time; (B,c_in,H,W) becomes (B,c_out,H/2,W/2), or keeps its size."""
+    """Residual block modulated by the time; (B,c_in,H,W) to (B,c_out,H/2,W/2), or (B,c_out,H,W) without downsampling."""
 
     def __init__(self, c_in: int, c_out: int, downsample: bool):
         super().__init__()
@@ -57,7 +57,7 @@ class DownBlock(RecomputedBlock):
 
 
 class CorrelationDiscriminator(nn.Module):
-    """Score of (texture, structure) at time t: high where they belong together.
+    """Score of (texture, structure) at time t: high if they belong together.
 
     Args:
         width: base number of channels (ngf).
@@ -87,14 +87,14 @@ class CorrelationDiscriminator(nn.Module):
         self.final_linear = initialise(nn.Linear(8 * n, 1))
 
     def architecture(self) -> dict:
-        """The arguments that build this network again."""
+        """The arguments that build a network like this one."""
         return {"width": self.width}
 
     def forward(self, texture: Tensor, structure: Tensor, t: int | Tensor, group: int = GROUP) -> Tensor:
         """Score texture (B,3,H,W) with structure (B,1,H,W) at t (a number or (B,)), H and W at least 8. Returns (B,).
 
-        `group` is the largest number of images that share a minibatch statistic: 4 in training; with 1, every
-        image is scored as if it were alone.
+        `group` is the largest number of images that share a minibatch statistic: 4 in training. With 1, each
+        image is scored on its own.
         """
         if min(texture.shape[-2:]) < SMALLEST_SIDE:
             raise ValueError(f"the discriminator needs images of at least {SMALLEST_SIDE} pixels a side, not {tuple(texture.shape[-2:])}")
@@ -104,27 +104,27 @@ class CorrelationDiscriminator(nn.Module):
             h = block(h, time)
         h = torch.cat([h, minibatch_deviation(h, group)], dim=1)  # (B,8n+1,H/8,W/8)
         h = lrelu(self.final_conv(h))  # (B,8n,H/8,W/8)
-        # a sum over pixels overflows half precision; a meta tensor has no autocast
+        # a sum over pixels would overflow in half precision; a meta tensor has no autocast
         with contextlib.nullcontext() if h.is_meta else torch.autocast(h.device.type, enabled=False):
             wide = h.to(self.final_linear.weight.dtype)
             return self.final_linear(wide.sum(dim=(2, 3))).squeeze(1)  # (B,)
 
 
 def group_size(count: int, group: int) -> int:
-    """The largest divisor of `count` images up to `group`."""
+    """The largest divisor of `count` that is at most `group`."""
     return max(g for g in range(1, min(group, count) + 1) if count % g == 0)
 
 
 def minibatch_deviation(h: Tensor, group: int) -> Tensor:
-    """One channel that tells how much the images of a group differ; (B,C,H,W) becomes (B,1,H,W).
+    """One channel that holds how much the images of a group differ; (B,C,H,W) to (B,1,H,W).
 
-    Groups are of the largest divisor G of B up to `group`; image i stands with i + B/G, i + 2B/G, ...
+    A group has G images, G the largest divisor of B that is at most `group`. Image i is grouped with i + B/G, i + 2B/G, ...
     """
     B, C, H, W = h.shape
     G = group_size(B, group)
     if G == 1:
         return h.new_full((B, 1, H, W), 1e-8**0.5)  # the variance of one image is zero
-    wide = h.to(torch.promote_types(h.dtype, torch.float32))  # 1e-8 is zero in half precision
+    wide = h.to(torch.promote_types(h.dtype, torch.float32))  # 1e-8 would be zero in half precision
     var = wide.reshape(G, B // G, C, H, W).var(dim=0, unbiased=False)  # (B/G,C,H,W)
     deviation = (var + 1e-8).sqrt().mean(dim=(1, 2, 3)).to(h.dtype)  # (B/G,)
     return deviation.repeat(G).view(B, 1, 1, 1).expand(B, 1, H, W)

@@ -1,4 +1,4 @@
-"""How the networks are told the time t."""
+"""The time t as an input of the networks."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class SinusoidalEmbedding(nn.Module):
     """Sines, then cosines, of t at geometrically spaced frequencies (spec sec. 4).
 
-    t of shape (B,) becomes (B, width) in the floating-point type of t; width is even and at least 4.
+    t (B,) to (B,width), in the dtype of t, or float32 if t holds integers; width is even and at least 4.
     """
 
     def __init__(self, width: int):
@@ -28,6 +28,6 @@ class SinusoidalEmbedding(nn.Module):
 
 
 def batch_of_times(t: int | Tensor, like: Tensor) -> Tensor:
-    """Turn a number or a tensor (B,) into times (B,) on the device and in the dtype of the batch `like`."""
+    """Turn a number or a tensor (B,) into times (B,), on the device and in the dtype of the batch `like`."""
     times = torch.as_tensor(t).to(device=like.device, dtype=like.dtype)
     return times.expand(like.shape[0])

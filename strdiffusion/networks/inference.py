@@ -1,10 +1,13 @@
-"""Networks as they are evaluated when nothing is trained: the same functions of the same weights, in fewer and faster operations.
+"""Inference forms of the networks: the same functions of the same weights, in fewer and faster operations.
 
-The network keeps its own `forward`; its blocks are replaced. What changes: spectral norm is folded into its weights; all weights are
-cast and laid out once, channels last (on a CPU in oneDNN's blocked order); the modulations of all residual blocks by the time are one
-matrix product, of one row where the batch shares its t; SPADE's two modulation convolutions are one, and its normalisation is a layer
-norm; a convolution of an image enlarged by 2 is one of the small image; linear attention never builds its q k v product; element-wise
-operations are done in place.
+The network keeps its own `forward`; its blocks are replaced. What changes:
+
+* Spectral norm is folded into its weights. All weights are cast and laid out once: channels last, on a CPU in oneDNN's blocked order.
+* The modulations of all residual blocks by the time are one matrix product, with one row if the batch shares its t.
+* SPADE's two modulation convolutions are one, and its normalisation is a layer norm.
+* Upsampling by 2 and the convolution after it become one convolution of the small image.
+* Linear attention multiplies its context with the output weights before the pixels.
+* Element-wise operations are done in place.
 """
 
 import copy
@@ -25,14 +28,14 @@ from strdiffusion.system.device import require_precision
 
 
 def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bool = False) -> nn.Module:
-    """Build the inference form of a U-Net or discriminator on the device of its weights; it is called as the network is.
+    """Build the inference form of a U-Net or discriminator, on the device of its weights. It is called like the network.
 
     Args:
-        precision: of weights and features. Images that go in and come out keep their dtype, and the embedding of t stays float32.
-        compile: let torch.compile fuse what is left; the first call of every image size then takes minutes.
+        precision: of weights and features. Input and output images keep their dtype, and the embedding of t stays float32.
+        compile: let torch.compile fuse the remaining operations; the first call for each image size then takes minutes.
 
-    The form is of the weights as they are now: after the network was moved or trained, build another one. A network of another class
-    is returned as it is. Raises UserError where the device cannot do it.
+    The form uses the weights as they are now: build a new one after the network is moved or trained. A network of another class
+    is returned unchanged. Raises UserError if the device does not support the precision or torch.compile.
     """
     if not isinstance(network, UNet | CorrelationDiscriminator):
         return network
@@ -47,7 +50,7 @@ def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bo
 class InferenceForm(nn.Module):
     """See `for_inference`.
 
-    pack: lay weights out in oneDNN's order, which only a CPU knows and torch.compile cannot look into.
+    pack: lay weights out in oneDNN's order, which only CPUs support and torch.compile cannot read.
     """
 
     @torch.no_grad()
@@ -60,14 +63,14 @@ class InferenceForm(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor, other: Tensor, t: int | Tensor, *rest, **options) -> Tensor:
-        """As the network: (x, mu, t[, structure]) or (texture, structure, t[, group])."""
+        """Call it like the network: (x, mu, t[, structure]) or (texture, structure, t[, group])."""
         if not isinstance(t, Tensor):
             t = torch.full((1,), t, dtype=image.dtype, device=image.device)
         return self.body(image, other, t, *rest, **options).to(image.dtype)
 
 
 class Conv(nn.Module):
-    """A convolution as its device computes it fastest; input and output are channels last, in the dtype of the weights."""
+    """A convolution in the form that is fastest on its device; input and output are channels last, in the dtype of the weights."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int, make: "Convert"):
         super().__init__()
@@ -83,7 +86,7 @@ class Conv(nn.Module):
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there, with fast kernels for the dtype."""
+    """Whether oneDNN is available and has fast kernels for the dtype."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -94,12 +97,12 @@ def pack(weight: Tensor, stride: int, padding: int) -> Tensor:
 
 
 def packed_conv(h: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """The operation that torch.compile uses for packed weights; torch.mkldnn_convolution would return another memory format."""
+    """Convolve with packed weights by the operation that torch.compile uses; torch.mkldnn_convolution returns another memory format."""
     return torch.ops.mkldnn._convolution_pointwise(h, weight, bias, [padding] * 2, [stride] * 2, [1, 1], 1, "none", [], "")
 
 
 class Convert:
-    """Replaces the blocks of a network, whose tensors stay as they are."""
+    """Replaces the blocks of a network. The network's own tensors are not changed."""
 
     def __init__(self, dtype: torch.dtype, pack: bool):
         self.dtype, self.pack = dtype, pack
@@ -134,7 +137,7 @@ class Convert:
 
 
 def replace(parent: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]) -> None:
-    """Replace all modules of a kind below `parent`."""
+    """Replace all modules of class `kind` below `parent`."""
     for name, child in list(parent.named_children()):
         if isinstance(child, kind):
             setattr(parent, name, make(child))
@@ -143,7 +146,7 @@ def replace(parent: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module]
 
 
 class Stem(nn.Module):
-    """The first convolution, before which images get the dtype and memory format of features."""
+    """Convert images to the dtype and memory format of features, then apply the first convolution."""
 
     def __init__(self, layer: nn.Conv2d, make: Convert):
         super().__init__()
@@ -154,7 +157,7 @@ class Stem(nn.Module):
 
 
 class OnceForAll(nn.Module):
-    """Embeds a batch of times; one row (1,width) where all images share t: batch_of_times expands a number without a copy."""
+    """Embeds a batch of times (B,); gives one row (1,width) if all images share t, which a stride of 0 shows (see batch_of_times)."""
 
     def __init__(self, embedding: nn.Module):
         super().__init__()
@@ -165,7 +168,7 @@ class OnceForAll(nn.Module):
 
 
 class AllModulations(nn.Module):
-    """From times to (scale + 1, shift) of all residual blocks, side by side (rows, all channels); `columns` says whose is where."""
+    """Times to (scale + 1, shift) of all residual blocks, side by side: (rows, all channels). `columns` holds the slice of each block."""
 
     def __init__(self, embedding: nn.Module, blocks: list[ResidualBlock], dtype: torch.dtype):
         super().__init__()
@@ -182,7 +185,7 @@ class AllModulations(nn.Module):
 
 
 class FastResidualBlock(nn.Module):
-    """A ResidualBlock that is given all modulations in place of the time."""
+    """A ResidualBlock that takes the modulations of all blocks instead of the time."""
 
     def __init__(self, block: ResidualBlock, columns: slice, make: Convert):
         super().__init__()
@@ -199,10 +202,10 @@ class FastResidualBlock(nn.Module):
 
 
 class EnlargingConv(nn.Module):
-    """Nearest x2, then a 3x3 convolution, as one 2x2 convolution of the small image; (B,C,H,W) becomes (B,c_out,2H,2W).
+    """Nearest x2, then a 3x3 convolution, as one 2x2 convolution of the small image; (B,C,H,W) to (B,c_out,2H,2W).
 
-    An output pixel of even row sees the input rows y-1, y, y (once, then twice), one of odd row y, y, y+1; likewise in columns.
-    So each of the four kinds of pixels is a 2x2 convolution, whose weights are sums of the 3x3 ones: 4/9 of the operations.
+    The 3x3 window of an output pixel in an even row covers the input rows y-1, y, y; in an odd row it covers y, y, y+1; the same holds
+    for columns. So each of the four kinds of pixels is a 2x2 convolution with sums of the 3x3 weights: 4/9 of the operations.
     """
 
     def __init__(self, layer: nn.Conv2d, make: Convert):
@@ -224,7 +227,7 @@ class EnlargingConv(nn.Module):
 
 
 def halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The two taps along `dim` of the kernels for even and for odd pixels, from the three taps."""
+    """Turn the three taps along `dim` into two: the kernels for even and for odd pixels."""
     a, b, c = weight.split(1, dim)
     return torch.cat([a, b + c], dim), torch.cat([a + b, c], dim)
 
@@ -237,8 +240,8 @@ def norm_over_channels(h: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 class FastSpadeNorm(nn.Module):
     """A SpadeNorm followed by the leaky ReLU.
 
-    It has the unbiased variance, C/(C-1) times the biased one: x/sqrt(var C/(C-1) + eps) = c x/sqrt(var + c^2 eps) with
-    c = sqrt((C-1)/C), a factor that the modulation takes.
+    SpadeNorm uses the unbiased variance, C/(C-1) times the biased one: x/sqrt(var C/(C-1) + eps) = c x/sqrt(var + c^2 eps) with
+    c = sqrt((C-1)/C). The factor c is folded into the modulation.
     """
 
     def __init__(self, norm: SpadeNorm, make: Convert):
@@ -258,7 +261,7 @@ class FastSpadeNorm(nn.Module):
 
 
 class FastSpadeBlock(nn.Module):
-    """A SpadeBlock with one resized structure for both norms, and spectral norm folded into the weights."""
+    """A SpadeBlock that resizes the structure once for both norms, with spectral norm folded into the weights."""
 
     def __init__(self, block: SpadeBlock, make: Convert):
         super().__init__()
@@ -274,7 +277,7 @@ class FastSpadeBlock(nn.Module):
 
 
 class FastLinearAttention(nn.Module):
-    """A LinearAttention that multiplies its small context with the weights of the last convolution before it meets the pixels."""
+    """A LinearAttention that multiplies its small context with the weights of the last convolution first, and then with the pixels."""
 
     def __init__(self, block: LinearAttention, make: Convert):
         super().__init__()
@@ -306,7 +309,7 @@ class FastLinearAttention(nn.Module):
 
 
 class FastDownBlock(nn.Module):
-    """A DownBlock that works in place, and adds the bias of its first convolution together with the time's."""
+    """A DownBlock that works in place, and adds the bias of its first convolution together with the shift by the time."""
 
     def __init__(self, block: DownBlock, make: Convert):
         super().__init__()
@@ -325,7 +328,7 @@ class FastDownBlock(nn.Module):
 
 
 class ToFloat32(nn.Module):
-    """Before sums over many pixels whose differences matter."""
+    """Convert to float32, before sums over many pixels in which small differences matter."""
 
     def forward(self, h: Tensor) -> Tensor:
         return h.float()

@@ -1,13 +1,13 @@
-"""Gradient checkpointing: blocks that compute their insides again for the gradient instead of remembering them."""
+"""Gradient checkpointing: blocks that recompute their activations in the backward pass instead of storing them."""
 
 from torch import is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 
 class RecomputedBlock(nn.Module):
-    """A block that, where `recompute` is set and a gradient is wanted, keeps only its inputs; the results are the same.
+    """A block that stores only its inputs for the backward pass if `recompute` is set. The results are the same.
 
-    Only for blocks that give the same output twice. SPADE blocks do not in training: spectral norm takes a step in each evaluation.
+    Only for blocks whose second evaluation gives the same output. SPADE blocks in training do not: each evaluation updates spectral norm.
     """
 
     recompute = False
@@ -19,7 +19,7 @@ class RecomputedBlock(nn.Module):
 
 
 def recompute_blocks(network: nn.Module) -> None:
-    """Let all such blocks of a network recompute."""
+    """Set `recompute` in all such blocks of a network."""
     for module in network.modules():
         if isinstance(module, RecomputedBlock):
             module.recompute = True

@@ -22,7 +22,7 @@ class SpadeNorm(nn.Module):
         self.beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
 
     def forward(self, h: Tensor, structure: Tensor) -> Tensor:
-        wide = h.to(torch.promote_types(h.dtype, torch.float32))  # squares overflow in half precision
+        wide = h.to(torch.promote_types(h.dtype, torch.float32))  # squares would overflow in half precision
         mean = wide.mean(dim=1, keepdim=True)  # (B,1,H,W)
         var = wide.var(dim=1, keepdim=True, unbiased=True)  # (B,1,H,W)
         normalised = ((wide - mean) / (var + EPS).sqrt()).to(h.dtype)
@@ -32,7 +32,7 @@ class SpadeNorm(nn.Module):
 
 
 class SpadeBlock(nn.Module):
-    """Residual block whose two normalisations are guided by the structure; the shape of h stays."""
+    """Residual block whose two normalisations are guided by the structure; h (B,C,H,W) keeps its shape."""
 
     def __init__(self, channels: int):
         super().__init__()

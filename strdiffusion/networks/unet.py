@@ -1,4 +1,4 @@
-"""The U-Net of both branches (spec sec. 4). Structure and texture differ by channels and by guidance, not by code."""
+"""The U-Net of both branches (spec sec. 4). Structure and texture differ in channels and guidance, not in code."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ def conv3x3(c_in: int, c_out: int, bias: bool) -> nn.Conv2d:
 
 
 class ResidualBlock(RecomputedBlock):
-    """Two 3x3 convolutions, the first modulated by the time, plus the input; (B,c_in,H,W) becomes (B,c_out,H,W)."""
+    """Two 3x3 convolutions, the first modulated by the time, plus the input; (B,c_in,H,W) to (B,c_out,H,W)."""
 
     def __init__(self, c_in: int, c_out: int, time_width: int):
         super().__init__()
@@ -40,7 +40,7 @@ def attention_block(kind: Attention, channels: int) -> nn.Module:
 
 
 class EncoderLevel(nn.Module):
-    """Two residual blocks, each remembered for the decoder, then halve the size (except at the last level)."""
+    """Two residual blocks, whose outputs go to the decoder too, then half the size (except at the last level)."""
 
     def __init__(self, d: int, time_width: int, attention: Attention, last: bool, guided: bool):
         super().__init__()
@@ -60,7 +60,7 @@ class EncoderLevel(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Two residual blocks that take up what the encoder remembered, then double the size (except at the outermost)."""
+    """Two residual blocks that also take the encoder's outputs, then twice the size (except at the outermost level)."""
 
     def __init__(self, d: int, time_width: int, attention: Attention, outermost: bool):
         super().__init__()
@@ -108,13 +108,13 @@ class UNet(nn.Module):
         self.final_conv = conv3x3(width, channels, bias=True)
 
     def architecture(self) -> dict:
-        """The arguments that build this network again."""
+        """The arguments that build a network like this one."""
         names = ("channels", "width", "depth", "attention", "guided")
         return {name: getattr(self, name) for name in names}
 
     def forward(self, x: Tensor, mu: Tensor, t: int | Tensor, structure: Tensor | None = None) -> Tensor:
-        """Evaluate at the state x (B,C,H,W) with mean mu (B,C,H,W), time t (a number or (B,)) and, for a guided
-        network, structure (B,1,H,W). Any H and W. Returns (B,C,H,W).
+        """Evaluate at the state x (B,C,H,W) with mean mu (B,C,H,W), time t (a number or (B,)) and, if the network is
+        guided, structure (B,1,H,W). Any H and W. Returns (B,C,H,W).
         """
         if self.guided != (structure is not None):
             need = "needs a structure" if self.guided else "takes no structure (it has no SPADE blocks)"

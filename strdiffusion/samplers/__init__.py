@@ -3,9 +3,10 @@
 * plain.py: `Unguided` (IR-SDE), `Guided` (StrDiffusion without resampling), `StructureAlone`
 * adaptive.py: `Released` and `Paper`, adaptive resampling
 * repaint.py: `Repaint` and `Fixed`, resampling without a discriminator
-* sampling.py: `Sampling`, the moves they share, and `sample`, which runs one; solvers.py: how a step is taken; grid.py: to which times
+* sampling.py: `Sampling`, the operations they share, and `sample`, which runs one
+* solvers.py: how a step is taken; grid.py: the times that are visited
 * options.py: `SamplerConfig`, all options together
-* state.py, noise.py, trace.py: what is carried along, drawn and recorded
+* state.py, noise.py, trace.py: the states, the noise and the record of a run
 """
 
 from strdiffusion.samplers.adaptive import Paper, Released

@@ -1,6 +1,6 @@
-"""Adaptive resampling: redo the structure if the discriminator finds that it does not agree with the texture.
+"""Adaptive resampling: denoise the structure again, and let the discriminator decide whether the result agrees better with the texture.
 
-Every image decides for itself. An image that has stopped is not evaluated further.
+Decisions are made for each image on its own. An image whose resampling has stopped is not evaluated further in that step.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ Accept = Literal["lower", "higher"]
 class Released:
     """Adaptive resampling as released (spec sec. 7), in the release's order of noise draws.
 
-    u_max: at most u_max - 1 resamplings a step.
-    u_min: a resampling that is not accepted ends the step from the u_min-th on; before that, it is averaged in.
-    jump: resample if the number of steps left, on the full grid t itself, is a multiple of jump.
-    re: by how many steps of the grid the structure is carried forward and denoised back.
+    u_max: at most u_max - 1 resamplings in a step.
+    u_min: from the u_min-th resampling on, one that is not accepted ends the step; an earlier one is averaged with the current states.
+    jump: resample if the number of steps left (t on the full grid) is a multiple of jump.
+    re: the number of grid steps by which noise is added to the structure before it is denoised back.
     accept: which score is better; "lower" as released.
     """
 
@@ -42,7 +42,7 @@ class Released:
             k = run.known_structure(n)
             x = run.structure_step(k, x, n)
             y1 = run.texture_step(y, x.x, n)
-            D1 = run.score(y1, x, n)  # stays the measure of this step
+            D1 = run.score(y1, x, n)  # all resamplings of this step are compared with it
 
             back = min(self.re, run.N - n + 1) if n % self.jump == 0 else 0
             rows = run.rows if back else []
@@ -68,8 +68,8 @@ class Released:
 class Paper:
     """Adaptive resampling as the paper describes it (spec sec. 7, `paper`).
 
-    While the best score so far is worse than the threshold, and at most u_max times a step, the best structure is carried forward by
-    `re` steps and denoised back; the best pair is kept. `jump` and `accept` as in `Released`.
+    While the best score so far is worse than the threshold, and at most u_max times in a step, the best structure is noised by `re`
+    steps and denoised back. The best pair is kept. `jump` and `accept` are as in `Released`.
     """
 
     threshold: float = 0.0
@@ -106,7 +106,7 @@ class Paper:
         yield from late_stage(run, y, x)
 
 
-SHARE = {"accepted": 1.0, "averaged": 0.5, "stopped": 0.0}  # of the resampled pair in what is kept
+SHARE = {"accepted": 1.0, "averaged": 0.5, "stopped": 0.0}  # the weight of the resampled pair
 
 
 def is_better(a: Tensor | float, b: Tensor | float, accept: Accept) -> Tensor | bool:

@@ -10,18 +10,18 @@ Spacing = Literal["t", "log_snr"]
 
 
 class TimeGrid:
-    """N steps from T to 0. `grid[n]` is the time at which n steps are left: grid[N] = T, grid[0] = 0.
+    """N steps from T to 0. `grid[n]` is the time with n steps left: grid[N] = T, grid[0] = 0.
 
-    Samplers count in n. With every t of 1..T, as released, n is t itself.
+    Samplers count in n. If every t of 1..T is visited, as released, n equals t.
 
     Args:
         steps: N, from 2 to T; None for T steps.
-        spacing: "t": evenly spread in t; "log_snr": the times from T to 1 evenly spread in L = ln(alpha/sigma), then 0
-            (spec sec. 8; L is infinite at 0). Times are whole numbers, no two equal: near 0, where L changes more from
-            t to t-1 than from one time of the grid to the next, every t is taken.
-        begin: leave out the times above this one, which must be at or above the end of the early stage; None for none.
+        spacing: "t": evenly spaced in t; "log_snr": the times from T to 1 evenly spaced in L = ln(alpha/sigma), then 0
+            (spec sec. 8; L is infinite at 0). Times are distinct integers: near 0, where L changes more between t and t-1
+            than between two times of the grid, every t is visited.
+        begin: leave out the times above this one, but keep the end of the early stage; None: keep all.
 
-    Raises ValueError where `steps` lies outside of 2..T.
+    Raises ValueError if `steps` is not in 2..T.
     """
 
     def __init__(self, sde: MeanRevertingSDE, steps: int | None = None, spacing: Spacing = "t", begin: int | None = None):
@@ -31,10 +31,10 @@ class TimeGrid:
         self.N = steps or sde.T
         wanted = even_in_log_snr(sde, self.N) if spacing == "log_snr" and self.N < self.T else even_in_t(self.T, self.N)
         times = [self.T]
-        for n in range(self.N - 1, 0, -1):  # each below the one before, and above as many others as are still to come
+        for n in range(self.N - 1, 0, -1):  # each below the time before it, and large enough for n distinct times
             times.append(min(times[-1] - 1, max(wanted[n], n)))
         self.times: tuple[int, ...] = (0, *reversed(times))
-        # the last n of the early stage, in which the structure is denoised beside the texture: t >= int(0.4 T)
+        # the last n of the early stage, in which the structure is denoised together with the texture: t >= int(0.4 T)
         self.early_end = self.at_or_after(early_end(self.T))
         if begin is not None:
             self.N = max(self.at_or_before(begin), self.early_end)
@@ -44,11 +44,11 @@ class TimeGrid:
         return self.times[n]
 
     def at_or_after(self, t: int) -> int:
-        """The n of the smallest time of the grid that is not below t, t <= T."""
+        """The n of the smallest time of the grid that is >= t, for t <= T."""
         return next(n for n, time in enumerate(self.times) if time >= t)
 
     def at_or_before(self, t: int) -> int:
-        """The n of the greatest time of the grid that is not above t, t >= 0."""
+        """The n of the largest time of the grid that is <= t, for t >= 0."""
         return max(n for n, time in enumerate(self.times) if time <= t)
 
 
@@ -63,7 +63,7 @@ def even_in_t(T: int, N: int) -> list[int]:
 
 
 def even_in_log_snr(sde: MeanRevertingSDE, N: int) -> list[int]:
-    """For n = 1..N the t of which L is nearest to L_1 + (L_T - L_1) (n-1) / (N-1); 0 for n = 0. N < T."""
+    """For n = 1..N the t whose L is nearest to L_1 + (L_T - L_1) (n-1) / (N-1); 0 for n = 0. N < T."""
     L = -sde.log_snr[1:]  # grows with t
     wanted = torch.linspace(L[0].item(), L[-1].item(), N, dtype=L.dtype)
     above = torch.searchsorted(L, wanted).clamp(1, sde.T - 1)

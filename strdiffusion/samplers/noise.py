@@ -1,4 +1,4 @@
-"""Where samplers get their noise: an argument, with one independent stream per image."""
+"""The noise of samplers: an argument, with one independent stream per image."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 class NoiseSource(Protocol):
-    """Called with the positions of some images of the batch and a tensor (len(images),C,H,W); returns standard
-    normal noise like that tensor, of which row i is the next draw of image images[i].
+    """Called with the positions of some images of the batch and a tensor (len(images),C,H,W). Returns standard
+    normal noise like that tensor; row i is the next draw of image images[i].
     """
 
     def __call__(self, images: Sequence[int], like: Tensor) -> Tensor: ...

@@ -1,4 +1,4 @@
-"""All options of sampling, and which sampler they choose. The options of each sampler are the fields of its class."""
+"""All options of sampling, and the sampler that they choose. The options of each sampler are the fields of its class."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -13,14 +13,14 @@ from strdiffusion.system.errors import UserError
 
 Resampling = Literal["none", "released", "paper", "repaint", "fixed"]
 SCORED = ("released", "paper")  # a discriminator decides
-OF_STRUCTURE = (*SCORED, "fixed")  # the structure is redone
+OF_STRUCTURE = (*SCORED, "fixed")  # the structure is denoised again
 
 
 @dataclass
 class SamplerConfig(Stepping):
-    """How images are sampled: steps as in `Stepping`, and the resampling with its options. IR-SDE has `none` and `repaint` alone.
+    """How images are sampled: steps as in `Stepping`, and the resampling with its options. IR-SDE supports only `none` and `repaint`.
 
-    clip: keep every predicted x0 within [0,1]; for briefly trained networks, not as released.
+    clip: clamp every predicted x0 to [0,1], for briefly trained networks; the release does not.
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"step": "solver", "method": "solver"}
@@ -44,14 +44,14 @@ class SamplerConfig(Stepping):
         return getattr(self, self.resampling)
 
     def grid(self, sde: MeanRevertingSDE, begin: int | None = None) -> TimeGrid:
-        """The times that it visits, from T or from the time `begin`."""
+        """The times that the sampler visits, from T or from the time `begin`."""
         return TimeGrid(sde, self.steps, self.spacing, begin)
 
     def check(self, sde: MeanRevertingSDE, guided: bool) -> None:
-        """What one key alone cannot tell; UserError if the settings contradict each other, or the SDE."""
+        """Check the keys that depend on each other or on the SDE. Raises UserError."""
         if not guided and self.resampling in OF_STRUCTURE:
             raise UserError(
-                f"sampler.resampling={self.resampling} redoes the structure, which IR-SDE (sampler.guidance=false) has not: "
+                f"sampler.resampling={self.resampling} resamples the structure, but IR-SDE (sampler.guidance=false) has none: "
                 "set sampler.resampling=none"
             )
         if self.steps is not None and self.steps > sde.T:
@@ -74,12 +74,12 @@ class SamplerConfig(Stepping):
 
 
 def without_guidance(tree: dict) -> tuple[dict, str | None]:
-    """A tree of options without the earlier key sampler.guidance, and the method that it named: guidance=false is IR-SDE."""
+    """Remove the old key sampler.guidance from a tree of options. Returns the tree and the method that the key meant: false is IR-SDE."""
     sampler = tree.get("sampler")
     if not isinstance(sampler, dict) or "guidance" not in sampler:
         return tree, None
     guided = sampler["guidance"]
     if not isinstance(guided, bool):
-        raise UserError(f"sampler.guidance must be true or false, not {guided!r}; it is the earlier name of method: strdiffusion, or irsde")
+        raise UserError(f"sampler.guidance must be true or false, not {guided!r}; it is the old form of method: strdiffusion, or irsde")
     rest = {key: value for key, value in sampler.items() if key != "guidance"}
     return tree | {"sampler": rest}, "strdiffusion" if guided else "irsde"

@@ -1,4 +1,4 @@
-"""Sampling without resampling: the plain reverse process, and the guided one as it is."""
+"""Sampling without resampling: the reverse process of the texture, unguided or guided, or of the structure alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from strdiffusion.samplers.state import Moment, State
 
 @dataclass
 class Unguided:
-    """IR-SDE: the texture alone, back from T to 0 (spec sec. 2). One evaluation a step. Draws: the start, then one a step."""
+    """IR-SDE: the texture alone, from T to 0 (spec sec. 2), one evaluation a step. Noise draws: the start, then one in each step."""
 
     def steps(self, run: Sampling) -> Iterator[Moment]:
         y = run.start_texture()
@@ -21,7 +21,7 @@ class Unguided:
 
 @dataclass
 class Guided:
-    """StrDiffusion without resampling (spec sec. 7, `none`): the structure guides the texture, and nothing is redone."""
+    """StrDiffusion without resampling (spec sec. 7, `none`): the structure guides the texture, and each step is taken once."""
 
     def steps(self, run: Sampling) -> Iterator[Moment]:
         y, x = run.start_texture(), run.start_structure()
@@ -36,9 +36,9 @@ class Guided:
 
 @dataclass
 class StructureAlone:
-    """The structure from T to 0, denoised as the guided process does it; needs no texture network, and leaves the texture as it is known.
+    """The structure alone, from T to 0, denoised as in the guided process. It needs no texture network; the texture stays as given.
 
-    Draws: the start of the structure, then known structure and step.
+    Noise draws: the start of the structure, then known structure and structure in each step.
     """
 
     def steps(self, run: Sampling) -> Iterator[Moment]:
@@ -51,7 +51,7 @@ class StructureAlone:
 
 
 def late_stage(run: Sampling, y: State, x: State) -> Iterator[Moment]:
-    """From the end of the early stage to 0: the channel mean of the texture itself is the guide (spec sec. 7)."""
+    """From the end of the early stage to 0, the guide is the channel mean of the texture itself (spec sec. 7)."""
     for n in run.late_stage():
         y = run.texture_step(y, y.x.mean(dim=1, keepdim=True), n)
         yield Moment(n, n - 1, y, x)

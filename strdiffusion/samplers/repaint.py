@@ -1,5 +1,5 @@
 """Resampling without a discriminator: RePaint's schedule (arXiv 2201.09865) with Intelligent Painter's stop (arXiv 2210.17106),
-and the structure redone a fixed number of times.
+and a fixed number of resamplings of the structure.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from strdiffusion.system.parser import Count, Positive
 
 @dataclass
 class Repaint:
-    """RePaint's schedule on the mean-reverting SDE: denoise, and jump back `jump_length` steps `resamplings - 1` times, again and again
-    between the times start (null: T) and stop.
+    """RePaint's schedule on the mean-reverting SDE: between the times `start` (null: T) and `stop`, each stretch of `jump_length` steps
+    is denoised `resamplings` times, with noise added back in between.
 
-    Texture and structure jump together, and after every step the known pixels of both are drawn anew from the known image. With
-    guidance the jumps end with the early stage, because the late stage has no structure to carry. Draws per step: known structure,
-    structure, texture, known texture; forward: texture, structure.
+    Texture and structure jump together. After every step the known pixels of both are drawn again from the known image. With
+    guidance the jumps end with the early stage, because no structure is denoised in the late stage. Noise draws of a step: known
+    structure, structure, texture, known texture; of a forward step: texture, structure.
     """
 
     jump_length: Positive = 10
@@ -46,10 +46,10 @@ class Repaint:
 
 @dataclass
 class Fixed:
-    """StrDiffusion with its resampling, but without a discriminator that decides: the ablation of the adaptive part.
+    """StrDiffusion's resampling without the decisions of a discriminator: the ablation of the adaptive part.
 
-    If the number of steps left (on the full grid t itself) is a multiple of `jump`, the structure is carried forward by `re` steps and
-    denoised back, `times` times, before the texture takes its step. Draws per step: as `Released`, with one for the texture at the end.
+    If the number of steps left (t on the full grid) is a multiple of `jump`, the structure is noised by `re` steps and denoised back,
+    `times` times, before the texture takes its step. Noise draws of a step: as in `Released`, but the texture draws once, at the end.
     """
 
     times: Positive = 1
@@ -76,9 +76,9 @@ def keep_known(run: Sampling, y: State, n: int) -> State:
 
 
 def jump_range(grid: TimeGrid, start: int | None, stop: int, guided: bool) -> tuple[int, int]:
-    """The steps left at the latest time up to `start` (None: T) and at the earliest from `stop` on, between which jumps lie.
+    """The range of jumps, in steps left: (at the largest time <= `start` (None: T), at the smallest time >= `stop`).
 
-    With guidance they end with the early stage.
+    With guidance the jumps end with the early stage.
     """
     first = grid.N if start is None else grid.at_or_before(start)
     last = grid.at_or_after(stop)
@@ -86,7 +86,7 @@ def jump_range(grid: TimeGrid, start: int | None, stop: int, guided: bool) -> tu
 
 
 def timeline(N: int, jump_length: int, resamplings: int, start: int, stop: int) -> list[tuple[int, int]]:
-    """The moves (n, n') from N down to 0 steps left, each to a neighbour, with the jumps back between start and stop."""
+    """The moves (n, n') from N steps left to 0, each by one step, with the jumps back between start and stop."""
     jumps = dict.fromkeys(range(stop, start - jump_length + 1, jump_length), resamplings - 1) if resamplings > 1 else {}
     moves, n = [], N
     while n > 0:

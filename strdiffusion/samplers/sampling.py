@@ -1,4 +1,4 @@
-"""The moves that samplers are made of (spec sec. 7), and how a sampler is run."""
+"""The operations that samplers are built from (spec sec. 7), and `sample`, which runs a sampler."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ NETWORKS = ("texture", "structure", "discriminator")
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a sampler, which says which of them it needs. discriminator: called as (texture, structure, t, group=1)."""
+    """The networks of a sampler; those that it does not use may be None. discriminator: called as (texture, structure, t, group=1)."""
 
     texture: Denoiser | None = None
     structure: Denoiser | None = None
@@ -36,11 +36,11 @@ class Networks:
 
 @dataclass
 class Stepping:
-    """How one step is taken, and to which times.
+    """How a step is taken, and which times are visited.
 
     solver: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
-    steps: how many lead from T to 0; null: one for each t, as released.
-    spacing: what the times of these steps are evenly spread in, t or the log signal-to-noise ratio.
+    steps: the number of steps from T to 0; null: one for each t, as released.
+    spacing: whether the times are evenly spaced in t or in the log signal-to-noise ratio.
     """
 
     solver: Solver = "ancestral"
@@ -51,7 +51,7 @@ class Stepping:
 
 @dataclass(frozen=True)
 class Begin:
-    """Begin at time t instead of T, in the marginal of an estimate of the clean texture (B,3,H,W) and structure (B,1,H,W)."""
+    """Begin at time t instead of T, with a draw from the marginal of an estimate of the clean texture (B,3,H,W) and structure (B,1,H,W)."""
 
     t: int
     texture: Tensor
@@ -59,10 +59,9 @@ class Begin:
 
 
 class Sampling:
-    """One run of a sampler: networks, known pixels, noise, times and trace of a batch, or (`at`) of some of its images.
+    """One run of a sampler: networks, known pixels, noise, times and trace of a batch, or of some of its images (`at`).
 
-    A step is named by n, the number of steps that are left before it: it leads from grid[n] to grid[n-1]. On the full grid that is from
-    t = n to t-1.
+    Step n is the step with n steps left before it: it leads from grid[n] to grid[n-1]. On the full grid that is from t = n to t-1.
     """
 
     def __init__(self, networks: Networks, known: Known, noise: NoiseSource, stepping: Stepping, begin: Begin | None = None):
@@ -75,27 +74,27 @@ class Sampling:
         self.traces = [ImageTrace() for _ in self.rows]  # of the whole batch
 
     def at(self, rows: Sequence[int]) -> "Sampling":
-        """The same run for the images at these positions alone."""
+        """The same run for only the images at these positions."""
         part = copy.copy(self)
         part.known, part.rows = self.known.take(rows), [self.rows[row] for row in rows]
         return part
 
-    # ---- which steps are taken ------------------------------------------------------------------------
+    # ---- the steps ------------------------------------------------------------------------------------
 
     def all_steps(self) -> Iterator[int]:
         """N, ..., 1."""
         return self.follow(range(self.N, 0, -1))
 
     def early_stage(self) -> Iterator[int]:
-        """The steps in which the structure is denoised beside the texture: t = T, ..., int(0.4 T)."""
+        """The steps in which the structure is denoised together with the texture: t = T, ..., int(0.4 T)."""
         return self.follow(range(self.N, self.grid.early_end - 1, -1))
 
     def late_stage(self) -> Iterator[int]:
-        """The steps from there to t = 1."""
+        """The steps after the early stage, down to t = 1."""
         return self.follow(range(self.grid.early_end - 1, 0, -1))
 
     def follow(self, steps: Iterable) -> Iterator:
-        """These steps n, or moves (n, n'), one after the other. What happens in each is recorded under its time."""
+        """These steps n, or moves (n, n'), in order. Each begins a new entry of the trace, with its time."""
         for step in steps:
             n = step if isinstance(step, int) else step[0]
             for row in self.rows:
@@ -113,7 +112,7 @@ class Sampling:
         return self._start(self.known.maps["structure_mean"], self.begin and self.begin.structure)
 
     def known_structure(self, n: int) -> Tensor:
-        """k: the known structure at the time to which the step leads, drawn from the marginal of (x0 m, mu_x)."""
+        """k: the known structure at the time the step leads to, drawn from the marginal of (x0 m, mu_x)."""
         x0, mu = self.known.maps["structure"], self.known.maps["structure_mean"]
         return self.sde.sample_marginal(x0, mu, self.grid[n - 1], self.draw(x0))
 
@@ -130,7 +129,7 @@ class Sampling:
         return self._denoise("texture", y, self.known.image, n, guide)
 
     def redo_structure(self, k: Tensor, x: State, n: int, steps: int) -> State:
-        """Carry the structure that the step led to forward by so many steps, and denoise it back."""
+        """Add noise to the structure after step n for `steps` steps, and denoise it back."""
         mu = self.known.maps["structure_mean"]
         for j in range(steps):
             x = self.forward_step(x, mu, n + j, self.grid[n - 1 + j])
@@ -139,7 +138,9 @@ class Sampling:
         return x
 
     def forward_step(self, x: State, mu: Tensor, n: int, coefficients_of: int) -> State:
-        """Add noise: from grid[n-1] to grid[n]; by the exact transition if that skips times, else by the Euler step of a t."""
+        """Add noise, from grid[n-1] to grid[n]: by the exact transition if that skips times, otherwise by an Euler step with the
+        coefficients of the time `coefficients_of`.
+        """
         t, to, z = self.grid[n - 1], self.grid[n], self.draw(x.x)
         if to - t > 1:
             return State(self.sde.sample_transition(x.x, mu, t, to, z))
@@ -148,7 +149,7 @@ class Sampling:
     # ---- the discriminator ----------------------------------------------------------------------------
 
     def score(self, y: State, x: State, n: int) -> Tensor:
-        """D: how well texture and structure agree, each image on its own; (B,). It is recorded."""
+        """D (B,): how well texture and structure agree, for each image on its own. The scores are recorded in the trace."""
         self._count("discriminator")
         scores = self.networks.discriminator(y.x * self.known.mask, x.x, self.grid[n], group=1).float()
         for row, score in zip(self.rows, scores.tolist(), strict=True):
@@ -156,18 +157,18 @@ class Sampling:
         return scores
 
     def record(self, decisions: Iterable[str]) -> None:
-        """Note what became of a resampling of each image."""
+        """Record the decision about a resampling for each image."""
         for row, decision in zip(self.rows, decisions, strict=True):
             self.traces[row].steps[-1].decisions.append(decision)
 
     # ---- noise, networks, counts ----------------------------------------------------------------------
 
     def draw(self, like: Tensor) -> Tensor:
-        """The next noise of each image, like a tensor (B,C,H,W)."""
+        """The next noise of each image, with the shape, dtype and device of `like` (B,C,H,W)."""
         return self.noise(self.rows, like)
 
     def _start(self, mu: Tensor, x0: Tensor | None) -> State:
-        """The terminal state; or if there is an estimate x0, a draw from its marginal at the first time of the grid."""
+        """The terminal state; with an estimate x0, a draw from its marginal at the first time of the grid."""
         z = self.draw(mu)
         return State(self.sde.terminal_state(mu, z) if x0 is None else self.sde.sample_marginal(x0, mu, self.grid[self.N], z))
 
@@ -182,14 +183,14 @@ class Sampling:
 
 
 class Sampler(Protocol):
-    """A sampler is a dataclass of its options. `steps` reads like the paper's pseudo-code, and yields the states."""
+    """A sampler is a dataclass of its options. `steps` reads like the paper's pseudo-code and yields the states."""
 
     def steps(self, run: Sampling) -> Iterator[Moment]: ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What sampling ends with: the inpainted texture (B,3,H,W), known pixels as given; the last structure state (B,1,H,W), None
+    """The result of sampling: the inpainted texture (B,3,H,W) with the given known pixels; the last structure state (B,1,H,W), None
     without guidance; a trace for each image.
     """
 
@@ -208,5 +209,5 @@ def sample(sampler: Sampler, run: Sampling, watch: Callable[[Moment], None] | No
 
 
 def finished(run: Sampling, moment: Moment) -> Sample:
-    """The known pixels are put back: y0 m + y (1-m)."""
+    """The result, with the known pixels put back: y0 m + y (1-m)."""
     return Sample(run.known.put_back(moment.y.x), None if moment.x is None else moment.x.x, run.traces)

@@ -1,14 +1,14 @@
-"""Solvers: how a state at t becomes one at an earlier time (spec sec. 2 and 8). To add one, write a function and put it into `SOLVERS`.
+"""Solvers: how a state at t becomes a state at an earlier time (spec sec. 2 and 8). To add one, write a function and add it to `SOLVERS`.
 
-MaRS (arXiv 2502.07856) takes fast steps by data prediction. With alpha = exp(-theta_bar), sigma = sigma_bar and L = ln(alpha/sigma),
-the exact solution from t to an earlier `to`, h = L_to - L_t, given the data prediction q(L) on the way, is
+MaRS (arXiv 2502.07856) takes large steps by data prediction. With alpha = exp(-theta_bar), sigma = sigma_bar and L = ln(alpha/sigma),
+the exact solution from t to an earlier `to`, h = L_to - L_t, for the data prediction q(L) in between, is
 
     ODE   x_to - mu = sigma_to/sigma_t (x_t - mu)       + alpha_to int   e^-(L_to-l)  (q(l) - mu) dl
     SDE   x_to - mu = sigma_to/sigma_t e^-h (x_t - mu)  + alpha_to int 2 e^-2(L_to-l) (q(l) - mu) dl + sigma_to sqrt(1-e^-2h) z
 
-both over l from L_t to L_to. Order 1 holds q at q_t; order 2 continues the line through q_t and the prediction before.
-As an offset from mu every coefficient is one product: the weight of mu of spec sec. 8, a difference of four terms,
-does not appear. SDE-1 is the posterior step of the SDE, from any t to any `to`.
+both over l from L_t to L_to. Order 1 keeps q constant at q_t; order 2 extrapolates the line through q_t and the prediction before it.
+Written as offsets from mu, every coefficient is a single product: the weight of mu in spec sec. 8, a difference of four
+terms, does not appear. SDE-1 equals the posterior step of the SDE, from any t to any `to`.
 """
 
 import math
@@ -29,7 +29,7 @@ Solver = Literal["ancestral", "posterior", "mars_ode", "mars_sde"]
 class Transition:
     """One step to solve: from t to `to`, towards the mean mu (B,C,H,W), with the denoiser's prediction under a guide (B,1,H,W) or None.
 
-    draw: standard normal noise like a tensor. order: of MaRS, 1 or 2.
+    draw: gives standard normal noise like a tensor. order: of MaRS, 1 or 2.
     """
 
     denoiser: Denoiser
@@ -95,14 +95,14 @@ def mars_step(
     noise: Tensor | None = None,
     previous: tuple[Tensor, int] | None = None,
 ) -> Tensor:
-    """Carry x from t to `to` < t; all tensors (B,C,H,W).
+    """Move x from t to `to` < t; all tensors (B,C,H,W).
 
     Args:
-        q: x0 as predicted from x at t.
-        noise: takes the step of the SDE with this noise; None takes that of the ODE.
+        q: x0 predicted from x at t.
+        noise: take the step of the SDE with this noise; None: take the step of the ODE.
         previous: the prediction before q and its time > t, for a step of order 2; None for order 1.
 
-    At to = 0 the result is q, without noise: L is infinite there, and the last step is of order 1.
+    At to = 0 the result is q, without noise: L is infinite at 0, and the last step is of order 1.
     """
     if to == 0:
         return q
@@ -118,7 +118,7 @@ def mars_step(
 
 
 def log_snr_step(sde: MeanRevertingSDE, t: int, to: int) -> float:
-    """h = L_to - L_t > 0 for 1 <= to < t, as a sum of positive terms so that nothing cancels between close times.
+    """h = L_to - L_t > 0 for 1 <= to < t, as a sum of positive terms, so that close times cause no cancellation.
 
     h = gap + ln(sigma_t/sigma_to), and sigma_t^2/sigma_to^2 = 1 + alpha_to^2 (1-e^-2gap) / (1-alpha_to^2).
     """
@@ -128,7 +128,7 @@ def log_snr_step(sde: MeanRevertingSDE, t: int, to: int) -> float:
 
 
 def slope_weight(h: float) -> float:
-    """1 - (1-e^-h)/h for h > 0; by its series h/2! - h^2/3! + ... where the difference would cancel."""
+    """1 - (1-e^-h)/h for h > 0; for small h, where the difference would cancel, by its series h/2! - h^2/3! + ..."""
     if h > 0.5:
         return 1 + math.expm1(-h) / h
     return sum(-((-h) ** k) / math.factorial(k + 1) for k in range(1, 18))

@@ -1,4 +1,4 @@
-"""What a sampler carries from step to step: images of one process at one time."""
+"""The states that a sampler computes: images of one process at one time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class State:
-    """Images of one process at one time, and what a solver of order 2 remembers of each (MaRS).
+    """Images of one process at one time, with the last prediction if the solver is of order 2 (MaRS).
 
-    x: (B,C,H,W). q: x0 as predicted in the step that led here, (B,C,H,W), and t_q: the time of that step; None for other solvers, at
-    the start, and after noise was added.
+    x: (B,C,H,W). q: x0 predicted in the step that led here, (B,C,H,W), and t_q: the time of that step. Both are None for other solvers,
+    at the start, and after noise was added.
 
-    The memory is treated as the state is: an image takes it along, and it is averaged, accepted and rejected with the image. For the
-    texture that is exact: all proposals of a step begin at the same state and memory, and the step is affine in the prediction, so the
-    mean of two proposals is the step of their mean prediction. Proposals of the structure come by different paths, but what they
-    remember are predictions of the same time.
+    q is treated like x: it is averaged, accepted and rejected together with the image. For the texture that is exact: all proposals
+    of a step start from the same x and q, and the step is affine in its prediction, so the mean of two proposals is the step by the
+    mean of their predictions. Proposals of the structure come by different paths, but their q are predictions at the same time.
     """
 
     x: Tensor
@@ -30,7 +29,7 @@ class State:
         return self._map(lambda images: images[rows])
 
     def mix(self, rows: Sequence[int], new: "State", share: Tensor) -> "State":
-        """Replace the images at `rows` by (1-s) old + s new; share (len(rows),) of 0, 1/2 or 1, exact for 0 and 1."""
+        """Replace the images at `rows` by (1-s) old + s new, s = share (len(rows),), each 0, 1/2 or 1; exact for 0 and 1."""
         s = share.view(-1, 1, 1, 1)
 
         def mixed(images: Tensor, proposed: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ class State:
         return self._map(mixed, new)
 
     def paste(self, known: Tensor, mask: Tensor) -> "State":
-        """Known pixels in place of the state's own: k m + x (1-m). The memory stays as the network made it."""
+        """Replace the known pixels of x: k m + x (1-m). q is not changed."""
         return State(known * mask + self.x * (1 - mask), self.q, self.t_q)
 
     def _map(self, change: Callable[..., Tensor], *others: "State") -> "State":
@@ -52,8 +51,8 @@ class State:
 class Moment(NamedTuple):
     """What a sampler yields: first its start, with n = to = N; then the states after each step.
 
-    n: steps that were left before the step; to: steps that are left after it. y: texture. x: structure, None without guidance; in the
-    late stage it is the same object as before, because no structure is denoised there.
+    n: steps left before the step; to: steps left after it. y: texture. x: structure, None without guidance; in the late stage,
+    which denoises no structure, it stays the same object.
     """
 
     n: int

@@ -1,4 +1,4 @@
-"""What a sampler tells about its run: scores, decisions and network evaluations, per image and step."""
+"""The record of a sampler's run: scores, decisions and network evaluations, per image and step."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ SUFFIX = "_evaluations"  # of a network's name, in files
 
 @dataclass
 class StepTrace:
-    """One step of one image, from t. scores[0] judges the first proposal, scores[i] the i-th resampling, decisions[i-1] what came of it.
+    """One step of one image, from t. scores[0] is of the first proposal, scores[i] of the i-th resampling; decisions[i-1] is made on it.
 
-    evaluations: how often each network was evaluated, by its name.
+    evaluations: the number of evaluations of each network, by its name.
     """
 
     t: int

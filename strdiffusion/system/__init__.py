@@ -1,1 +1,1 @@
-"""What every room stands on and none of it is about images: errors, files, options, devices, processes, the command line."""
+"""What all other packages build on, and nothing about images: errors, files, options, devices, processes, the command line."""

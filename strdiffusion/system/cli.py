@@ -1,4 +1,4 @@
-"""What every command line shares."""
+"""What all command lines share: options, errors and exit status."""
 
 import argparse
 import functools
@@ -18,14 +18,14 @@ DEFAULT_MODEL = "weights/benchmark"
 
 
 def default_model() -> Path:
-    """The model that ships: in the current folder, or else in the checkout that this package is part of."""
+    """The shipped model: in the current folder, or else in the checkout that contains this package."""
     here, beside = Path(DEFAULT_MODEL), Path(__file__).parents[2] / DEFAULT_MODEL
     return beside if beside.exists() and not here.exists() else here
 
 
 def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Turn a UserError into one line on stderr and status 2, a run stopped by a signal into 128 + its number (Ctrl-C: 130);
-    show notices on stderr, those of the main process alone where there are several.
+    """Turn a UserError into one line on stderr and status 2, and a run stopped by a signal into status 128 + its number
+    (Ctrl-C: 130). Log messages go to stderr; with several processes, only those of the main one.
     """
 
     @functools.wraps(main)
@@ -42,7 +42,7 @@ def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
-    """Call `main`; says what it fails with, and gives the exit status."""
+    """Call `main`, print its error if it fails, and return the exit status."""
     try:
         return main(*arguments, **options) or 0
     except UserError as error:
@@ -73,13 +73,13 @@ class OneLineParser(argparse.ArgumentParser):
 def parse_options(
     description: str, arguments: Sequence[str] | None = None, prog: str | None = None, dry_run: bool = False
 ) -> argparse.Namespace:
-    """The options every YAML-driven command takes: `-opt FILE` and `key=value` overrides (attributes opt, overrides).
+    """Parse the options of every YAML-driven command: `-opt FILE` and `key=value` overrides (attributes opt, overrides).
 
-    dry_run: also take the flag `--dry-run` (attribute dry_run).
+    dry_run: also accept the flag `--dry-run` (attribute dry_run).
     """
     parser = OneLineParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="YAML configuration, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file, for example training.batch_size=8")
     if dry_run:
-        parser.add_argument("--dry-run", action="store_true", help="check everything, say what the run would cost, and write nothing")
+        parser.add_argument("--dry-run", action="store_true", help="check everything, report what the run would cost, and write nothing")
     return parser.parse_intermixed_args(arguments)

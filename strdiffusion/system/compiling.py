@@ -1,4 +1,4 @@
-"""torch.compile as an option: what it needs is looked for first, and what it cannot do is said in one line."""
+"""torch.compile as an option: its requirements are checked first, and its failures are reported in one line."""
 
 import functools
 import importlib.util
@@ -17,7 +17,7 @@ OFF = "set compile=false"
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise UserError where torch.compile could not make code for the device."""
+    """Raise UserError if torch.compile cannot generate code for the device."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         raise UserError(f"compile=true needs Triton for a GPU, which is not installed: pip install triton, or {OFF}")
     named = os.environ.get("CXX")
@@ -26,9 +26,9 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compiled(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module as torch.compile makes it, for inference: with CUDA graphs on a GPU.
+    """The module compiled by torch.compile for inference, with CUDA graphs on a GPU.
 
-    Code is made in the first call of every size. Raises UserError there, or here, where that fails.
+    Code is generated at the first call with each size; that call raises UserError if this fails. Raises UserError if there is no compiler.
     """
     require_compiler(device)
     options = {"triton.cudagraphs": True} if device.type == "cuda" else {}
@@ -36,9 +36,9 @@ def compiled(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class Explained(nn.Module):
-    """A compiled function whose failure to compile is a UserError.
+    """A compiled function that raises UserError if it cannot be compiled.
 
-    copy: of the output, which the next run of a CUDA graph would overwrite.
+    copy: return a copy of the output, which the next run of a CUDA graph would overwrite.
     """
 
     def __init__(self, function: Callable, copy: bool):
@@ -51,14 +51,14 @@ class Explained(nn.Module):
 
 
 def explain(function: Callable) -> Callable:
-    """The function, with failures of torch.compile as a UserError."""
+    """The function, with failures of torch.compile raised as UserError."""
 
     @functools.wraps(function)
     def call(*args, **options):
         try:
             return function(*args, **options)
         except Exception as error:
-            compiler = sys.modules.get("torch._dynamo.exc")  # not imported here: that takes seconds, and other errors pass too
+            compiler = sys.modules.get("torch._dynamo.exc")  # not imported here: the import takes seconds, also for other errors
             if compiler is None or not isinstance(error, compiler.TorchDynamoException):
                 raise
             reason = str(error).strip().splitlines()[0]

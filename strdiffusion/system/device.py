@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""The device to compute on, its precision and its memory."""
 
 import contextlib
 import ctypes
@@ -14,9 +14,9 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
 def set_float32_precision(precision: str) -> None:
-    """Let CUDA compute float32 in float32, or in TensorFloat-32 if the option `precision` is `tf32`; for all of the process.
+    """Make CUDA compute float32 in full precision, or in TensorFloat-32 if the option `precision` is `tf32`. Applies to the whole process.
 
-    PyTorch's default, TF32 in convolutions, moves scores by 1e-3, enough to change what adaptive resampling decides.
+    PyTorch's default, TF32 in convolutions, changes scores by 1e-3, enough to change the decisions of adaptive resampling.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
@@ -29,7 +29,7 @@ def require_precision(precision: str, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def float32_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """The context in which a GPU computes float32 as the option `precision` says; afterwards everything is as it was."""
+    """A context in which a GPU computes float32 as `set_float32_precision` does; the earlier setting is restored afterwards."""
     if device.type != "cuda":
         yield
         return
@@ -43,10 +43,10 @@ def float32_precision(precision: str, device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def keep_memory(device: torch.device) -> None:
-    """Let a CPU process keep the memory that it frees, if its C library is glibc; elsewhere nothing is done.
+    """Make a CPU process keep the memory that it frees, if its C library is glibc; otherwise do nothing.
 
-    glibc gives blocks of more than 32 MiB, a feature map of 128 channels at 256x256, back to the system, which clears the next one
-    anew: that takes ten times as long as adding two such maps. Memory in use is the same, memory held is the most that was in use.
+    glibc returns freed blocks above 32 MiB (a feature map of 128 channels at 256x256) to the system, which clears each new block:
+    that takes ten times as long as adding two such maps. The process then holds as much memory as it used at most.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         with contextlib.suppress(OSError, AttributeError):
@@ -56,14 +56,14 @@ def keep_memory(device: torch.device) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes: the name of a GPU, or the CPU with its number of threads."""
+    """The device for people: the name of a GPU, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of an option `auto`, `cuda`, `mps` or `cpu`; auto takes the first of these that is there."""
+    """The device of the option `auto`, `cuda`, `mps` or `cpu`; `auto` takes the first available of the other three."""
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there()))

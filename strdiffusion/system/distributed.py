@@ -1,4 +1,4 @@
-"""Several processes that train or test together, as `torchrun` starts them. Alone, every function here does nothing."""
+"""Several processes that train or test together, started by `torchrun`. In a single process the functions here do nothing special."""
 
 import logging
 import os
@@ -20,8 +20,8 @@ from strdiffusion.system.errors import UserError
 R = TypeVar("R")
 POLL = 0.05  # seconds
 GRACE = 5  # seconds
-PATIENCE = timedelta(minutes=60)  # for a rank that samples validation images, or that lists a large folder
-LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
+PATIENCE = timedelta(minutes=60)  # enough for a rank that samples validation images or lists a large folder
+LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # set by torchrun
 
 
 def launched() -> bool:
@@ -31,9 +31,9 @@ def launched() -> bool:
 
 @contextmanager
 def processes(device: str) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did; yields this process's device of the option `device`.
+    """Join the other processes, if torchrun started this one. Yields the device of this process, chosen by the option `device`.
 
-    A process that ends while the others wait for it is reported to them as a UserError.
+    If a process ends while others wait for it, they raise UserError.
     """
     chosen = choose_device(device)
     if not launched():
@@ -54,14 +54,14 @@ def processes(device: str) -> Iterator[torch.device]:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error):
             raise UserError("another process of this run has ended, so this one ends too: its own message says why") from None
         raise
-    except SystemExit as ended:  # of a process that leaves the message to another: threads of the group must not be waited for
-        time.sleep(GRACE)  # torchrun ends the main process as soon as this one is gone, and it has the message to say
+    except SystemExit as ended:  # see `fail`: the main process reports the error; do not wait for threads of the group
+        time.sleep(GRACE)  # torchrun ends the main process as soon as this one ends: let it print its message first
         leave(ended.code if isinstance(ended.code, int) else 1)
-    dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
+    dist.destroy_process_group()  # not after an error: it could wait for a process that has ended
 
 
 def leave(status: int) -> None:
-    """End a process that torchrun started here and now: while Python exits, threads of torch abort one in a hundred, its work done."""
+    """Exit immediately if torchrun started this process: in a normal exit, torch's threads abort one finished process in a hundred."""
     if launched():
         logging.shutdown()
         sys.stdout.flush()
@@ -70,9 +70,9 @@ def leave(status: int) -> None:
 
 
 def fresh_store(store: dist.Store, number: int, total: int) -> dist.Store:
-    """A part of the store that only the processes alive now use: after a restart it still holds where the dead ones could be reached.
+    """A part of the store for the current processes alone: after a restart, the store still holds the addresses of the old ones.
 
-    Process 0 offers a name, the others answer with it and one of their own, and process 0 confirms the answers to its name.
+    Process 0 offers a name. The others answer with that name and a name of their own. Process 0 confirms the answers.
     """
     own, deadline = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
     if number == 0:
@@ -80,7 +80,7 @@ def fresh_store(store: dist.Store, number: int, total: int) -> dist.Store:
         answers: dict[int, str] = {}
         while len(answers) < total - 1:
             if time.monotonic() > deadline:
-                raise UserError(f"only {len(answers) + 1} of {total} processes have come: look at the messages of the others")
+                raise UserError(f"only {len(answers) + 1} of {total} processes have started: see the messages of the others")
             for other in range(1, total):
                 answer = read(store, f"answer {other}").split()
                 if answer[:1] == [own]:
@@ -94,11 +94,11 @@ def fresh_store(store: dist.Store, number: int, total: int) -> dist.Store:
         if own in read(store, f"confirmed {offer}").split():
             return dist.PrefixStore(offer, store)
         time.sleep(POLL)
-    raise UserError("the first process of this run did not come: its own message says why")
+    raise UserError("the first process of this run did not start: see its own message")
 
 
 def read(store: dist.Store, key: str) -> str:
-    """A text of the store, empty where there is none yet."""
+    """A text from the store, empty if there is none yet."""
     return store.get(key).decode() if store.check([key]) else ""
 
 
@@ -117,7 +117,7 @@ def is_main() -> bool:
 
 
 def on_main(action: Callable[[], R]) -> R:
-    """Do something in the main process only and return its result in all. Where it raises UserError, all processes end."""
+    """Call `action` in the main process only and return its result in all. If it raises UserError, all processes end."""
     if count() == 1:
         return action()
     outcome: list = [None, None]
@@ -133,7 +133,7 @@ def on_main(action: Callable[[], R]) -> R:
 
 
 def fail(error: UserError) -> NoReturn:
-    """Raise an error that all processes have: in the main process, which says it; the others end without a word."""
+    """End all processes by an error that each of them has: the main one raises it, the others exit without a message."""
     if is_main():
         raise error
     sys.exit(2)
@@ -157,7 +157,7 @@ def average(values: Tensor) -> Tensor:
 
 
 def largest(numbers: list[int]) -> list[int]:
-    """The largest of each number over all processes."""
+    """The maximum of each number over all processes."""
     if count() == 1:
         return numbers
     tensor = torch.tensor(numbers)

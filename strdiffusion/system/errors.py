@@ -1,4 +1,4 @@
-"""Errors a user can act on, and the text of what cannot be trusted."""
+"""Errors that a user can act on, and safe text for messages about untrusted values."""
 
 import reprlib
 import signal
@@ -10,13 +10,13 @@ MAX_NAMED = 3
 class UserError(Exception):
     """Something the user gave is wrong: a file, an option, a checkpoint.
 
-    The message is one line that says what is wrong, where, and what to do about it. The command line prints
+    The message is one line: what is wrong, where, and what to do about it. The command line prints
     it without a traceback and exits with status 2.
     """
 
 
 class Stopped(KeyboardInterrupt):
-    """A run ended early because a signal asked it to, with everything saved. The status is 128 + the signal's number, as in shells."""
+    """A signal ended a run early, and everything is saved. The status is 128 + the signal's number, as in shells."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -24,21 +24,21 @@ class Stopped(KeyboardInterrupt):
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and other characters that a terminal would act on: those appear as in a Python literal."""
+    """The text with line breaks and other control characters escaped as in a Python literal, so that a terminal does not act on them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def some(names: Iterable[object]) -> str:
-    """The first few names."""
+    """The first few names, as text."""
     names = [str(name) for name in names]
     return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "") if names else "nothing"
 
 
 def brief(value: object) -> str:
-    """A short repr of a value from a file that nobody vouches for: however large or nested it is."""
+    """A short repr of a value from an untrusted file, however large or nested it is."""
     try:
         return one_line(_BRIEF.repr(value))
-    except Exception:  # a whole number of more digits than Python converts, say
+    except Exception:  # for example, an integer with more digits than Python converts
         return f"a {type(value).__name__}"
 
 

@@ -1,4 +1,4 @@
-"""Output folders, where results are never overwritten unless the user says so, and files, which are written whole or not at all."""
+"""Output folders, in which nothing is overwritten unless the user asks for it, and files, which are written whole or not at all."""
 
 import contextlib
 import hashlib
@@ -10,12 +10,12 @@ from typing import IO
 
 from strdiffusion.system.errors import UserError, one_line
 
-BLOCK = 1 << 20  # bytes that are read at once
-NAME_KEPT = 32  # characters of a file's name that the name of its temporary file begins with
+BLOCK = 1 << 20  # bytes read at once
+NAME_KEPT = 32  # a temporary file's name begins with so many characters of the file's name
 
 
 def claim_output_folder(folder: str | Path, allow_existing: bool, how_to: str) -> Path:
-    """Create the folder, or accept it where it is empty or `allow_existing`; else raise UserError ending with `how_to`."""
+    """Create the folder, or accept it if it is empty or `allow_existing`; otherwise raise UserError ending with `how_to`."""
     folder = Path(folder).expanduser()
     try:
         if not allow_existing and folder.is_dir() and any(folder.iterdir()):
@@ -28,7 +28,7 @@ def claim_output_folder(folder: str | Path, allow_existing: bool, how_to: str) -
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a result below its folder; the folders between are created. Raises UserError where `name` leads out of it."""
+    """The path of a result below its folder; folders between are created. Raises UserError if `name` leads out of the folder."""
     path = folder / name
     root = os.path.realpath(folder)
     if "\0" in name or os.path.commonpath([root, os.path.realpath(path)]) != root or os.path.realpath(path) == root:
@@ -42,23 +42,23 @@ def inside(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, to be written in this context; at its end it takes the place of `path`.
+    """A temporary file beside `path`, to be written in this context; at the end of the context it replaces `path`.
 
-    So `path` holds either the old content or all of the new. Whatever is raised, the temporary file is removed. Raises OSError.
+    So `path` holds either the old content or all of the new. After an error the temporary file is removed. Raises OSError.
     """
     temporary = path.with_name(f".{path.name[:NAME_KEPT]}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # the folder may be what is wrong
+        with contextlib.suppress(OSError):  # the folder may be the cause of the error
             temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
     """Write `data` so that `path` holds either the old content or all of the new; the folders above it are created. Raises OSError.
 
-    durable: return only when the disk has it.
+    durable: return only when the data is on the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -70,9 +70,9 @@ def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all; raises UserError if it cannot be written."""
+    """Write a text in UTF-8, whole or not at all. Raises UserError if it cannot be written."""
     try:
-        write_atomically(path, text.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
+        write_atomically(path, text.encode("utf-8", "surrogateescape"))  # file names may not be UTF-8
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
@@ -87,13 +87,13 @@ def file_hash(path: Path) -> str:
 
 
 def sync_file(file: IO) -> None:
-    """Let what was written to an open file reach the disk."""
+    """Flush an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the names in a folder reach the disk, if the system can."""
+    """Flush the file names of a folder to the disk, if the system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

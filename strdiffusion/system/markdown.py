@@ -7,10 +7,10 @@ Align = Literal["left", "right"]
 
 
 def markdown_table(lines: Sequence[Sequence[str]], align: Align | None = None, marked: bool = False) -> str:
-    """A table of lines of cells, of which the first is the head.
+    """A table of lines of cells. The first line is the header.
 
-    align: where the text of a cell stands in its column; None: cells as they are, without spaces around them.
-    marked: let the rule below the head tell renderers of a column that it is aligned to the right.
+    align: the side to which cells are padded; None leaves cells unpadded.
+    marked: mark the columns as right-aligned in the rule below the header, for renderers.
     """
     if align is None:
         rows = ["|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in lines]

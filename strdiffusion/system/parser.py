@@ -1,7 +1,7 @@
-"""Turn YAML and `key=value` overrides into a tree of dataclasses, checked as a whole (style: nanoGPT, OmegaConf).
+"""Turn YAML and `key=value` overrides into a checked tree of dataclasses (style: nanoGPT, OmegaConf).
 
 Fields may be int, float, bool, str, Literal, `X | None`, tuple[X, Y], list[X] or another dataclass; `Annotated[X,
-Range(...)]` adds bounds. Everything that is wrong is a UserError that names the key.
+Range(...)]` adds bounds. Every mistake is a UserError that names the key.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ MAX_VALUES = 10_000
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number: low <= value <= high, or low < value where `open_low`."""
+    """Bounds of a number: low <= value <= high, or low < value <= high if `open_low`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -81,22 +81,22 @@ def read_yaml(path: Path) -> dict:
 
 
 def parse_yaml(text: str) -> Any:
-    """Read YAML of plain data. Raises ValueError or YAMLError for anything else, and where anchors would let it explode."""
+    """Read YAML of plain data. Raises ValueError or YAMLError for anything else, and if anchors expand to too many values."""
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and _expanded_size(root, {}) > MAX_VALUES:
             raise ValueError(f"its anchors and lists expand to more than {MAX_VALUES} values")
         return yaml.safe_load(text)
-    except (RecursionError, OverflowError, TypeError, AttributeError, KeyError) as error:  # what PyYAML makes of some odd scalars
+    except (RecursionError, OverflowError, TypeError, AttributeError, KeyError) as error:  # PyYAML raises these for some odd scalars
         raise ValueError(f"it cannot be understood ({type(error).__name__})") from None
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
-    """The number of values below a YAML node with all its aliases written out; infinite where it contains itself."""
+    """The number of values below a YAML node with all aliases expanded; infinite if the node contains itself."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in sizes:
-        sizes[id(node)] = math.inf  # until all that is below is known
+        sizes[id(node)] = math.inf  # until the sizes of its children are known
         below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         sizes[id(node)] = 1 + sum(_expanded_size(part, sizes) for part in below)
     return sizes[id(node)]
@@ -124,9 +124,9 @@ def set_override(tree: dict, override: str) -> None:
 
 
 def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
-    """Build the dataclass `cls` from a mapping; `prefix` is the dotted key of the mapping itself.
+    """Build the dataclass `cls` from a mapping; `prefix` is the dotted key of the mapping itself, `where` its source for messages.
 
-    A class whose keys depend on their values has a `from_tree(tree, where)` of its own, and `as_tree()` for the way back.
+    A class whose keys depend on values has its own `from_tree(tree, where)`, and `as_tree()` as the inverse.
     """
     if tree is None:
         tree = {}
@@ -138,7 +138,7 @@ def build(cls: type[C], tree: Any, where: str, prefix: str = "") -> C:
 
 
 def fill(cls: type[C], tree: dict, where: str, prefix: str = "", given: Mapping[str, Any] = MappingProxyType({})) -> C:
-    """`build` for a class without a `from_tree`, or within it; `given` are values of fields that are built already."""
+    """`build` for a class without `from_tree`, or as a part of it; `given` holds fields that are already built."""
     tree = with_new_names(cls, tree)
     require_known_keys(tree, [f.name for f in dataclasses.fields(cls)], where, prefix)
     hints = get_type_hints(cls, include_extras=True)
@@ -150,20 +150,20 @@ def fill(cls: type[C], tree: dict, where: str, prefix: str = "", given: Mapping[
         if field.name in tree:
             values[field.name] = convert(hints[field.name], tree[field.name], where, key)
         elif dataclasses.is_dataclass(hints[field.name]):
-            values[field.name] = build(hints[field.name], {}, where, key)  # so that its required keys are asked for
+            values[field.name] = build(hints[field.name], {}, where, key)  # reports its required keys
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: the key {key} is missing and has no default: set it, or give {key}=VALUE")
     return cls(**values)
 
 
 def with_new_names(cls: type, tree: dict) -> dict:
-    """The mapping with today's keys in place of earlier ones (`renamed_keys` of the class). Of both, the later counts: it overrides."""
+    """The mapping with old keys replaced by their new names (`renamed_keys` of the class). If both are given, the later one counts."""
     renamed = getattr(cls, "renamed_keys", {})
     return {renamed.get(key, key) if isinstance(key, str) else key: value for key, value in tree.items()}
 
 
 def require_known_keys(tree: dict, names: list[str], where: str, prefix: str = "") -> None:
-    """Raise UserError for a key that is not among `names`; it names the nearest."""
+    """Raise UserError for a key that is not among `names`; the message suggests the nearest one."""
     for key in tree:
         if key not in names:
             raise UserError(f"{where}: unknown key {_dotted(prefix, key)}{_nearest(_word(key), names, prefix)}")
@@ -229,7 +229,7 @@ def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
 
 
 def _number(value: Any) -> int | float | None:
-    """The finite number that a YAML value is, or None. YAML 1.1 reads 1e-4 as text."""
+    """A YAML value as a finite number, or None. Text is converted too, because YAML 1.1 reads 1e-4 as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -263,7 +263,7 @@ def _dotted(prefix: str, key: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """A key or value of a file in a message."""
+    """A key or value from a file, as text for a message."""
     return one_line(value[:80]) if isinstance(value, str) else brief(value)
 
 
@@ -275,7 +275,7 @@ def _nearest(word: str, known: Iterable, prefix: str = "") -> str:
 
 
 def _close(word: str, known: Iterable, prefix: str = "") -> str:
-    """A hint that names the nearest known word, if one is near."""
+    """A hint that names the nearest known word, or nothing if none is close."""
     close = difflib.get_close_matches(word, map(str, known), n=1, cutoff=0.5)
     return f"; did you mean {_dotted(prefix, close[0])}?" if close else ""
 
