@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from strdiffusion.app.loading import require_fit
 
 from strdiffusion.checkpoints import (
     export_released,
@@ -21,7 +20,7 @@ from strdiffusion.checkpoints import (
 )
 from strdiffusion.checkpoints.released import detect, released_names
 from strdiffusion.config.common import SDEConfig, StructureConfig
-from strdiffusion.evaluation.options import CheckpointsConfig, TestConfig, TestDataConfig
+from strdiffusion.methods.loading import CheckpointsConfig, require_fit
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
@@ -334,12 +333,9 @@ def test_writing_is_whole_or_not_at_all(tmp_path):
 # ---- checkpoints and the test's configuration ---------------------------------------------------------
 
 
-def test_config(sde=None, pair="gray2edge", **expected):
+def expectations(sde=None, pair="gray2edge", **expected):
     checkpoints = CheckpointsConfig("texture.pt", "structure.pt", "discriminator.pt", **expected)
-    return TestConfig(TestDataConfig("photos"), checkpoints, "out", sde=SDEConfig(**(sde or {"T": 20})), structure=StructureConfig(pair))
-
-
-test_config.__test__ = False
+    return checkpoints, SDEConfig(**(sde or {"T": 20})), StructureConfig(pair)
 
 
 @pytest.mark.parametrize(
@@ -358,20 +354,20 @@ test_config.__test__ = False
 )
 def test_checkpoints_must_fit_the_test(tmp_path, kind, options, said):
     loaded = load_network(write_ours(tmp_path / "ours.pt", kind, small(kind)), kind)
-    require_fit(loaded, test_config())
-    require_fit(loaded, test_config(width=8, depth=2, discriminator_width=4))
+    require_fit(loaded, *expectations())
+    require_fit(loaded, *expectations(width=8, depth=2, discriminator_width=4))
     with pytest.raises(UserError) as error:
-        require_fit(loaded, test_config(**options))
+        require_fit(loaded, *expectations(**options))
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_released_files_fit_any_sde_but_not_any_width(tmp_path):
     save_released(tmp_path / "released.pth", small("structure"))
     loaded = load_network(tmp_path / "released.pth")
-    require_fit(loaded, test_config({"T": 400, "schedule": "linear"}, "edge2edge"))
+    require_fit(loaded, *expectations({"T": 400, "schedule": "linear"}, "edge2edge"))
     require_same_process(loaded, SDEConfig(T=400), StructureConfig("edge2edge"))
     with pytest.raises(UserError, match="checkpoints.width=64"):
-        require_fit(loaded, test_config(width=64))
+        require_fit(loaded, *expectations(width=64))
 
 
 def test_require_same_process(tmp_path):

@@ -251,8 +251,7 @@ def load_for_test(
     else:
         networks = LoadedNetworks(**{kind: load_network(getattr(checkpoints, kind), kind, checkpoints.weights) for kind in kinds})
     for loaded in networks:
-        require_same_process(loaded, sde, structure)
-        require_sizes(loaded, checkpoints)
+        require_fit(loaded, checkpoints, sde, structure)
     texture = networks.texture
     if texture.network.guided != guided:
         has, method, guidance = ("has", "strdiffusion", "true") if texture.network.guided else ("has no", "irsde", "false")
@@ -276,8 +275,9 @@ def method_of(networks: LoadedNetworks) -> str:
     return "strdiffusion" if networks.texture.network.guided else "irsde"
 
 
-def require_sizes(loaded: LoadedNetwork, expected: CheckpointsConfig) -> None:
-    """Raise UserError if a network has another width or depth than the configuration expects."""
+def require_fit(loaded: LoadedNetwork, expected: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig) -> None:
+    """Raise UserError if a network was trained otherwise, or has another width or depth, than a configuration expects."""
+    require_same_process(loaded, sde, structure)
     if loaded.kind == "discriminator":
         sizes = {"discriminator_width": (expected.discriminator_width, loaded.network.width)}
     else:
