@@ -1,4 +1,4 @@
-"""How much a visitor of the page may ask for."""
+"""The limits of a visitor's requests."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from strdiffusion.system.errors import UserError
 
 @dataclass(frozen=True)
 class Limits:
-    """megabytes: of an uploaded file, as of any request. megapixels: of a picture. samples: at a time.
+    """megabytes: of an uploaded file, or any request. megapixels: of a picture. samples: of one inpainting.
 
-    queue: how many may wait for their turn. sessions: how many pages may be open.
+    queue: how many inpaintings may wait for their turn. sessions: how many pages may be open.
     """
 
     megabytes: int = 64
