@@ -23,7 +23,7 @@ def load_method(
     """The method of a model folder, a folder of training runs or checkpoint files, a mapping from kind to checkpoint file, or a name.
     T, size, weights: see `load_model`. Raises UserError if the source is none of these.
     """
-    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights}  # of networks alone
+    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights}  # only for networks
     if isinstance(source, Path) and not source.is_dir():
         if str(source) in METHODS and not source.exists():
             return open_by_name(str(source), device).varied(**others)
@@ -40,7 +40,7 @@ def load_method(
 
 
 def open_without_networks(description: Path, device: torch.device) -> Method | None:
-    """The method of a model.yml that holds its options alone; None if it is one with networks."""
+    """The method of a model.yml that holds only its options; None if the method has networks."""
     tree = read_yaml(description)
     cls = method_class(tree.get("method", IRSDEMethod.name), str(description))
     if issubclass(cls, IRSDEMethod):

@@ -162,7 +162,7 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
         other = found.setdefault(network.kind, network)
         if other is not network and named_for(network) != named_for(other):
             found[network.kind], left = (network, other) if named_for(network) else (other, network)
-            log.info("the %s network is %s; %s is left alone", network.kind, found[network.kind].path, left.path)
+            log.info("the %s network is %s; %s is not used", network.kind, found[network.kind].path, left.path)
         elif other is not network:
             raise UserError(
                 f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "

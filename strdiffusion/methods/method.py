@@ -161,7 +161,7 @@ class Method:
         return self.options.doors
 
     def require_size(self, height: int, width: int) -> None:
-        """Raise UserError if it cannot inpaint images of this size. The message continues "the image X", for example "is too large: ..."."""
+        """Raise UserError if it cannot inpaint images of this size. Its text continues "the image X", for example "is too large: ..."."""
 
     def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
         """The maps (H,W) that it needs besides the pixels, from one image (H,W,3) in [0,1], zero in the hole; known (H,W), 1 = known.

@@ -30,4 +30,4 @@ class Limits:
     def require_pixels(self, width: int, height: int, name: str) -> None:
         """Raise UserError for a picture with too many pixels."""
         if width * height > self.megapixels * 10**6:
-            raise UserError(f"{name} has {width}x{height} pixels, and at most {self.megapixels} megapixels are taken here: make it smaller")
+            raise UserError(f"{name} has {width}x{height} pixels, and at most {self.megapixels} megapixels are allowed: make it smaller")

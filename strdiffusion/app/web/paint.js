@@ -107,7 +107,7 @@ async function upload(chosen) {
   if (!chosen) return;
   complain("");
   if (chosen.size > props.megabytes * 1e6) {
-    return complain(chosen.name + " has " + (chosen.size / 1e6).toFixed(1) + " MB, and at most " + props.megabytes + " MB are taken here.");
+    return complain(chosen.name + " has " + (chosen.size / 1e6).toFixed(1) + " MB, and at most " + props.megabytes + " MB are allowed.");
   }
   root.dataset.ready = "no";
   while (!props.token) await new Promise((resume) => setTimeout(resume, 100)); // the session is still being opened

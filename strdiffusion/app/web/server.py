@@ -120,7 +120,7 @@ class LimitBody:
             await self.app(scope, limited_receive, noted_send)
         except _TooLarge:
             if not answered:
-                said = f"The file is too large: at most {self.limits.megabytes} MB are taken here."
+                said = f"The file is too large: at most {self.limits.megabytes} MB are allowed."
                 await PlainTextResponse(said, 413, {"Connection": "close"})(scope, receive, send)
 
 

@@ -119,7 +119,7 @@ class Sessions:
         return session
 
     def __getitem__(self, key: str) -> Session:
-        """The session of a page; UserError where it has ended."""
+        """The session of a page. Raises UserError if it has ended."""
         if (session := self._open.get(key)) is None:
             raise UserError(ENDED)
         return session
@@ -153,7 +153,7 @@ def require_picture(path: Path, name: str, limits: Limits) -> str:
                 kind, size = image.format, image.size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, Image.DecompressionBombError):
-            raise UserError(f"{name} has far too many pixels: at most {limits.megapixels} megapixels are taken here") from None
+            raise UserError(f"{name} has far too many pixels: at most {limits.megapixels} megapixels are allowed") from None
         raise UserError(f"{name} is not a picture that can be read here: use JPEG, PNG, TIFF, WebP, BMP or GIF") from None
     limits.require_pixels(*size, name)
     return kind
