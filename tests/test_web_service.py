@@ -447,7 +447,7 @@ def test_too_large_a_request_is_cut_off(client, chunked):
             yield bytes(100_000)
 
     answer = client.post(f"/session/{session.token}/picture", content=chunks() if chunked else bytes(1_200_000))
-    assert answer.status_code == 413 and answer.text == "The file is too large: at most 1 MB are taken here."
+    assert answer.status_code == 413 and answer.text == "The file is too large: at most 1 MB are allowed."
     assert files(client.service) == []
 
 

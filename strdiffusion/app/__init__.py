@@ -1,11 +1,11 @@
-"""A method for any picture, behind one class.
+"""Inpainting of pictures of any size and format by any method, behind one class.
 
-* model.py: `StrDiffusion`, what a program uses
-* picture.py: pictures of any kind; reading.py: from files, Pillow images, arrays and tensors; writing.py: to files
+* model.py: `StrDiffusion`, the class for programs
+* picture.py: pictures; reading.py: from files, Pillow images, arrays and tensors; writing.py: to files
 * inputs.py: picture, mask and hints together
-* windows.py: which parts of a picture the networks see; tiles.py: networks on overlapping tiles; canvas.py: to their scale and back
-* work.py: what there is to do in a call, and who looks on
-* web/: the page
+* windows.py: which parts of a picture the networks see; canvas.py: a part at the networks' scale; tiles.py: networks on overlapping tiles
+* work.py: the batches of a call, its progress, callback and cancellation
+* web/: the web page
 """
 
 from strdiffusion.app.model import Output, Plan, StrDiffusion

@@ -1,4 +1,4 @@
-"""A window of the picture on the networks' scale, and what they made of it back in the picture."""
+"""Canvases: a window of the picture at the networks' scale, and its result put back into the picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from strdiffusion.data.tensors import as_tensor
 from strdiffusion.methods import Method, see
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 
-WHOLLY = 0.999  # a shrunk pixel is known where all it covers is
+WHOLLY = 0.999  # a pixel of a shrunk canvas is known if all the pixels that it covers are known
 
 
 def as_image(texture: Tensor) -> np.ndarray:
@@ -28,8 +28,8 @@ def as_image(texture: Tensor) -> np.ndarray:
 class Canvas:
     """A window at the size at which the networks see it: its known pixels, bool (h, w), and the tiles over the hole.
 
-    coarse: where there are several tiles, the same window shrunk to one, which is inpainted first. A tile in the middle of a large
-    hole sees nothing that is known; so it begins with what was made of the whole.
+    coarse: if there are several tiles, the same window shrunk to one tile, which is inpainted first. A tile in the middle of a large
+    hole may have no known pixel, so sampling on tiles begins from the coarse result.
     """
 
     window: Window
@@ -38,7 +38,7 @@ class Canvas:
     coarse: "Canvas | None" = None
 
     def image(self, inputs: Inputs) -> np.ndarray:
-        """The picture's window at this size, float32 (h, w, 3), zero in the hole; what is in the hole has no influence."""
+        """The picture's window at this size, float32 (h, w, 3), zero in the hole. The hole's content has no influence."""
         seen = inputs.seen[self.window.box.slices]
         image = inputs.picture.rgb(*self.window.box.slices)
         if enlarged(self.window):
@@ -48,11 +48,11 @@ class Canvas:
         return resize_image(image, *self.window.canvas) * self.known[..., None]
 
     def known_image(self, image: np.ndarray, method: Method) -> Known:
-        """What the method is given of the canvas' image (h, w, 3)."""
+        """The method's input for the canvas' image (h, w, 3)."""
         return one(image, self.known.astype(np.float32), method)
 
     def estimate(self, image: np.ndarray, coarse: np.ndarray, method: Method) -> Known:
-        """The clean image that the coarse canvas' result (h', w', 3) says this one has: all of it is taken as known."""
+        """An estimate of the clean image from the coarse canvas' result (h', w', 3), with all its pixels marked as known."""
         texture = np.where(self.known[..., None], image, resize_image(coarse, *self.known.shape))
         return one(texture, np.ones(self.known.shape, np.float32), method)
 
@@ -64,7 +64,7 @@ def one(image: np.ndarray, known: np.ndarray, method: Method) -> Known:
 
 
 def together(parts: Sequence[Known]) -> Known:
-    """Batches of one size as one."""
+    """Batches of images of one size as one batch."""
     maps = {name: torch.cat([part.maps[name] for part in parts]) for name in parts[0].maps}
     return Known(torch.cat([part.image for part in parts]), torch.cat([part.mask for part in parts]), maps)
 
@@ -90,12 +90,12 @@ def make_canvas(inputs: Inputs, window: Window, size: int | None) -> Canvas | No
 
 
 def enlarged(window: Window) -> bool:
-    """Whether a window is brought to a larger canvas."""
+    """Whether a window's canvas is larger than the window."""
     return window.canvas[0] > window.box.height or window.canvas[1] > window.box.width
 
 
 def put_back(levels: np.ndarray, result: np.ndarray, inputs: Inputs, layout: Layout, window: Window) -> None:
-    """Write a window's result (h, w, 3) into the picture's levels (H, W, C), in place: into its own holes, and blended over the feather."""
+    """Write a window's result (h, w, 3) into the picture's levels (H, W, C), in place: in its own holes, and blended within the feather."""
     rows, columns = window.box.slices
     hole = ~inputs.known[rows, columns] & layout.own(window)
     result = resize_image(result, window.box.height, window.box.width)

@@ -1,4 +1,4 @@
-"""What one picture is inpainted from: the picture, which of its pixels are known, and hints that are taken as known."""
+"""The inputs of inpainting: the picture, its known pixels, and hints, which count as known."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ ASPECT_TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Inputs:
-    """picture: with the hints in it. known (H, W) bool: pixels that come back as they are. seen (H, W) bool: those of them that
-    the networks are shown; a feathered seam hides a margin around the hole from them, and blends it.
+    """picture: with the hints in it. known (H, W) bool: the known pixels. seen (H, W) bool: the known pixels that are given to the
+    networks. With feather, a margin around the hole is not given to them, and is blended afterwards.
     """
 
     picture: Picture
@@ -30,7 +30,7 @@ class Inputs:
 
 
 def read_inputs(image: Source, mask: Source, hints: Source | None, polarity: Polarity, feather: int) -> Inputs:
-    """Read and check everything; UserError for what is unusable, and where there is no hole or no known pixel."""
+    """Read and check all inputs. Raises UserError if one is unusable, or if there is no hole or no known pixel."""
     picture = open_picture(image, "the image")
     known = read_known(mask, picture, polarity)
     if hints is not None:
@@ -80,9 +80,9 @@ def read_known(mask: Source, picture: Picture, polarity: Polarity) -> np.ndarray
 
 
 def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Picture, np.ndarray]:
-    """The picture with the opaque pixels of the hints put into its hole, and those pixels known.
+    """The picture with the opaque pixels of the hints put into its hole, and the known pixels with them.
 
-    Pixels of at least half opacity count as opaque. What lies outside of the hole is ignored.
+    Pixels of at least half opacity count as opaque. Hints outside of the hole are ignored.
     """
     given = open_picture(hints, "the hints")
     if given.alpha is None:
@@ -90,7 +90,7 @@ def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Pict
     colours, opaque = given.rgb(), given.alpha.astype(np.float32) / given.scale >= 0.5
     if given.size != picture.size and opaque.any():
         require_same_aspect(given, picture)
-        colours = resize_image(filled_from(colours, opaque), *picture.size)  # without what colour transparent pixels may have
+        colours = resize_image(filled_from(colours, opaque), *picture.size)  # without the colours of transparent pixels
         opaque = resize_mask(opaque, *picture.size) > 0.5
     elif given.size != picture.size:
         opaque = np.zeros_like(known)
@@ -103,7 +103,7 @@ def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Pict
 
 
 def require_same_aspect(given: Picture, picture: Picture) -> None:
-    """Raise UserError where one picture cannot be the other at another size."""
+    """Raise UserError if the two pictures have different aspect ratios."""
     (h, w), (H, W) = given.size, picture.size
     if abs(h * W / (w * H) - 1) > ASPECT_TOLERANCE and abs(h - H * w / W) > 1:
         turned = "; it seems to be turned" if abs(h * H / (w * W) - 1) <= ASPECT_TOLERANCE else ""

@@ -1,4 +1,4 @@
-"""StrDiffusion: any picture, a mask, and what the hole becomes."""
+"""`StrDiffusion`: inpaint any picture, given a mask, by a loaded method."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call will do. evaluations: of each network by its name, for all samples; least and most differ if something decides."""
+    """What a call will do. evaluations: of each network by its name, for all samples; at least and at most, if decisions change them."""
 
     windows: list[Window]
     tiles: list[int]  # of each window
@@ -45,9 +45,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Output:
-    """images: a picture for each sample. structure: for each sample the structure that guided last, at the end of the early stage
-    (spec sec. 7), gray, black outside of the windows; None for a method without one. trace: for each sample what happened in each window
-    (scores, decisions, evaluations); no windows for a method that has nothing to tell.
+    """images: a picture for each sample. structure: for each sample the last structure that guided, at the end of the early stage
+    (spec sec. 7), gray, black outside of the windows; None if the method has none. trace: for each sample a trace of each window
+    (scores, decisions, evaluations); empty if the method records none.
     """
 
     images: list[Picture]
@@ -56,10 +56,10 @@ class Output:
 
 
 class StrDiffusion:
-    """A method of inpainting, StrDiffusion unless the model is of another, for pictures of any size.
+    """A method of inpainting (StrDiffusion, or the method of the loaded model) for pictures of any size.
 
-    `load` reads a model folder, training runs or released checkpoints; calling it inpaints a picture. `method` works on batches of one
-    size.
+    `load` reads a model folder, training runs or released checkpoints. Call the object to inpaint a picture. Its `method` works on
+    batches of images of one size.
     """
 
     def __init__(self, method: Method):
@@ -76,13 +76,13 @@ class StrDiffusion:
         device: Device = "auto",
         precision: Precision = "fp32",
     ) -> "StrDiffusion":
-        """Load a model folder, a folder of training runs or of checkpoint files, a test configuration with its checkpoints and sampler
-        (configs/*/test.yml), a mapping from kind to checkpoint file, or by its name a method that needs no weights, such as "telea".
+        """Load a model. The source is a model folder, a folder of training runs or of checkpoint files, a test configuration
+        (configs/*/test.yml), a mapping from kind to checkpoint file, or the name of a method without weights, such as "telea".
 
         Args:
             T: of released files, which do not record it.
-            size: of the training images, if nothing records it (256).
-            weights: of our checkpoints, the moving average or the raw weights.
+            size: of the training images, if it is not recorded (default 256).
+            weights: which weights of our checkpoints, the moving average or the raw weights.
 
         Raises UserError if the source is not a model.
         """
@@ -98,7 +98,7 @@ class StrDiffusion:
 
     @classmethod
     def from_config(cls, config: TestConfig, device: torch.device | None = None) -> "StrDiffusion":
-        """The method of a test configuration, which is shown nothing of the hole here. UserError if its parts do not fit each other."""
+        """The method of a test configuration, with all doors to the hole closed. Raises UserError if its parts do not fit together."""
         method = method_class(config.method).open(config.options, device or choose_device(config.device))
         method.close_doors()
         if method.size is not None:
@@ -111,7 +111,7 @@ class StrDiffusion:
         return self.method.size
 
     def save(self, folder: str | Path, dtype: StorageType = "float32") -> Path:
-        """Write a model folder: model.yml and a safetensors file for each network. Half precision halves its size."""
+        """Write a model folder: model.yml and a safetensors file for each network. A 16-bit dtype halves its size."""
         return save_method(self.method, folder, convert(StorageType, dtype, "the call", "dtype"))
 
     def plan(
@@ -135,14 +135,14 @@ class StrDiffusion:
         canvases = self._canvases(inputs, self._layout(inputs, LayoutOptions(context, shrink, max_tiles)))
         method = self.method.varied(sampler=sampler, steps=steps, resampling=resampling)
         tiles = [len(canvas.tiles) for canvas in canvases]
-        singles, several = len(tiles), sum(count for count in tiles if count > 1)  # of several, all are inpainted as one first
+        singles, several = len(tiles), sum(count for count in tiles if count > 1)  # several tiles are inpainted as one first
         rest = method.cost(late=True) if several else {}
         none = Evaluations(0, 0)
         evaluations = {name: (cost * singles + rest.get(name, none) * several) * num_samples for name, cost in method.cost().items()}
         return Plan([canvas.window for canvas in canvases], tiles, evaluations)
 
     def time_evaluations(self) -> dict[str, float]:
-        """Seconds of one evaluation of each network on a picture of the training size, measured once after a first for warmth."""
+        """Seconds of one evaluation of each network on a picture of the training size, measured once after a warm-up."""
         seconds = {}
         for name, call in self.method.single_evaluations().items():
             for _ in range(2):
@@ -174,25 +174,25 @@ class StrDiffusion:
         callback: Callable[[WindowStep], bool | None] | None = None,
         cancel: Callable[[], bool] | None = None,
     ) -> Output:
-        """Inpaint a picture of any size. Known pixels come back as they are, bit for bit.
+        """Inpaint a picture of any size. Known pixels are returned unchanged, bit for bit.
 
         Args:
             image, mask, hints: a path, Pillow image, array (H, W[, C]) or tensor (C, H, W). The mask is white where the hole is (see
                 `polarity`). Pixels of the hints (RGBA) that are opaque and in the hole count as known.
-            seed: the same seed gives the same picture, whatever the batch size.
-            num_samples: how many different pictures.
-            feather: so many pixels around the hole are blended with what was known there; 0 leaves all known pixels alone.
+            seed: the same seed gives the same picture, for any batch size.
+            num_samples: the number of different pictures.
+            feather: the known pixels up to this distance from the hole are blended with the result; 0 keeps all known pixels.
             sampler: the solver's name, or all sampler settings; steps, resampling: see `strdiffusion/samplers/options.py`.
-                What is not given is the model's.
-            precision, device: as loaded, if they are not given.
-            batch_size: how many windows or tiles a network is given at a time. It bounds memory, with the training size. On the CPU,
-                where more than one at a time gains nothing and may round differently, networks are given one.
-            context, shrink, max_tiles: how windows are laid, see `strdiffusion/app/windows.py`.
-            progress: show a bar on stderr.
-            callback: called after every step; where it returns False, Cancelled is raised.
-            cancel: asked before every network evaluation; where it returns True, Cancelled is raised.
+                Settings that are not given are the model's.
+            precision, device: as loaded if they are not given.
+            batch_size: how many windows or tiles a network processes at a time. With the training size it limits memory use. On the
+                CPU networks process one at a time: more would not be faster, and may round differently.
+            context, shrink, max_tiles: the layout of windows, see `strdiffusion/app/windows.py`.
+            progress: show a progress bar on stderr.
+            callback: called after every step; if it returns False, Cancelled is raised.
+            cancel: called before every network evaluation; if it returns True, Cancelled is raised.
 
-        Raises UserError for what cannot be read or does not fit.
+        Raises UserError for input that cannot be read or does not fit.
         """
         for name, value, hint in (
             ("num_samples", num_samples, Positive),
@@ -238,7 +238,7 @@ class StrDiffusion:
         work: Work,
         batch_size: int,
     ) -> Result:
-        """Inpaint canvases of one size and with the same tiles; those of several tiles as a whole first, and from there in detail."""
+        """Inpaint canvases of one size with the same tiles. If there are several tiles, inpaint the whole canvas coarsely first."""
         images = [canvas.image(inputs) for canvas in canvases]
         begin, earlier = None, ()
         if canvases[0].coarse is not None:
@@ -277,13 +277,13 @@ def _put_structure(levels: np.ndarray, structure: Tensor, window: Window) -> Non
 
 
 def share_of_late(method: Method) -> float:
-    """Which share of the evaluations is left if a method begins from an estimate."""
+    """The share of the evaluations that a method needs if it begins from an estimate."""
     whole, late = (sum(cost.least for cost in method.cost(late).values()) for late in (False, True))
     return late / whole if whole else 1.0
 
 
 def require_same(method: Method, source: Path, T: int | None, size: int | None) -> None:
-    """Raise UserError if another T or size is asked for than a configuration has."""
+    """Raise UserError if T or size is given and differs from the configuration's."""
     sde = getattr(method, "sde", None)
     for name, wanted, recorded in (("T", T, sde and sde.T), ("size", size, method.size)):
         if wanted is not None and wanted != recorded:

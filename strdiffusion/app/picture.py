@@ -1,6 +1,6 @@
-"""Pictures as people have them: gray or colour, 8 or 16 bits, with alpha, EXIF and an ICC profile.
+"""Pictures: gray or colour, 8 or 16 bits, with alpha, EXIF and an ICC profile.
 
-They are read upright (`reading`), the hole is replaced, and they are written with everything else as it was (`writing`).
+They are read upright (reading.py), the hole is replaced, and they are written with all else unchanged (writing.py).
 """
 
 import os
@@ -38,12 +38,12 @@ class Picture:
 
     @property
     def colours(self) -> int:
-        """How many channels are no alpha: 1 or 3."""
+        """The number of channels without alpha: 1 or 3."""
         return 3 if self.levels.shape[2] >= 3 else 1
 
     @property
     def alpha(self) -> np.ndarray | None:
-        """Opacity (H, W) in the picture's own levels, if it has one."""
+        """Opacity (H, W) in the picture's own levels; None if it has no alpha."""
         return self.levels[..., -1] if self.levels.shape[2] in (2, 4) else None
 
     def rgb(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
@@ -52,12 +52,12 @@ class Picture:
         return np.repeat(part, 3, axis=2) if self.colours == 1 else part
 
     def as_levels(self, rgb: np.ndarray) -> np.ndarray:
-        """Colours float (..., 3) in [0, 1] in this picture's own channels and levels, without alpha."""
+        """Convert colours, float (..., 3) in [0, 1], to this picture's channels and levels, without alpha."""
         values = np.clip(rgb if self.colours == 3 else rgb @ LUMA[:, None], 0, 1) * self.scale
         return values.astype(np.float32) if self.scale == 1 else np.rint(values).astype(self.levels.dtype)
 
     def copy(self) -> "Picture":
-        """The same picture with levels of its own."""
+        """The same picture with a copy of the levels."""
         return replace(self, levels=self.levels.copy())
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -65,7 +65,7 @@ class Picture:
         return np.array(levels, dtype=dtype, copy=copy or None)
 
     def pil(self) -> Image.Image:
-        """A Pillow image, 8 bits, with EXIF and profile in its info; gray ones of 16 bits stay so."""
+        """A Pillow image of 8 bits (16 bits for gray pictures of 16 bits), with EXIF and profile in its info."""
         channels = self.levels.shape[2]
         if channels == 1 and self.scale == 65535:
             image = Image.fromarray(self.levels[..., 0])
@@ -74,7 +74,7 @@ class Picture:
             image = Image.fromarray(np.ascontiguousarray(levels[..., 0] if channels == 1 else levels))
         image.info.update(info(self.metadata))
         if self.metadata.exif is not None:
-            image.info["exif"] = self.metadata.exif.tobytes()  # where its getexif looks
+            image.info["exif"] = self.metadata.exif.tobytes()  # read by Pillow's getexif
         return image
 
     def tensor(self) -> torch.Tensor:
@@ -88,14 +88,14 @@ class Picture:
         return replace(self, levels=eight_bits(self.levels))
 
     def format_for(self, path: str | os.PathLike) -> str:
-        """The format that a path's suffix names; UserError if it is none that can be written, or cannot hold this picture."""
+        """The format of a path's suffix. Raises UserError if it cannot be written, or cannot hold this picture."""
         return require_format(path, self.alpha is not None, self.name)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the picture in the format of the path's suffix; the file appears complete or not at all.
+        """Write the picture in the format of the path's suffix, whole or not at all.
 
-        PNG, TIFF, WebP and BMP keep every pixel, JPEG does not. 16 bits are kept by PNG and TIFF. Raises UserError for another suffix,
-        for alpha in a JPEG or BMP, and where the file cannot be written.
+        PNG, TIFF, WebP and BMP keep every pixel, JPEG does not. PNG and TIFF keep 16 bits. Raises UserError for another suffix,
+        for alpha in a JPEG or BMP, and if the file cannot be written.
         """
         content = encode(self.levels, self.metadata, self.format_for(path), path)
         try:

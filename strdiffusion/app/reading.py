@@ -1,4 +1,4 @@
-"""Pictures from files of any format, from Pillow images, arrays and tensors, upright."""
+"""Read pictures, upright, from files of any format, Pillow images, arrays and tensors."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# TIFF tags that say how pixels are stored, which is for the writer to say; 34675 is the colour profile, which is kept by itself
+# TIFF tags on how pixels are stored, which the writer sets itself; 34675 is the colour profile, which is stored separately
 STRUCTURAL = {
     *range(254, 260),
     262,
@@ -47,7 +47,7 @@ Source = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor | Picture
 def open_picture(source: Source, name: str = "the image") -> Picture:
     """A picture from a file, a Pillow image, an array (H, W), (H, W, C) or a tensor (C, H, W), (1, C, H, W).
 
-    Arrays and tensors hold bool, uint8, uint16, or numbers in [0, 1]. Raises UserError for what is no picture.
+    Arrays and tensors hold bool, uint8, uint16, or floats in [0, 1]. Raises UserError if the source is not a picture.
     """
     if isinstance(source, Picture):
         return source
@@ -82,8 +82,8 @@ def _from_array(array: np.ndarray, name: str) -> Picture:
 
 
 def _from_pillow(image: Image.Image, name: str, data: bytes | None) -> Picture:
-    """A picture from an opened image; `data` is the file's content, for what Pillow would round to 8 bits."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones write MPO: a JPEG with previews behind it
+    """A picture from an opened image; `data` is the file's content, to decode what Pillow would round to 8 bits."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones write MPO: a JPEG with previews after it
         raise UserError(f"image {name} holds {image.n_frames} frames or pages; give one of them")
     metadata = Metadata(_upright_exif(image.getexif()), image.info.get("icc_profile"), image.info.get("dpi"), _jpeg(image))
     decoded = decode_all(image, name, data)
@@ -93,7 +93,7 @@ def _from_pillow(image: Image.Image, name: str, data: bytes | None) -> Picture:
 
 
 def _upright_exif(exif: Image.Exif) -> Image.Exif | None:
-    """EXIF for the upright picture: without the orientation, and without what it would repeat of the pixels."""
+    """EXIF for the upright picture: with a neutral orientation, and without tags that describe the stored pixels."""
     if not exif:
         return None
     kept = Image.Exif()

@@ -1,7 +1,7 @@
-"""Networks on canvases larger than what they know: on overlapping tiles, whose outputs are blended at every evaluation.
+"""Networks on canvases larger than their training images: on overlapping tiles, whose outputs are blended at every evaluation.
 
-All tiles are of one state with one noise, and what they predict of a pixel is averaged with weights that fall towards their borders
-(MultiDiffusion, arXiv 2302.08113). So the state has no seam at any t.
+All tiles are parts of one state with one noise. Their predictions for a pixel are averaged, with weights that fall towards the borders
+of the tiles (MultiDiffusion, arXiv 2302.08113). So the state has no seam at any t.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ class Tiles:
     """Evaluates networks on the tiles of a canvas.
 
     Args:
-        boxes: the tiles, all of one size. Where there is none, a denoiser's output is 0; no tile sees what becomes of it.
-        at_once: how many tiles of all images a network is given at a time, which bounds its memory.
-        before: called before every evaluation; what it raises ends the sampling.
+        boxes: the tiles, all of one size. Outside of all tiles a denoiser's output is 0; no tile sees those pixels.
+        at_once: how many tiles, of all images, a network processes at a time; this limits its memory.
+        before: called before every evaluation; an error that it raises ends the sampling.
     """
 
     def __init__(self, boxes: Sequence[Box], at_once: int, before: Callable[[], None]):
@@ -26,9 +26,9 @@ class Tiles:
         self.ramp = ramp(boxes[0].height)[:, None] * ramp(boxes[0].width) if len(boxes) > 1 else torch.ones(1, 1)
 
     def __call__(self, name: str, network: Callable) -> Callable:
-        """A network as it is called by samplers, on whole canvases: with two images, t, and possibly a third image.
+        """The network as a function of whole canvases: of two images, t, and possibly a third image, as samplers call it.
 
-        Images that it returns are blended; scores (B,) are averaged.
+        The images that it returns for the tiles are blended; scores (B,) are averaged.
         """
 
         def evaluate(image: Tensor, other: Tensor, t: int, third: Tensor | None = None, **options) -> Tensor:
@@ -39,7 +39,7 @@ class Tiles:
         return evaluate
 
     def _blend(self, outputs: list[Tensor], like: Tensor) -> Tensor:
-        """The outputs of all tiles on one canvas."""
+        """Blend the outputs of all tiles on one canvas."""
         weight = self.ramp.to(like)
         total, weights = torch.zeros_like(like), torch.zeros_like(like[:1, :1])
         for output, box in zip(outputs, self.boxes, strict=True):
@@ -48,7 +48,7 @@ class Tiles:
         return total / weights.clamp(min=torch.finfo(weights.dtype).tiny)
 
     def _each(self, evaluate: Callable, inputs: list[Tensor]) -> list[Tensor]:
-        """Evaluate on every tile of every image; a tensor over the images (B,...) for each tile."""
+        """Evaluate on every tile of every image. Returns a tensor (B,...) of the B images for each tile."""
         B = len(inputs[0])
         jobs = [(image, box) for box in self.boxes for image in range(B)]
         outputs = []

@@ -1,8 +1,8 @@
-"""Windows: which part of a picture the networks look at for each hole, at which size, and in which tiles.
+"""Windows: the part of a picture that the networks see for each hole, its size, and its tiles.
 
-A hole that fits is given a window of the training size with context around it. A larger one is given a larger window, shrunk by at
-most `shrink`; what is then still larger than the training size is a canvas of overlapping tiles (which is inpainted as a whole first,
-see canvas.py), of which those without a hole are not evaluated. Pictures smaller than the training size are enlarged to it.
+If a hole fits, its window has the training size, with context around the hole. A larger hole gets a larger window, shrunk by at
+most `shrink`. If it is then still larger than the training size, its canvas is divided into overlapping tiles and inpainted as a whole
+first (see canvas.py); tiles without a hole are not evaluated. Pictures smaller than the training size are enlarged to it.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
 from strdiffusion.system.errors import UserError
 
-CELLS_PER_SIZE = 8  # holes are told apart on a grid of training size / 8
+CELLS_PER_SIZE = 8  # holes are separated on a grid with cells of training size / 8
 OVERLAP = 4  # tiles overlap by a quarter of their side
 
 
@@ -33,8 +33,9 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class LayoutOptions:
-    """context: by how much a window is larger than its hole, at least, as a share of the hole's height and width.
-    shrink: by how much a window is made smaller before tiles are used. max_tiles: rather than more tiles, it is made smaller still.
+    """context: a window is larger than its hole by at least this share of the hole's height and width.
+    shrink: the largest factor by which a window is shrunk before tiles are used. max_tiles: a window is shrunk further rather than
+    divided into more tiles.
     """
 
     context: float = 0.6
@@ -49,7 +50,7 @@ class LayoutOptions:
 
 @dataclass(frozen=True)
 class Window:
-    """A part of the picture, the (height, width) of the canvas it is brought to, and the labels of the holes it is for."""
+    """A part of the picture, the (height, width) of its canvas, and the labels of its holes."""
 
     box: Box
     canvas: tuple[int, int]
@@ -58,21 +59,21 @@ class Window:
 
 @dataclass(frozen=True)
 class Layout:
-    """The windows of a picture. labels (cells, cells): which hole a cell of `cell` pixels a side belongs to, 0 for none."""
+    """The windows of a picture. labels (cells, cells): the hole that a cell of `cell` x `cell` pixels belongs to, 0 for none."""
 
     windows: list[Window]
     labels: np.ndarray
     cell: int
 
     def own(self, window: Window) -> np.ndarray:
-        """Where in the window's box its own holes may be, bool (height, width); elsewhere are those of other windows."""
+        """The part of the window's box in which holes are its own, bool (height, width); other holes are of other windows."""
         rows = np.arange(window.box.top, window.box.top + window.box.height) // self.cell
         columns = np.arange(window.box.left, window.box.left + window.box.width) // self.cell
         return np.isin(self.labels, window.labels)[np.ix_(rows, columns)]
 
 
 def lay_out(hole: np.ndarray, size: int, options: LayoutOptions) -> Layout:
-    """The windows for the holes of a picture, bool (H, W); `size` of the training images. Holes near each other share a window."""
+    """The windows for the holes of a picture, bool (H, W). Holes near each other share a window. size: of the training images."""
     from scipy.ndimage import find_objects, label
 
     cell = max(size // CELLS_PER_SIZE, 1)
@@ -90,13 +91,13 @@ def lay_out(hole: np.ndarray, size: int, options: LayoutOptions) -> Layout:
 
 
 def whole_picture(hole: np.ndarray) -> Layout:
-    """One window for all holes of a picture, bool (H, W): all of it as it is, for methods that no size suits better than another."""
+    """One window with the whole picture, bool (H, W), unscaled, for methods without a preferred size."""
     H, W = hole.shape
     return Layout([Window(Box(0, 0, H, W), (H, W), (1,))], np.ones((1, 1), int), max(H, W))
 
 
 def tiles_of(known: np.ndarray, size: int) -> tuple[Box, ...]:
-    """The tiles, at most size x size, that cover the hole of a canvas known, bool (h, w), with overlap; all are equally large."""
+    """Overlapping tiles of one size, at most size x size, that cover the hole of a canvas with known pixels `known`, bool (h, w)."""
     hole = ~known
     (tops, height), (lefts, width) = (_along(np.nonzero(hole.any(axis=1 - axis))[0], known.shape[axis], size) for axis in (0, 1))
     boxes = (Box(top, left, height, width) for top in tops for left in lefts)
@@ -104,7 +105,7 @@ def tiles_of(known: np.ndarray, size: int) -> tuple[Box, ...]:
 
 
 def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, number: int, cell: int) -> tuple[int, int, int, int]:
-    """The first and last-but-one row and column of the hole with this label: top, left, bottom, right."""
+    """The extent of the hole with this label: top, left, bottom, right; bottom and right are exclusive."""
     here = hole[rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
     mine = (labels[rows, columns] == number).repeat(cell, axis=0).repeat(cell, axis=1)[: here.shape[0], : here.shape[1]] & here
     y, x = np.nonzero(mine.any(axis=1))[0], np.nonzero(mine.any(axis=0))[0]
@@ -113,7 +114,7 @@ def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, n
 
 
 def _gather(extents: np.ndarray, size: int, options: LayoutOptions) -> list[list[int]]:
-    """Which holes share a window: neighbours that, with their context, fit into one of the training size."""
+    """Which holes share a window: holes that, with their context, fit together into a window of the training size."""
     room = size / (1 + options.context)
     free = np.ones(len(extents), bool)
     gathered = []
@@ -138,38 +139,38 @@ def _fit_together(bounds: np.ndarray, extents: np.ndarray, room: float) -> np.nd
 
 
 def _window(bounds: Box, shape: tuple[int, int], size: int, options: LayoutOptions) -> tuple[Box, tuple[int, int]]:
-    """The window around a hole, within a picture of (H, W) `shape`, and the (height, width) of its canvas."""
+    """The window around a hole, inside a picture of (H, W) `shape`, and the (height, width) of its canvas."""
     wanted = [n * (1 + options.context) for n in (bounds.height, bounds.width)]
     factor = min(max(max(wanted) / size, 1), options.shrink)
     while math.prod(_tile_count(bounds[2 + i], min(shape[i], wanted[i]), factor, size) for i in (0, 1)) > options.max_tiles:
         factor *= 1.1
     sides = [min(n, max(math.ceil(want), math.ceil(size * factor))) for n, want in zip(shape, wanted)]
-    factor = min(factor, max(sides) / size, min(sides) / SMALLEST_SIDE)  # where the picture ends, it is shrunk less, or enlarged
+    factor = min(factor, max(sides) / size, min(sides) / SMALLEST_SIDE)  # at the picture's edge it is shrunk less, or enlarged
     top, left = (
         min(max(start + length // 2 - side // 2, 0), n - side) for start, length, side, n in zip(bounds[:2], bounds[2:], sides, shape)
     )
     canvas = (max(round(side / factor), SMALLEST_SIDE) for side in sides)
-    return Box(int(top), int(left), *sides), tuple(size if side == size + 1 else side for side in canvas)  # no tiles for one pixel
+    return Box(int(top), int(left), *sides), tuple(size if side == size + 1 else side for side in canvas)  # no extra tile for one pixel
 
 
 def _tile_count(hole: int, window: float, factor: float, size: int) -> int:
-    """How many tiles a hole takes along one axis, at most, if its window is shrunk by a factor."""
+    """The largest number of tiles that a hole needs along one axis if its window is shrunk by `factor`."""
     if window <= size * factor:
         return 1
     return len(_starts(math.ceil(hole / factor) + 2 + 2 * (size // OVERLAP), size))
 
 
 def _along(hole: np.ndarray, length: int, size: int) -> tuple[list[int], int]:
-    """Where tiles begin along one axis of `length`, and how long they are, for a hole in these rows (or columns)."""
+    """The starts of tiles along one axis of `length`, and their length, for a hole in these rows (or columns)."""
     tile = min(length, size)
-    margin = max(tile // OVERLAP, (tile - (hole[-1] + 1 - hole[0]) + 1) // 2)  # no tile ends where the hole does
+    margin = max(tile // OVERLAP, (tile - (hole[-1] + 1 - hole[0]) + 1) // 2)  # tiles extend beyond the hole
     first, last = max(int(hole[0]) - margin, 0), min(int(hole[-1]) + 1 + margin, length)
     first = max(min(first, last - tile), 0)
     return [first + start for start in _starts(max(last - first, tile), tile)], tile
 
 
 def _starts(length: int, tile: int) -> list[int]:
-    """Where tiles begin that cover `length` with an overlap of at least tile / OVERLAP."""
+    """The starts of tiles that cover `length` with an overlap of at least tile / OVERLAP."""
     if length <= tile:
         return [0]
     step = tile - tile // OVERLAP

@@ -1,4 +1,4 @@
-"""What there is to do in a call, how far it is, and who may look on or stop it."""
+"""The batches of a call of StrDiffusion, its progress, its callback, and its cancellation."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from strdiffusion.methods import Step
 
 
 class Cancelled(Exception):
-    """The caller ended the sampling: its callback returned False, or its `cancel` returned True."""
+    """The caller ended the sampling: `callback` returned False, or `cancel` returned True."""
 
 
 @dataclass(frozen=True)
 class WindowStep:
-    """What a callback is given after every step of the sampling, of the first picture of the batch that is worked on.
+    """What a callback is given after every step: the state of the first picture of the current batch.
 
-    done: the share of the whole call that is done, in [0, 1]. number: which window of `windows` it is, from 0. sample: which sample.
+    done: the finished share of the whole call, in [0, 1]. number: the window, from 0, out of `windows`. sample: the sample, from 0.
     """
 
     t: int
@@ -47,7 +47,7 @@ class WindowStep:
 
 
 class Work:
-    """The windows and samples of a call, in batches, and how much of them is done, in steps of single tiles."""
+    """The windows and samples of a call, in batches, and their progress, counted in runs of single tiles."""
 
     def __init__(
         self, canvases: list[Canvas], num_samples: int, later: float, progress: bool, callback: Callable | None, cancel: Callable | None
@@ -60,7 +60,7 @@ class Work:
         self.bar = tqdm(total=100, disable=not progress, desc="inpainting", bar_format=shape)
 
     def batches(self, batch_size: int) -> Iterator[list[tuple[int, int]]]:
-        """Jobs (window, sample) of one canvas size and the same tiles, at most `batch_size` together."""
+        """Batches of at most `batch_size` jobs (window, sample) with the same canvas size and tiles."""
         groups = defaultdict(list)
         for i, sample in self.jobs:
             canvas = self.canvases[i]
@@ -70,7 +70,7 @@ class Work:
                 yield group[start : start + batch_size]
 
     def share(self, later: bool) -> float:
-        """Which share of the steps is taken: all, or those that are left if it begins from an estimate."""
+        """The share of the steps that are taken: all, or fewer if sampling begins from an estimate (`later`)."""
         return self.later if later else 1.0
 
     def check_cancel(self) -> None:
@@ -78,9 +78,9 @@ class Work:
             raise Cancelled
 
     def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, image: np.ndarray, later: bool) -> Callable[[Step], None]:
-        """The watcher of the method while a batch of jobs is worked on, of which `canvas` and `image` are the first."""
+        """The watcher of the method for a batch of jobs; `canvas` and `image` are of the first job."""
         number, sample = jobs[0]
-        reached = 0.0  # resampling may go back
+        reached = 0.0  # the furthest so far: resampling may jump back
         weight = len(jobs) * len(canvas.tiles) * self.share(later)
 
         def tell(step: Step) -> None:

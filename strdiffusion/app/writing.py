@@ -1,4 +1,4 @@
-"""Pictures as files, with everything that is kept beside their pixels."""
+"""Write pictures to files, with their metadata."""
 
 import io
 import logging
@@ -22,7 +22,7 @@ SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says beside its pixels. jpeg: quantisation tables and chroma subsampling, so that it is saved as it was."""
+    """What a file holds besides its pixels. jpeg: quantisation tables and chroma subsampling, used again when the picture is saved."""
 
     exif: Image.Exif | None = None
     icc_profile: bytes | None = None
@@ -31,7 +31,7 @@ class Metadata:
 
 
 def require_format(path: str | os.PathLike, alpha: bool = False, name: str = "the image") -> str:
-    """The format of a file to write, by its suffix; UserError if it is none of ours, or cannot hold the alpha of the picture `name`."""
+    """The format of a file to write, by its suffix. Raises UserError if it is not in FORMATS, or cannot hold the picture's alpha."""
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise UserError(f"{path} has no suffix of a picture that can be written: use {', '.join(FORMATS)}")
@@ -41,7 +41,7 @@ def require_format(path: str | os.PathLike, alpha: bool = False, name: str = "th
 
 
 def encode(levels: np.ndarray, metadata: Metadata, kind: str, path: str | os.PathLike) -> bytes:
-    """The content of a file of the format `kind` with levels (H, W, C), as a Picture has them; the path is for what is reported of it."""
+    """The content of a file in the format `kind` with the levels (H, W, C) of a Picture. `path` is only for messages."""
     if kind == "TIFF":
         return _tiff(levels, metadata)
     if kind == "PNG" and levels.dtype == np.uint16:
@@ -58,7 +58,7 @@ def eight_bits(levels: np.ndarray) -> np.ndarray:
 
 
 def info(metadata: Metadata) -> dict:
-    """What Pillow is told beside the pixels."""
+    """The metadata as options of Pillow's `save`."""
     options = {"icc_profile": metadata.icc_profile, "dpi": metadata.dpi, "exif": metadata.exif}
     return {key: value for key, value in options.items() if value is not None}
 
@@ -84,7 +84,7 @@ def _exif_bytes(metadata: Metadata) -> bytes | None:
 
 
 def _png_16(levels: np.ndarray, metadata: Metadata) -> bytes:
-    """A PNG file of 16 bits, which Pillow cannot write in colour; what else the file says is put into chunks of their own."""
+    """A PNG file of 16 bits, which Pillow cannot write in colour. Metadata are added as PNG chunks."""
     cv2 = opencv()
     if levels.shape[2] == 2:
         levels = np.concatenate([np.repeat(levels[..., :1], 3, axis=2), levels[..., 1:]], axis=2)
@@ -107,11 +107,11 @@ def _png_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _tiff(levels: np.ndarray, metadata: Metadata) -> bytes:
-    """A TIFF file, deflated, its directory of tags by Pillow; which itself writes no colour of 16 bits, and loses EXIF."""
+    """A TIFF file with deflate compression. Pillow makes only the tag directory: its own writer has no 16-bit colour and loses EXIF."""
     levels = levels if levels.dtype == np.uint16 else eight_bits(levels)
     H, W, C = levels.shape
     strip = zlib.compress(np.ascontiguousarray(levels, levels.dtype.newbyteorder("<")))
-    directory = TiffImagePlugin.ImageFileDirectory_v2()  # it counts the place of the strip, 0, from its own end
+    directory = TiffImagePlugin.ImageFileDirectory_v2()  # the strip's offset, 0, is relative to the directory's end
     tags = {
         256: W,
         257: H,
@@ -126,13 +126,13 @@ def _tiff(levels: np.ndarray, metadata: Metadata) -> bytes:
         339: (1,) * C,
     }
     if C in (2, 4):
-        tags[338] = 2  # the last channel is alpha, not multiplied
+        tags[338] = 2  # the last channel is alpha, not premultiplied
     if metadata.dpi:
         tags |= {282: TiffImagePlugin.IFDRational(metadata.dpi[0]), 283: TiffImagePlugin.IFDRational(metadata.dpi[1]), 296: 2}
     if metadata.icc_profile:
         tags[34675] = metadata.icc_profile
     exif = metadata.exif or {}
-    tags |= {tag: value for tag, value in exif.items() if tag not in (282, 283, 296, *SUB_DIRECTORIES)}  # the resolution is there
+    tags |= {tag: value for tag, value in exif.items() if tag not in (282, 283, 296, *SUB_DIRECTORIES)}  # the resolution is already set
     tags |= {int(tag): part for tag in SUB_DIRECTORIES if exif and (part := exif.get_ifd(tag))}
     directory.tagtype |= {273: 4, 279: 4, 34675: 7} | {int(tag): 4 for tag in SUB_DIRECTORIES}
     for tag, value in tags.items():

@@ -1,4 +1,4 @@
-"""The options of the three trainings: configs/*/{structure,texture,discriminator}.yml. A YAML file overrides what it names."""
+"""The options of the three trainings: configs/*/{structure,texture,discriminator}.yml. Keys that a YAML file omits have their defaults."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal

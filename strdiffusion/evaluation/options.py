@@ -1,4 +1,4 @@
-"""The options of a test: configs/*/test.yml. Keys that a YAML file omits have the defaults."""
+"""The options of a test: configs/*/test.yml. Keys that a YAML file omits have their defaults."""
 
 import dataclasses
 from dataclasses import dataclass, field

@@ -1,19 +1,19 @@
-"""Figures, made at the size at which they are printed, as PNG and PDF.
+"""Figures as PNG and PDF, in the size in which they are printed.
 
 style       the common look: sizes, fonts, colours; saving
-tables      pictures in rows and columns, which grid and process share
+tables      pictures in rows and columns, for grid and process
 grid        results of several methods, image by image
-methods     the methods that process and discrepancy compare, as YAML
+methods     the methods and images that process and discrepancy compare, and their options
 states      the states of texture and structure during sampling
 process     the denoising process as a strip of pictures
 discrepancy PSNR of known and hole region over t, and the gap between them
-guide       how far the denoised structure is from the true one that guided in training, over t
+guide       the distance of the denoised structure to the true one, which guided in training, over t
 trace       scores, decisions and evaluations of adaptive resampling over t
 histogram   hole shares of a folder of masks
 curves      losses and validation over the iterations of trainings
 tradeoff    quality over evaluations and seconds, of a table's rows
 
-Each kind first collects its data, as a dataclass or arrays, then a function `*_figure` draws it and returns a matplotlib Figure.
+Each module collects its data as a dataclass or arrays. A function `*_figure` then draws them and returns a matplotlib Figure.
 """
 
 from strdiffusion.figures.curves import Curves, curves_figure, read_curves

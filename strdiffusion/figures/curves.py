@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Series = tuple[np.ndarray, np.ndarray]  # iterations, values
 
-SMOOTHED = 20  # parts that a logged loss is averaged over: the draws of t make single values jump
-SAMPLED = ("hole_psnr", "hole_ssim")  # of what validations found, what is drawn
+SMOOTHED = 20  # losses are averaged over windows of 1/20 of the curve: single values vary with the draws of t
+SAMPLED = ("hole_psnr", "hole_ssim")  # the metrics of validation that are drawn
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What one training logged: its loss, and by name what its validations found."""
+    """The log of one training: its loss, and its validation values by name."""
 
     label: str
     loss: Series
@@ -32,7 +32,7 @@ class Curves:
 
 
 def read_curves(label: str, path: Path) -> Curves:
-    """Read a training's metrics.jsonl, or that of its folder. Raises UserError where it holds no loss."""
+    """Read a training's metrics.jsonl, given the file or its folder. Raises UserError if it holds no loss."""
     path = path.expanduser()
     path = path / "metrics.jsonl" if path.is_dir() else path
     try:
@@ -51,14 +51,14 @@ def read_curves(label: str, path: Path) -> Curves:
 
 
 def series(events: list[dict], name: str) -> Series:
-    """The finite values of this name, by iteration."""
+    """The finite values with this name, by iteration."""
     found = {int(e["step"]): float(e[name]) for e in events if e.get(name) is not None and math.isfinite(float(e[name]))}
     steps = sorted(found)
     return np.array(steps, int), np.array([found[step] for step in steps], float)
 
 
 def smooth(values: np.ndarray, parts: int = SMOOTHED) -> np.ndarray:
-    """The mean over a window of 1/parts of the values around each; narrower at both ends."""
+    """The moving average over windows of 1/parts of the values; windows are narrower at both ends."""
     half = len(values) // (2 * parts)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
@@ -67,7 +67,7 @@ def smooth(values: np.ndarray, parts: int = SMOOTHED) -> np.ndarray:
 def curves_figure(curves: Sequence[Curves]) -> "Figure":
     """Draw the losses (validation: dots), and beside them the hole PSNR and SSIM of validations that sampled images.
 
-    What validations found before the first iteration is left out: it would flatten the rest.
+    The validation before the first iteration is left out, because it would compress the scale.
     """
     check_labels([curve.label for curve in curves])
     sampled = [name for name in SAMPLED if any(name in curve.validation for curve in curves)]

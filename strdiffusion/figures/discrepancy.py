@@ -1,4 +1,4 @@
-"""The semantic discrepancy: how far the hole region lags behind the known region while sampling."""
+"""The semantic discrepancy: how far the hole region lags behind the known region during sampling."""
 
 import logging
 from collections import defaultdict
@@ -48,9 +48,9 @@ WHAT = {
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """The curves of one method: PSNR in dB to the truth of the known and of the hole region, means over `images` images.
+    """The curves of one method: PSNR in dB of the known and of the hole region against the truth, means over `images` images.
 
-    t falls from T to where the process ends. Values are not cut to [0,1]. Infinite where a region is exact.
+    t falls from T to the end of the process. Values are not clipped to [0,1]. The PSNR is infinite if a region is exact.
     """
 
     label: str
@@ -61,7 +61,7 @@ class Discrepancy:
 
 
 def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
-    """Run every entry on the first images, and measure its states. Raises UserError if there is no truth or no structure."""
+    """Run every entry on the first images, and measure its states. Raises UserError if truth, structure or steps are missing."""
     entries, options = load_entries(config), config.discrepancy
     for entry in entries:
         if not entry.config.data.ground_truth:
@@ -102,7 +102,7 @@ def measure_entry(entry: Entry, options: DiscrepancyConfig, same: SameImages) ->
 def measure_batch(
     entry: Entry, method: Method, items: list[TestItem], options: DiscrepancyConfig, bar: tqdm
 ) -> dict[int, list[tuple[float, float]]]:
-    """The PSNR of (known, hole) of every image at every t; of what a sampler visits several times, the last."""
+    """The PSNR of (known, hole) of every image at every t. If a sampler visits a t several times, the last visit counts."""
     known, truth = collate(items), truths(method, items)[options.network]
     found: dict[int, list[tuple[float, float]]] = {}
 
@@ -129,7 +129,7 @@ def region_psnr(values: Tensor, truth: Tensor, mask: Tensor) -> tuple[float, flo
 
 @styled
 def discrepancy_figure(curves: Sequence[Discrepancy], options: DiscrepancyConfig) -> "Figure":
-    """Draw the curves with the gap between them shaded, a panel for each method, and below the gaps of all."""
+    """Draw a panel for each method, with its curves and the gap between them shaded, and below it the gaps of all methods."""
     from matplotlib.patches import Patch
 
     wide = len(curves) > MOST_IN_ONE_COLUMN
@@ -147,7 +147,7 @@ def discrepancy_figure(curves: Sequence[Discrepancy], options: DiscrepancyConfig
     count = curves[0].images
     title = f"{WHAT[options.network, options.of]}, {f'mean of {count} images' if count > 1 else '1 image'}"
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    handles[-1] = Patch(color=GRAY, alpha=0.35, linewidth=0)  # of the gap, which has another colour in every panel
+    handles[-1] = Patch(color=GRAY, alpha=0.35, linewidth=0)  # the gap has another colour in each panel
     figure.legend(handles, labels, title=title, alignment="left", loc="outside upper left", ncols=3)
 
     below = figure.add_subplot(grid[1, :])
@@ -174,6 +174,6 @@ def draw_regions(axes, curve: Discrepancy, colour: str) -> None:
 
 
 def finite(curve: Discrepancy) -> tuple[np.ndarray, np.ndarray]:
-    """Known and hole region with nan for infinite values, so that these are left out and not drawn at the edge."""
+    """Known and hole region with nan for infinite values, so that these are not drawn."""
     known, hole = (np.where(np.isfinite(values), values, np.nan) for values in (curve.known, curve.hole))
     return known, hole

@@ -26,7 +26,7 @@ MOST_COLUMNS, MOST_ROWS = 12, 60
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the picture files by image name, and how each is brought to the size of the others (None: as it is)."""
+    """One column: the picture files by image name, and how each is brought to the size of the others (None: not resized)."""
 
     label: str
     pictures: dict[str, Path]
@@ -34,9 +34,9 @@ class Column:
 
 
 def open_column(label: str, folder: Path, kind: str = "inpainted", fit: tuple[int, Fit] | None = None) -> Column:
-    """The pictures of a result folder of scripts/test.py (those in its folder `kind`), or of any folder of pictures.
+    """The pictures of a result folder of scripts/test.py (from its folder `kind`), or of any folder of pictures.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     folder = folder.expanduser()
     if (folder / kind).is_dir():
@@ -46,17 +46,17 @@ def open_column(label: str, folder: Path, kind: str = "inpainted", fit: tuple[in
 
 
 def fit_of(result_folder: Path) -> tuple[int, Fit] | None:
-    """How scripts/test.py brought images to the size of the results in this folder; None where it does not say."""
+    """How scripts/test.py brought images to the size of the results in this folder; None if it is not recorded."""
     path = result_folder.expanduser() / "config.yml"
     if not path.is_file():
         return None
-    # this section alone: an earlier version may have written other keys elsewhere
+    # only this section: an earlier version may have written other keys elsewhere
     data = build(TestDataConfig, read_yaml(path).get("data"), str(path), "data")
     return data.size, data.fit
 
 
 def choose_images(methods: Sequence[Column], wanted: Sequence[str], first: int) -> list[str]:
-    """The images of these names, or the first so many by name of all that any method has.
+    """The images with these names; without names, the first `first` images of all methods, by name.
 
     Raises UserError for a name that no method has.
     """
@@ -72,7 +72,7 @@ def choose_images(methods: Sequence[Column], wanted: Sequence[str], first: int) 
 
 
 def grid_figure(columns: Sequence[Column], names: Sequence[str]) -> "Figure":
-    """Draw these images of all columns; what is missing or cannot be read is left blank, and one line says what."""
+    """Draw these images of all columns. A picture that is missing or cannot be read is left blank; one line reports all of them."""
     if not 1 <= len(columns) <= MOST_COLUMNS:
         raise UserError(f"a grid has 1 to {MOST_COLUMNS} columns, not {len(columns)}")
     blank: list[str] = []

@@ -1,4 +1,4 @@
-"""How far the structure that guides at test is from the one that guided in training, over t."""
+"""The distance over t between the structure that guides in a test and the true structure, which guided in training."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class GuideDistance:
     """Root mean squares over `images` images, by t, of the difference between two structure states drawn with the same noise.
 
     hole, known: the denoised structure against the true one, in each region; wrong: another image's structure against the
-    true one, in the hole; noise: the standard deviation of the state's noise (spec sec. 2), which both share.
+    true one, in the hole; noise: the standard deviation of the noise in both states (spec sec. 2).
     """
 
     t: np.ndarray
@@ -66,7 +66,7 @@ def measure_guide(config: TestConfig, images: int) -> GuideDistance:
 
 
 def keep_structure(found: dict[int, Tensor]) -> Visit:
-    """A visitor that keeps the structure of every t that has one."""
+    """A visitor that stores the structure of every state that has one, by t."""
 
     def keep(state: Step, _: Step | None) -> None:
         if "structure" in state.pictures:
@@ -82,7 +82,7 @@ def mean_square(difference: Tensor, region: Tensor) -> list[float]:
 
 @styled
 def guide_figure(distance: GuideDistance) -> "Figure":
-    """Draw the distances, and the noise beside which they are small or large."""
+    """Draw the distances, with the noise for comparison."""
     figure = new_figure(ONE_COLUMN, 8.0)
     axes = figure.subplots()
     axes.plot(distance.t, distance.noise, color=BLACK, linestyle=DASHED, label="noise of the state")

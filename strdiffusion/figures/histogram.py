@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def hole_shares(folder: Path, polarity: Polarity) -> list[float]:
-    """The hole share in [0,1] of every mask file below `folder`; one that cannot be read is reported and left out.
+    """The hole share in [0,1] of every mask file below `folder`. A file that cannot be read is reported and left out.
 
-    Raises UserError where none can be read.
+    Raises UserError if none can be read.
     """
     files = [path for path in find_images(folder.expanduser()) if path.name != CONTACT_SHEET]
     shares, problems = [], []

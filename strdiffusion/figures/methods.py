@@ -1,4 +1,4 @@
-"""The methods that a figure of the sampling compares: test configurations with overrides, and the images they share."""
+"""The methods that a figure of the sampling compares: test configurations with overrides, and their common images."""
 
 import logging
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Of = Literal["state", "estimate"]
 
 @dataclass
 class EntryConfig:
-    """What is compared: its name in the figure, a test configuration, and key=value overrides of it."""
+    """A method to compare: its name in the figure, a test configuration, and key=value overrides of it."""
 
     label: str
     opt: str
@@ -35,7 +35,7 @@ class EntryConfig:
 
 @dataclass
 class ProcessConfig:
-    """The strip: which image (null: the first), and at which t (none: six, evenly spaced)."""
+    """The strip: which image (null: the first), and at which t (empty: six, evenly spaced)."""
 
     image: str | None = None
     t: list[Count] = field(default_factory=list)
@@ -43,8 +43,8 @@ class ProcessConfig:
 
 @dataclass
 class DiscrepancyConfig:
-    """The curves: averaged over the first so many images; of which process; of its state, or of the x0 that its network
-    predicts from the state.
+    """The curves: averaged over the first `images` images, of the process of `network`. of: its state, or the x0 that its network
+    predicts from the state ("estimate").
     """
 
     images: Positive = 8
@@ -61,7 +61,7 @@ class FiguresConfig:
     discrepancy: DiscrepancyConfig = field(default_factory=DiscrepancyConfig)
 
     def check(self) -> None:
-        """What one key alone cannot tell."""
+        """Check the keys that depend on each other. Raises UserError."""
         check_labels([method.label for method in self.methods])
         if len(set(self.process.t)) < len(self.process.t):
             raise UserError("process.t names a step twice")
@@ -69,13 +69,13 @@ class FiguresConfig:
 
 @dataclass(frozen=True)
 class Entry:
-    """One of what is compared, with its resolved configuration."""
+    """A method to compare, with its resolved configuration."""
 
     label: str
     config: TestConfig
 
     def open(self) -> Method:
-        """Its method, with weights."""
+        """Load the method with its weights."""
         return open_method(self.config)
 
 
@@ -85,7 +85,7 @@ def load_entries(config: FiguresConfig) -> list[Entry]:
 
 
 def chosen_item(entry: Entry, method: Method, name: str | None) -> TestItem:
-    """The image of this name, or the first."""
+    """The image with this name, or the first one."""
     dataset = test_dataset(entry.config)
     if name is not None and name not in dataset.names:
         raise UserError(f"{entry.label} has no image {name}: the first is {dataset.names[0]}")
@@ -93,7 +93,7 @@ def chosen_item(entry: Entry, method: Method, name: str | None) -> TestItem:
 
 
 def first_items(entry: Entry, method: Method, count: int) -> Iterator[list[TestItem]]:
-    """The first `count` images in batches; one that cannot be used is reported and left out. Raises UserError if all are."""
+    """The first `count` images in batches. An image that cannot be used is reported and left out. Raises UserError if none is left."""
     dataset = test_dataset(entry.config)
     numbers = list(range(min(count, len(dataset))))
     problems: list[str] = []
@@ -105,21 +105,21 @@ def first_items(entry: Entry, method: Method, count: int) -> Iterator[list[TestI
 
 
 def truths(method: Method, items: list[TestItem]) -> dict[str, Tensor]:
-    """The true image (B,3,H,W) as `texture`, and what the method's other pictures would truly be (B,1,H,W), by name."""
+    """The true images (B,3,H,W) as `texture`, and by name the true values of the method's other pictures (B,1,H,W)."""
     pictures = [method.true_pictures(item.image()) for item in items]
     stacked = {name: torch.stack([as_tensor(picture[name]) for picture in pictures]) for name in pictures[0]}
     return {"texture": torch.stack([item.texture for item in items])} | stacked
 
 
 class SameImages:
-    """Checks that every method is given the same pixels: the first method's images are what the others must have."""
+    """Checks that all methods have the same images and masks as the first one."""
 
     def __init__(self) -> None:
         self.first: dict[str, TestItem] = {}
         self.label: str | None = None
 
     def require(self, entry: Entry, item: TestItem) -> None:
-        """Raise UserError where this image or its mask is another than the first method's of this name."""
+        """Raise UserError if this image or its mask differs from the first method's with the same name."""
         if self.label in (None, entry.label):
             self.label = entry.label
             self.first[item.name] = item

@@ -1,4 +1,4 @@
-"""The denoising process as a strip: states of texture and structure at chosen t, method against method."""
+"""The denoising process as a strip: states of texture and structure at chosen t, for several methods."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ MOST_COLUMNS = 12
 
 @dataclass(frozen=True)
 class Process:
-    """One method on one image: states by t, texture (H,W,3) and structure (H,W), and the truth of both (None where unknown).
+    """One method on one image: states by t, texture (H,W,3) and structure (H,W), and the truth of both (None if unknown).
 
-    structure is empty without guidance, and lacks the late stage, where no structure is denoised: structure_end is its last t.
+    structure is empty without guidance. It ends with the early stage, at t = structure_end: the late stage denoises no structure.
     """
 
     label: str
@@ -52,18 +52,18 @@ def record_process(config: FiguresConfig) -> list[Process]:
 
 
 def chosen_times(wanted: Sequence[int], visited: Mapping[str, Sequence[int]]) -> list[int]:
-    """The times to show, from the greatest to the least; raises UserError for one that a method does not visit.
+    """The times to show, in descending order. Raises UserError for a time that a method does not visit.
 
     Args:
-        wanted: the times; where it is empty, some that all methods visit.
+        wanted: the times; if empty, some times that all methods visit.
         visited: the times of each method, from 0 to its T.
     """
     if not visited:
-        return [0]  # methods without steps have a result alone
+        return [0]  # methods without steps have only a result
     if not wanted:
         Ts = [times[-1] for times in visited.values()]
         if len(set(Ts)) > 1:
-            raise UserError(f"the methods have different T ({', '.join(map(str, Ts))}): say which steps to show, process.t=[...]")
+            raise UserError(f"the methods have different T ({', '.join(map(str, Ts))}): choose the steps to show by process.t=[...]")
         common = sorted(set.intersection(*map(set, visited.values())))
         wanted = [common[i] for i in np.unique(np.linspace(0, len(common) - 1, DEFAULT_COLUMNS).round().astype(int))]
     for label, times in visited.items():
@@ -77,7 +77,7 @@ def chosen_times(wanted: Sequence[int], visited: Mapping[str, Sequence[int]]) ->
 
 
 def record_states(entry: Entry, method: Method, item: TestItem, times: Sequence[int]) -> Process:
-    """Run one entry on one image. A method without steps has its result at the last of the times."""
+    """Run one entry on one image. The result of a method without steps is shown at the last time."""
     texture: dict[int, np.ndarray] = {}
     structure: dict[int, np.ndarray] = {}
     with_structure: set[int] = set()
@@ -102,7 +102,7 @@ def record_states(entry: Entry, method: Method, item: TestItem, times: Sequence[
 
 
 def process_figure(processes: Sequence[Process]) -> "Figure":
-    """Draw the strips below each other: a row for the texture and, with guidance, one for the structure. Values are cut to [0,1]."""
+    """Draw the strips below each other: a row for the texture and, with guidance, one for the structure. Values are clipped to [0,1]."""
     times = sorted(set().union(*(process.texture for process in processes)), reverse=True)
     with_truth = all(process.truth is not None for process in processes)
     cells: list[list[Panel]] = []

@@ -1,4 +1,4 @@
-"""The states of a method while it samples, each with the t it belongs to."""
+"""The states of a method while it samples, each with its time t."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +14,10 @@ Visit = Callable[[Step, Step | None], None]
 
 
 def visit_states(entry: Entry, method: Method, items: list[TestItem], visit: Visit) -> Result:
-    """Inpaint items of one size, and call `visit` with every state from T to 0, and the one after it (None at the end).
+    """Inpaint items of one size. Call `visit` with every state from T to 0 and with the state after it (None at the end).
 
-    A state belongs to its time `to`. Pictures that the step to it did not change are left out: no structure is denoised in the late
-    stage. A sampler that jumps back passes a t several times; what it keeps comes last.
+    The time of a state is its `to`. Pictures that a step did not change are left out of its state, such as the structure in the late
+    stage. A sampler that jumps back visits a t several times; the state that it keeps comes last.
     """
     states: list[Step] = []  # the last two
 
@@ -34,6 +34,6 @@ def visit_states(entry: Entry, method: Method, items: list[TestItem], visit: Vis
 
 
 def changed(*states: Step) -> Step:
-    """The last of one or two states, with only the pictures that are not the same tensors as in the one before."""
+    """The last of one or two states, with only the pictures that are other tensors than in the state before it."""
     before = states[0].pictures if len(states) == 2 else {}
     return replace(states[-1], pictures={name: p for name, p in states[-1].pictures.items() if p is not before.get(name)})

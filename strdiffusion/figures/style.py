@@ -1,4 +1,4 @@
-"""The common look of the figures, and saving them. Lengths are in cm on paper; nothing is meant to be scaled when printed."""
+"""The common look of the figures, and saving them. Lengths are in cm on paper; figures are printed without scaling."""
 
 import functools
 import io
@@ -21,7 +21,7 @@ ONE_COLUMN, TWO_COLUMNS = 8.5, 17.5  # cm
 CM = 1 / 2.54  # inches
 FONT_SIZE = 7.5  # points
 PNG_DPI = 200
-# Okabe and Ito's palette, without the yellow that is too pale for lines on white
+# Okabe and Ito's palette without yellow, which is too pale for lines on white
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 GRAY = "#777777"
@@ -55,7 +55,7 @@ LOOK = {
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Let a function draw in the common look, whatever the user's matplotlibrc says."""
+    """Make a function draw in the common look, independent of the user's matplotlibrc."""
 
     @functools.wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -68,7 +68,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def new_figure(width: float, height: float, layout: str | None = "constrained") -> "Figure":
-    """An empty figure of that size in cm; without pyplot, so that no window system is asked for."""
+    """An empty figure of this size in cm, made without pyplot, so that no window system is needed."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width * CM, height * CM), layout=layout)
@@ -96,7 +96,7 @@ def fit_text(text: str, width: float, lines: int = 1) -> str:
 
 
 def time_axis(axes, T: int, narrow: bool = False) -> None:
-    """Let t run from T on the left to 0 on the right, as sampling does."""
+    """Let t run from T on the left to 0 on the right, in the order of sampling."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(T + 0.5, -0.5)
@@ -118,25 +118,25 @@ def log_scale(axis) -> None:
 
 
 def legend_above(axes) -> None:
-    """A legend over the axes, where it hides nothing, if anything is labelled."""
+    """A legend above the axes, outside of the plot, if anything is labelled."""
     count = len(axes.get_legend_handles_labels()[1])
     if count:
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=count if count <= 3 else 2, borderaxespad=0)
 
 
 def check_labels(labels: list[str]) -> None:
-    """Raise UserError unless there are as many different, visible labels as there are colours at most."""
+    """Raise UserError unless the labels are different and visible, and at most as many as there are colours."""
     if not 1 <= len(labels) <= len(COLOURS):
         raise UserError(f"a figure compares 1 to {len(COLOURS)} methods, not {len(labels)}")
     for label in labels:
         if not label.strip() or label.startswith("_"):
             raise UserError(f"the label {label!r} cannot be shown: it must not be empty or begin with _")
         if labels.count(label) > 1:
-            raise UserError(f"the label {label!r} stands for several methods: give each its own")
+            raise UserError(f"the label {label!r} is given to several methods: give each its own")
 
 
 def claim_figure(out: str | Path, overwrite: bool) -> list[Path]:
-    """The files OUT.png and OUT.pdf (OUT may end in either); raises UserError where one exists, unless `overwrite`."""
+    """The files OUT.png and OUT.pdf (OUT may end in either). Raises UserError if one exists, unless `overwrite`."""
     out = Path(out).expanduser()
     if out.suffix in (".png", ".pdf"):
         out = out.with_suffix("")
@@ -150,12 +150,12 @@ def claim_figure(out: str | Path, overwrite: bool) -> list[Path]:
 
 @styled
 def save_figure(figure: "Figure", paths: list[Path]) -> None:
-    """Write a figure into files of these suffixes. They hold no date: the same figure gives the same bytes."""
+    """Write a figure to these files, in the formats of their suffixes. They hold no date, so the same figure gives the same bytes."""
     metadata = {".png": {"Software": "strdiffusion"}, ".pdf": {"Creator": "strdiffusion", "Producer": "matplotlib", "CreationDate": None}}
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font it embeds
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every embedded font
     for path in paths:
         for axes in figure.axes:
-            for image in axes.images:  # a PDF holds the pixels themselves
+            for image in axes.images:  # a PDF holds the original pixels
                 image.set_interpolation("none" if path.suffix == ".pdf" else "auto")
         content = io.BytesIO()
         figure.savefig(content, format=path.suffix[1:], dpi=PNG_DPI, metadata=metadata[path.suffix])

@@ -1,4 +1,4 @@
-"""Pictures in rows and columns, with titles, laid out by hand: cells are exactly as wide as the page allows."""
+"""Pictures in rows and columns, with titles. The layout is computed here, so that cells are exactly as wide as the page allows."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 GAP = 0.08  # cm between cells
 LINE = FONT_SIZE * 1.25 / 72 / CM  # cm, height of a line of text
 MOST_COLUMNS_IN_ONE = 5
-MARGIN = 0.05  # cm right and below, so that no frame is cut
+MARGIN = 0.05  # cm, right and below, so that no frame is cut off
 GROUP_GAP = 0.2  # cm between groups of rows
 
 Panel = np.ndarray | str  # a picture (H,W) or (H,W,3) with values in [0,1], or why there is none
@@ -68,7 +68,7 @@ def row_heights(cells: Sequence[Sequence[Panel]], cell_width: float) -> list[flo
 
 
 def _side_title(figure: "Figure", text: str, x: float, bottom: float, length: float, bold: bool = False) -> None:
-    """Write a text upwards, in the middle of a stretch of `length` cm from `bottom`; all in cm."""
+    """Write a text vertically, centred on a range of `length` cm that begins at `bottom` cm."""
     width, height = (side / CM for side in figure.get_size_inches())
     weight = "bold" if bold else "normal"
     shown = fit_text(text, length * (0.9 if bold else 1))

@@ -1,4 +1,4 @@
-"""The resampling trace: scores, decisions and network evaluations over t, from the traces that scripts/test.py writes."""
+"""The resampling trace: scores, decisions and network evaluations over t, from the trace files of scripts/test.py."""
 
 import json
 import logging
@@ -45,8 +45,8 @@ NETWORK_COLOURS = (BLUE, SKY, BLACK, *COLOURS)  # in the order in which networks
 class TraceSummary:
     """What happened at each t, summed over images.
 
-    t: descending. first: the scores of the first proposals at each t. resampled: the scores of the resamplings with what
-    came of them. decisions, evaluations: counts per t, (n,).
+    t: descending. first: the scores of the first proposals at each t. resampled: the scores of the resamplings with their
+    decisions. decisions, evaluations: counts per t, (n,).
     """
 
     images: int
@@ -58,9 +58,9 @@ class TraceSummary:
 
 
 def read_traces(folder: Path, image: str | None = None) -> dict[str, ImageTrace]:
-    """The traces of a result folder by image name, or that of one image.
+    """The traces of a result folder by image name; all, or that of one image.
 
-    Raises UserError where there is none; of several, one that cannot be read is reported and left out.
+    A trace that cannot be read is reported and left out. Raises UserError if none is left.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -87,7 +87,7 @@ def read_traces(folder: Path, image: str | None = None) -> dict[str, ImageTrace]
 
 
 def read_trace(path: Path) -> ImageTrace:
-    """Read what `ImageTrace.as_dict` was written as."""
+    """Read a JSON file of `ImageTrace.as_dict`."""
     try:
         steps = [StepTrace.from_dict(step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]]
         for step in steps:
@@ -101,7 +101,7 @@ def read_trace(path: Path) -> ImageTrace:
 
 
 def summarise(traces: Sequence[ImageTrace]) -> TraceSummary:
-    """Collect and count by t. A t that a sampler passes several times is summed over all passes."""
+    """Collect and count by t. If a sampler visits a t several times, all visits are summed."""
     times = sorted({step.t for trace in traces for step in trace.steps}, reverse=True)
     position = {t: i for i, t in enumerate(times)}
     first, resampled = defaultdict(list), defaultdict(list)
@@ -120,7 +120,7 @@ def summarise(traces: Sequence[ImageTrace]) -> TraceSummary:
 
 @styled
 def trace_figure(summary: TraceSummary, title: str) -> "Figure":
-    """Draw scores, resamplings and evaluations below each other over t."""
+    """Draw scores, resamplings and evaluations over t, one panel below the other."""
     figure = new_figure(ONE_COLUMN, 12.5)
     scores, decisions, evaluations = figure.subplots(3, 1, sharex=True, height_ratios=(1.3, 1, 1))
     figure.suptitle(title, x=0.02, ha="left")
@@ -149,7 +149,7 @@ def trace_figure(summary: TraceSummary, title: str) -> "Figure":
 
 
 def draw_scores(axes, summary: TraceSummary) -> None:
-    """Every score of one image, marked by what came of it."""
+    """Every score of one image, with a marker for its decision."""
     times = [t for t in summary.t if summary.first.get(t)]
     axes.plot(times, [summary.first[t][-1] for t in times], color=BLACK, linewidth=0.9, marker="o", markersize=2, label="first")
     for decision in DECISIONS:
@@ -183,7 +183,7 @@ def draw_mean_scores(axes, summary: TraceSummary) -> None:
 
 
 def stack(axes, times: np.ndarray, layers: dict[str, tuple[np.ndarray, str]]) -> None:
-    """Stacked bars of counts per t, one layer after another."""
+    """Bars of counts per t, with the layers stacked."""
     from matplotlib.ticker import MaxNLocator
 
     edges = np.arange(times.min(), times.max() + 2) - 0.5

@@ -1,4 +1,4 @@
-"""What a table's rows cost and what they reach: quality over network evaluations and over seconds."""
+"""Cost and quality of a table's rows: quality over network evaluations and over seconds."""
 
 import csv
 import re
@@ -28,10 +28,10 @@ class Point:
 
 
 def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]:
-    """The points of a table.csv of scripts/reproduce.py, by what stands before the number of steps in their labels.
+    """The points of a table.csv of scripts/reproduce.py, grouped by their labels without the number of steps.
 
-    Rows called "posterior, 5 steps" and "posterior, 10 steps" become the line "posterior"; others, of one point, go by
-    their whole label. `bucket` may be None where the table has one alone. Raises UserError.
+    Rows called "posterior, 5 steps" and "posterior, 10 steps" become the line "posterior"; a label without a number of steps
+    is a line with one point. `bucket` may be None if the table has only one. Raises UserError.
     """
     path = path.expanduser()
     path = path / "table.csv" if path.is_dir() else path
@@ -54,7 +54,7 @@ def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]
         cells = {metric: [float(v) if v else None for v in cell] for (r, b, metric), cell in numbers.items() if (r, b) == (row, bucket)}
         mean, low, high = ({metric: cell[i] for metric, cell in cells.items() if cell[i] is not None} for i in range(3))
         evaluations = [value for metric, value in mean.items() if is_evaluations(metric)]
-        if evaluations and sum(evaluations) > 0:  # not of the baselines, which have no networks
+        if evaluations and sum(evaluations) > 0:  # baselines have no networks
             label = re.sub(r",? *\d+ steps?$", "", row)
             found[label].append(Point(mean | {"evaluations": sum(evaluations)}, low, high))
     if not found:
@@ -64,7 +64,7 @@ def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]
 
 @styled
 def tradeoff_figure(points: dict[str, list[Point]], metrics: Sequence[str]) -> "Figure":
-    """Draw a panel for each metric and cost, a line for each group of rows, with 95 % intervals; costs on a log scale."""
+    """Draw a panel for each metric and cost, with a line for each group of rows and 95 % intervals. Costs are on a log scale."""
     check_labels(list(points))
     costs = [cost for cost in COSTS if all(cost in point.values for group in points.values() for point in group)]
     for metric in metrics:

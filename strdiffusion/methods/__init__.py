@@ -1,8 +1,8 @@
-"""Methods of inpainting behind one seam: method.py says what a method is.
+"""Methods of inpainting behind one interface, `Method` in method.py.
 
-* strdiffusion.py, irsde.py: the paper's method, and the unguided process that it builds on
+* strdiffusion.py, irsde.py: the paper's method, and the unguided process on which it builds
 * baselines.py: `telea`, `navier_stokes`, `mean_fill`, `masked_input`, which need no network
-* loading.py: where networks come from; counting.py: how many evaluations a sampler takes
+* folders.py: the method of a model folder; loading.py: the networks of a method; counting.py: the evaluations that a sampler takes
 """
 
 from strdiffusion.methods import baselines, irsde, strdiffusion  # noqa: F401  they register themselves

@@ -1,4 +1,4 @@
-"""Inpainting without a network: the sanity rows of every table."""
+"""Inpainting without a network, as simple baselines for tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from strdiffusion.system.parser import Positive
 
 
 class Filling(Method):
-    """Fills one image after the other by `fill`; no chance, no steps."""
+    """Fills one image after the other by `fill`, without randomness and without steps."""
 
     def inpaint(self, known: Known, seeds: Sequence[int], **_) -> Iterator[Result]:
         images, masks = known.image.permute(0, 2, 3, 1).cpu().numpy(), known.mask[:, 0].cpu().numpy() > 0.5
@@ -43,7 +43,7 @@ class MeanFill(Filling):
 
 @dataclass
 class OpenCVOptions(Options):
-    """radius: how far around a pixel of the hole OpenCV looks, in pixels."""
+    """radius: of the neighbourhood that OpenCV uses for a pixel of the hole, in pixels."""
 
     radius: Positive = 5
 
@@ -63,13 +63,13 @@ class OpenCVInpainting(Filling):
 
 @register("telea")
 class Telea(OpenCVInpainting):
-    """Telea's fast marching."""
+    """Telea's fast marching method."""
 
     flag = "INPAINT_TELEA"
 
 
 @register("navier_stokes")
 class NavierStokes(OpenCVInpainting):
-    """Bertalmio's fluid dynamics."""
+    """Bertalmio's method, based on fluid dynamics."""
 
     flag = "INPAINT_NS"

@@ -1,4 +1,4 @@
-"""How many network evaluations a sampler will take, found by running it on one pixel with networks that do nothing."""
+"""The number of network evaluations of a sampler, counted in a run on one pixel with networks that do nothing."""
 
 from itertools import count
 
@@ -14,8 +14,8 @@ from strdiffusion.sde import MeanRevertingSDE
 
 
 def count_evaluations(config: SamplerConfig, sde: MeanRevertingSDE, guided: bool, begin: int | None = None) -> dict[str, Evaluations]:
-    """The evaluations for one image, from T or from the time `begin`. A score that always rises, and one that always falls, are the
-    two extremes of every decision.
+    """The evaluations of each network for one image, from T or from the time `begin`. The sampler runs twice, with scores that always
+    rise and with scores that always fall: these are the two extremes of its decisions.
     """
     runs = [_run(config, sde, guided, begin, direction) for direction in (1, -1)]
     return {name: Evaluations(min(run[name] for run in runs), max(run[name] for run in runs)) for name in NETWORKS}

@@ -1,4 +1,4 @@
-"""Model folders and runs as methods: what model.yml names, or what the networks are of."""
+"""Load and save methods: the method that a model folder's model.yml names, or the one that networks belong to."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +20,10 @@ from strdiffusion.system.parser import build, read_yaml, save_tree, to_dict
 def load_method(
     source: Path | Mapping[Kind, str | Path], device: torch.device, T: int | None = None, size: int | None = None, weights: Weights = "ema"
 ) -> Method:
-    """The method of a model folder, of a folder of training runs or checkpoint files, of a mapping from kind to checkpoint file, or of a
-    name. T, size, weights: see `load_model`. Raises UserError for what is none.
+    """The method of a model folder, a folder of training runs or checkpoint files, a mapping from kind to checkpoint file, or a name.
+    T, size, weights: see `load_model`. Raises UserError if the source is none of these.
     """
-    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights}  # of networks alone
+    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights}  # only for networks
     if isinstance(source, Path) and not source.is_dir():
         if str(source) in METHODS and not source.exists():
             return open_by_name(str(source), device).varied(**others)
@@ -40,7 +40,7 @@ def load_method(
 
 
 def open_without_networks(description: Path, device: torch.device) -> Method | None:
-    """The method of a model.yml that holds its options alone; None if it is one with networks."""
+    """The method of a model.yml that holds only its options; None if the method has networks."""
     tree = read_yaml(description)
     cls = method_class(tree.get("method", IRSDEMethod.name), str(description))
     if issubclass(cls, IRSDEMethod):
@@ -52,7 +52,7 @@ def open_without_networks(description: Path, device: torch.device) -> Method | N
 
 
 def open_by_name(name: str, device: torch.device) -> Method:
-    """A method with its default options, which is enough for those that need no weights."""
+    """A method with its default options, for methods that need no weights."""
     cls = METHODS[name]
     if issubclass(cls, IRSDEMethod):
         raise UserError(f"the method {name} needs trained networks: give a model folder that holds them")
@@ -62,7 +62,7 @@ def open_by_name(name: str, device: torch.device) -> Method:
 
 
 def save_method(method: Method, folder: str | Path, dtype: StorageType = "float32") -> Path:
-    """Write a model folder: model.yml, and the weights if there are any. A folder that holds files is refused."""
+    """Write a model folder: model.yml, and the weights if there are any. Raises UserError if the folder already holds files."""
     if isinstance(method, IRSDEMethod):
         return save_folder(method.model, folder, dtype)
     folder = claim_output_folder(folder, False, "save to another folder")

@@ -29,15 +29,15 @@ from strdiffusion.system.device import float32_precision
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert, to_dict
 
-KEPT = 0.4  # exp(-theta_bar) of the time at which sampling from an estimate begins
+KEPT = 0.4  # sampling from an estimate begins at the first time with exp(-theta_bar) <= KEPT
 
 
 @dataclass
 class IRSDEOptions(Options):
     """Networks, process and sampling.
 
-    compile: let torch.compile work on the networks; needs a compiler, and minutes for the first image of a size.
-    structure: of the trainings; IR-SDE itself looks at no structure.
+    compile: use torch.compile for the networks; needs a compiler, and some minutes for the first image of each size.
+    structure: as in the trainings; IR-SDE itself uses no structure.
     """
 
     guided: ClassVar[bool] = False
@@ -70,7 +70,7 @@ class IRSDEOptions(Options):
 
 @register("irsde")
 class IRSDEMethod(Method):
-    """The texture network alone. `model`: its weights, and what is recorded with them."""
+    """The texture network alone. model: the network, and the configuration recorded with it."""
 
     Options = IRSDEOptions
     guided: ClassVar[bool] = False
@@ -107,12 +107,12 @@ class IRSDEMethod(Method):
         yield Result(end.texture, {} if end.structure is None else {"structure": end.structure}, end.traces, evaluations)
 
     def step(self, run: Sampling, moment: Moment) -> Step:
-        """A moment of the sampler as others see it."""
+        """A moment of the sampler as a Step."""
         pictures = {} if moment.x is None else {"structure": moment.x.x}
         return Step(run.grid[moment.n], run.grid[moment.to], self.sde.T, moment.n, run.N, moment.y.x, pictures)
 
     def predictors(self, known: Known | None = None, evaluate: Evaluate | None = None) -> Networks:
-        """The networks as the sampler calls them."""
+        """The networks in the form in which the sampler calls them."""
         return Networks(texture=self.denoiser("texture", evaluate))
 
     def denoiser(self, kind: Kind, evaluate: Evaluate | None) -> Denoiser:
@@ -120,7 +120,7 @@ class IRSDEMethod(Method):
         return Denoiser(self.network(kind, evaluate), self.sde, prediction, clip=self.sampler.clip)
 
     def network(self, kind: Kind, evaluate: Evaluate | None = None) -> Callable[..., Tensor]:
-        """A network in its inference form (networks/inference.py), or what `evaluate` puts in its place."""
+        """A network in its inference form (networks/inference.py), or the function by which `evaluate` replaces it."""
         form = getattr(self.model.networks, kind).for_inference(self.precision, self.compile)
 
         def call(*inputs, **options) -> Tensor:
@@ -130,18 +130,20 @@ class IRSDEMethod(Method):
         return call if evaluate is None else evaluate(kind, call)
 
     def begin_from(self, estimate: Known | None) -> Begin | None:
-        """Late in the early stage, at what an estimate says the clean images are."""
+        """Where sampling from an estimate of the clean images begins: late in the early stage."""
         if estimate is None:
             return None
         estimate = estimate.to(self.device)
         return Begin(self.begin_time(), estimate.image, estimate.maps.get("structure"))
 
     def begin_time(self) -> int:
-        """When sampling from an estimate begins: as late as KEPT of it is in the mean, but in the early stage."""
+        """The time at which sampling from an estimate begins: the first of the early stage at which at most the share KEPT of the
+        estimate is left in the marginal mean.
+        """
         grid = self.sampler.grid(self.sde)
         return next((t for n, t in enumerate(grid.times) if n >= grid.early_end and self.sde.decay[t] <= KEPT), grid.times[-1])
 
-    # ---- what it can do and what it costs -------------------------------------------------------------
+    # ---- limits, cost and settings --------------------------------------------------------------------
 
     def require_size(self, height: int, width: int) -> None:
         if self.sampler.scored and min(height, width) < SMALLEST_SIDE:
@@ -172,7 +174,7 @@ class IRSDEMethod(Method):
         )
 
     def can_resample(self, resampling: Resampling) -> bool:
-        """Whether its networks suffice for a resampling; whether there are enough steps for it is another matter."""
+        """Whether its networks suffice for a resampling; the number of steps is not checked."""
         if not self.guided and resampling in OF_STRUCTURE:
             return False
         return resampling not in SCORED or self.model.networks.discriminator is not None
@@ -184,7 +186,7 @@ class IRSDEMethod(Method):
         resampling: str | None = None,
         precision: Precision | None = None,
     ) -> "IRSDEMethod":
-        """The same networks with another sampler: its settings, or a solver's name; UserError if they are unknown or do not fit."""
+        """The same networks with another sampler, given by its settings or a solver's name. Raises UserError if it does not fit."""
         tree = to_dict(sampler if isinstance(sampler, SamplerConfig) else self.sampler)
         given = {"solver": sampler if isinstance(sampler, str) else None, "steps": steps, "resampling": resampling}
         tree |= {key: value for key, value in given.items() if value is not None}
@@ -199,7 +201,7 @@ class IRSDEMethod(Method):
 
     @torch.inference_mode()
     def predict(self, known: Known, before: Step, after: Step) -> Step:
-        """The clean texture and structure that the networks predict from a state; at t = 0 the state itself."""
+        """The clean texture and structure that the networks predict from the state `before`; at t = 0 the state itself."""
         if before.to == 0:
             return before
         known = known.to(self.device)

@@ -1,4 +1,4 @@
-"""Where the networks of a method come from and how they are kept: model folders, training runs, released files, single checkpoints."""
+"""Load and save the networks of a method: model folders, training runs, released files, single checkpoints."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -26,9 +26,9 @@ CHECKPOINT_SUFFIXES = {".pt", ".pth"}
 
 @dataclass
 class CheckpointsConfig:
-    """The trained networks: a model folder, or a file for each, our checkpoints or released ones.
+    """The trained networks: a model folder, or a file for each network, one of our checkpoints or a released one.
 
-    If width and depth are given, others are refused. `weights` is of our checkpoints; a model folder holds one set.
+    If width or depth is given, networks of another size are refused. weights: of our checkpoints; a model folder holds one set.
     """
 
     folder: str | None = None
@@ -48,7 +48,7 @@ class CheckpointsConfig:
         return [None if path is None else Path(path).expanduser() for path in (self.texture, self.structure, self.discriminator)]
 
     def check(self, needed: Mapping[Kind, str]) -> None:
-        """Raise UserError if a network is not given that is `needed`, with the option that needs it."""
+        """Raise UserError if a network is missing. needed: the networks, each with the option that needs it."""
         if self.folder is not None:
             if (self.texture, self.structure, self.discriminator) != (None, None, None):
                 raise UserError(
@@ -64,7 +64,7 @@ class CheckpointsConfig:
 
 @dataclass(frozen=True)
 class LoadedNetworks:
-    """The networks of a model. Unguided ones (IR-SDE) have the texture alone; without a discriminator nothing is scored."""
+    """The networks of a model. An unguided model (IR-SDE) has only the texture network. The discriminator is optional."""
 
     texture: LoadedNetwork
     structure: LoadedNetwork | None = None
@@ -80,7 +80,7 @@ class LoadedNetworks:
 
 
 class Model(NamedTuple):
-    """Networks, and everything about them but their weights."""
+    """Networks, with the configuration that describes them."""
 
     networks: LoadedNetworks
     config: ModelConfig
@@ -89,8 +89,8 @@ class Model(NamedTuple):
 def load_model(source: Path | Mapping[Kind, str | Path], T: int | None = None, size: int | None = None, weights: Weights = "ema") -> Model:
     """Load a model from a model folder, a folder of training runs or checkpoint files, or a mapping from kind to checkpoint file.
 
-    T: of released files, which do not record it. size: of the training images, if nothing records it (256).
-    weights: of our checkpoints, the moving average or the raw weights. Raises UserError for what is not a model.
+    T: of released files, which do not record it. size: of the training images, if it is not recorded (default 256).
+    weights: which weights of our checkpoints, the moving average or the raw weights. Raises UserError if the source is not a model.
     """
     if isinstance(source, Mapping):
         unknown = [kind for kind in source if kind not in KINDS]
@@ -107,14 +107,14 @@ def load_model(source: Path | Mapping[Kind, str | Path], T: int | None = None, s
 
 
 def require_same_settings(config: ModelConfig, source: Path, T: int | None, size: int | None) -> None:
-    """Raise UserError where another T or size is asked for than the source records."""
+    """Raise UserError if T or size is given and differs from the source's record."""
     for name, wanted, recorded in (("T", T, config.sde.T), ("size", size, config.size)):
         if wanted is not None and wanted != recorded:
             raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave {name} out")
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The newest checkpoints of the runs in a folder, or else the checkpoint files in it; UserError where there is none."""
+    """The newest checkpoints of the runs in a folder, or else the checkpoint files in it. Raises UserError if there is none."""
     files = sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_SUFFIXES and path.is_file())
     files = sorted(folder.glob("*/latest.pt")) or files
     if not files:
@@ -123,7 +123,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
-    """Load a model folder; of the networks that it has, those of `kinds`. The texture network is always loaded."""
+    """Load the networks of `kinds` from a model folder, as far as it has them. The texture network is always loaded."""
     path = folder / DESCRIPTION
     config = build(ModelConfig, read_yaml(path), str(path))
     try:
@@ -147,22 +147,22 @@ def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
 
 
 def save_folder(model: Model, folder: str | Path, dtype: StorageType = "float32") -> Path:
-    """Write a model folder: model.yml, and a safetensors file for each network. A folder that holds files is refused."""
+    """Write a model folder: model.yml, and a safetensors file for each network. Raises UserError if the folder already holds files."""
     folder = claim_output_folder(folder, False, "save to another folder")
     for loaded in model.networks:
         save_tensors(folder / f"{loaded.kind}.safetensors", loaded.network.state_dict(), dtype)
-    save_config(model.config, folder / DESCRIPTION)  # last: a folder without it is no model
+    save_config(model.config, folder / DESCRIPTION)  # written last, because a folder without it is not a model
     return folder
 
 
 def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int | None) -> Model:
-    """The model that some checkpoints are, ours or released, one for each network."""
+    """The model made of checkpoints, our own or released, one for each network."""
     found: dict[Kind, LoadedNetwork] = {}
     for network in loaded:
         other = found.setdefault(network.kind, network)
         if other is not network and named_for(network) != named_for(other):
             found[network.kind], left = (network, other) if named_for(network) else (other, network)
-            log.info("the %s network is %s; %s is left alone", network.kind, found[network.kind].path, left.path)
+            log.info("the %s network is %s; %s is not used", network.kind, found[network.kind].path, left.path)
         elif other is not network:
             raise UserError(
                 f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "
@@ -173,7 +173,7 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
         raise UserError(f"there is no texture network, only {others}: add its checkpoint")
     texture = found["texture"]
     if not texture.network.guided:
-        found = {"texture": texture}  # nothing else would be used
+        found = {"texture": texture}  # the other networks would not be used
     elif "structure" not in found:
         raise UserError(f"there is no structure network, and the texture network {texture.path} needs one: add its checkpoint")
     recorded = next((n for n in found.values() if n.sde is not None), None)
@@ -199,7 +199,7 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
 
 
 def named_for(network: LoadedNetwork) -> bool:
-    """Whether the folder of a checkpoint has the name of its network, as runs/psv/texture has, and runs/psv/texture_unguided has not."""
+    """Whether the folder of a checkpoint has the name of its network, such as runs/psv/texture, but not runs/psv/texture_unguided."""
     return network.path.parent.name == network.kind
 
 
@@ -230,7 +230,7 @@ def describe(networks: LoadedNetworks) -> NetworksConfig:
 def load_for_test(
     checkpoints: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, guided: bool
 ) -> Model:
-    """The networks that `checkpoints` names and the sampler needs; UserError if one does not fit the configuration."""
+    """Load the networks that the sampler needs from `checkpoints`. Raises UserError if one does not fit the configuration."""
     kinds: list[Kind] = ["texture", *["structure"] * guided, *["discriminator"] * sampler.scored]
     provenance: list[str] = []
     size: int | None = None
@@ -271,7 +271,7 @@ def load_for_test(
 
 
 def method_of(networks: LoadedNetworks) -> str:
-    """The method that networks are of."""
+    """The method to which networks belong."""
     return "strdiffusion" if networks.texture.network.guided else "irsde"
 
 

@@ -1,15 +1,15 @@
-"""The seam between a method of inpainting and the rest of the program.
+"""The interface between a method of inpainting and the rest of the program.
 
-A method is a class with typed options, registered under a name: `method: NAME` in a test configuration, a table's row, a model folder,
-on the command line and on the page picks it. This is a whole one:
+A method is a class with typed options, registered under a name. `method: NAME` selects it in a test configuration, a table's row, a
+model folder, on the command line and on the page. This is a complete method:
 
     @register("gray")
     class Gray(Method):
         def inpaint(self, known, seeds, **_):
             yield Result(known.put_back(torch.full_like(known.image, 0.5)))
 
-What a method is given has nothing true in the hole: `Known` cuts it out. A method that wants to see more, to find out what it would be
-worth, names the doors it wants opened (`Options.doors`), and every result records them.
+A method sees no true pixel of the hole: `Known` sets the hole to zero. For experiments, a method can be shown more: it names the doors
+to open (`Options.doors`), and every result records them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,48 +28,48 @@ from strdiffusion.system.device import keep_memory
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert
 
-# what may be shown of the hole: the image's own pixels there, or those of another image in their place
+# what may be shown in the hole: the image's own pixels, or those of another image
 Door = Literal["truth", "other_image"]
-Evaluate = Callable[[str, Callable], Callable]  # from a network's name and the network to what is called in its place
+Evaluate = Callable[[str, Callable], Callable]  # (a network's name, the network) -> the function that is called instead
 
 
 @dataclass
 class Options:
-    """The options of a method: keys of a YAML file. Subclasses add theirs.
+    """The options of a method: keys of a YAML file. Subclasses add their own.
 
-    pictures: the names of the pictures that the method makes beside the image.
+    pictures: the names of the pictures that the method makes besides the image.
     """
 
     pictures: ClassVar[tuple[str, ...]] = ()
 
     @property
     def doors(self) -> dict[Door, str]:
-        """What the method is shown of the hole, each with the options that ask for it. None of them, if a result is to mean anything."""
+        """What the method is shown of the hole, each with the options that ask for it. For meaningful results it must be empty."""
         return {}
 
     def check(self) -> None:
-        """What one key alone cannot tell; raises UserError."""
+        """Check the keys that depend on each other. Raises UserError."""
 
     def describe(self) -> str:
-        """The options that a table must tell its readers, in a few words that end with a comma and a space."""
+        """The options that a table must state for its readers, in a few words that end with a comma and a space."""
         return ""
 
     def grid(self) -> TimeGrid | None:
-        """The times that it visits; None for a method without steps."""
+        """The times that sampling visits; None for a method without steps."""
         return None
 
     def files(self) -> list[Path | None]:
-        """The files that results depend on: a finished result is current as long as these and the options are what they were."""
+        """The files that results depend on. A finished result stays valid while these files and the options do not change."""
         return []
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a method yields after each step; those of a diffusion first yield their start, with t = to.
+    """What a method yields after each step. Diffusion methods first yield their start, with t = to.
 
-    t, to: the times that the step led from and to, of T..0. left: steps that were left before it, of `steps` in all.
-    image: (B,3,H,W) as it is now, on the method's device, not to be changed. pictures: others by name, such as the structure (B,1,H,W); one
-    that the step did not change is the same tensor as before.
+    t, to: the times from and to which the step led, in T..0. left: the steps left before it, out of `steps`.
+    image: (B,3,H,W) after the step, on the method's device; do not change it. pictures: others by name, such as the structure
+    (B,1,H,W). A picture that the step did not change is the same tensor as before.
     """
 
     t: int
@@ -82,7 +82,7 @@ class Step:
 
     @property
     def share(self) -> float:
-        """The share of the way that lies behind it."""
+        """The finished share of the sampling, in [0,1]."""
         return 0.0 if self.is_start else 1 - max(self.left - 1, 0) / self.steps
 
     @property
@@ -94,9 +94,9 @@ class Step:
 class Result:
     """What a method yields last.
 
-    image: (B,3,H,W), inpainted. pictures: others by name. traces: what happened, for each image, if there is something to tell.
-    evaluations: for each image, how often each network was evaluated, by the network's name. shown: what the method was shown of the
-    hole, as "door (option)".
+    image: (B,3,H,W), inpainted. pictures: others by name. traces: a trace of each image, if the method records one.
+    evaluations: for each image, the number of evaluations of each network, by the network's name. shown: what the method was shown of
+    the hole, as "door (option)".
     """
 
     image: Tensor
@@ -111,7 +111,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The least and the most evaluations of a network; they differ if something decides while sampling."""
+    """The least and the most evaluations of a network; they differ if decisions in sampling change the number."""
 
     least: int
     most: int
@@ -125,7 +125,7 @@ class Evaluations:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user may choose of a method's sampling, by the names that `StrDiffusion` takes, and what is in use."""
+    """The choices of a method's sampling, by the names that `StrDiffusion` takes, and the current choice."""
 
     solvers: tuple[str, ...]
     solver: str
@@ -136,11 +136,11 @@ class Choices:
 
 
 class Method:
-    """A method of inpainting, ready to be used. Only `inpaint` must be written.
+    """A method of inpainting, ready for use. Only `inpaint` must be implemented.
 
     name: set by `register`. Options: the class of its options.
-    size: side of the images that suit it best, in pixels; None if it does not matter.
-    tiles: it can be given `evaluate` and `begin`, so that holes larger than `size` can be filled in overlapping tiles.
+    size: the preferred side of images, in pixels; None if it does not matter.
+    tiles: `inpaint` accepts `evaluate` and `begin`, so that holes larger than `size` can be filled in overlapping tiles.
     """
 
     name: ClassVar[str]
@@ -153,7 +153,7 @@ class Method:
 
     @classmethod
     def open(cls, options: Options, device: torch.device) -> "Method":
-        """The method with these options, its weights loaded, on a device. Raises UserError if they do not fit each other."""
+        """Load the method with these options and its weights on a device. Raises UserError if they do not fit together."""
         return cls(options, device)
 
     @property
@@ -161,60 +161,62 @@ class Method:
         return self.options.doors
 
     def require_size(self, height: int, width: int) -> None:
-        """Raise UserError for images that it cannot take; its text continues "the image X", for example "is too large: ..."."""
+        """Raise UserError if it cannot inpaint images of this size. Its text continues "the image X", for example "is too large: ..."."""
 
     def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
-        """The maps (H,W) it needs beside the pixels, of one image (H,W,3) in [0,1] that is zero in the hole; known (H,W), 1 = known.
+        """The maps (H,W) that it needs besides the pixels, from one image (H,W,3) in [0,1], zero in the hole; known (H,W), 1 = known.
 
-        shown: for each of its doors an image (H,W,3) with something in the hole.
+        shown: for each of its doors an image (H,W,3) whose hole is not empty.
         """
         return {}
 
     def inpaint(
         self, known: Known, seeds: Sequence[int], evaluate: Evaluate | None = None, begin: Known | None = None
     ) -> Iterator[Step | Result]:
-        """Inpaint a batch: yields a Step after each step, if it has any, and a Result last.
+        """Inpaint a batch: yield a Step after each step, if there are steps, and a Result at the end.
 
-        Each image has a seed of its own, and gets the same result in any batch. Whoever stops iterating cancels it.
+        Each image has its own seed, and gets the same result in any batch. To cancel, stop iterating.
 
         Args:
             evaluate: replaces each network, for example by its evaluation on overlapping tiles.
-            begin: an estimate of all of the images, to be refined instead of beginning from nothing.
+            begin: an estimate of the whole images, which is refined; None: begin from noise.
         """
         raise NotImplementedError
 
     def cost(self, late: bool = False) -> dict[str, Evaluations]:
-        """The evaluations of each network for one image; `late` if it is given an estimate to begin from."""
+        """The evaluations of each network for one image. late: sampling begins from an estimate."""
         return {}
 
     def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
-        """For each network a call that evaluates it once, at the size that suits it; for estimates of time."""
+        """For each network a function that evaluates it once, at the preferred size, to estimate times."""
         return {}
 
     def choices(self) -> Choices | None:
-        """What there is to choose of its sampling; None for nothing."""
+        """The choices of its sampling; None if there are none."""
         return None
 
     def varied(self, **settings) -> "Method":
-        """The same weights with other settings, by the names that `StrDiffusion` takes. Raises UserError for those it does not have."""
+        """The same weights with other settings, by the names that `StrDiffusion` takes. Raises UserError for unknown settings."""
         given = [name for name, value in settings.items() if value is not None]
         if given:
             raise UserError(f"the method {self.name} has no {' and no '.join(given)}: leave it out")
         return self
 
     def true_pictures(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """What its other pictures would be of a true image (H,W,3), by name, (H,W). Figures compare with them."""
+        """Its other pictures (H,W) computed from a true image (H,W,3), by name. Figures compare states with them."""
         return {}
 
     def predict(self, known: Known, before: Step, after: Step) -> Step:
-        """`before` with the clean images that its networks predict from it, on the way to `after`. Raises UserError if it has none."""
+        """`before` with its images replaced by the clean images that the networks predict from it; `after` is the next step. Raises
+        UserError if the method predicts none.
+        """
         raise UserError(f"the method {self.name} predicts no clean image from its states: show the states themselves")
 
     def close_doors(self) -> None:
-        """Show it nothing of the hole from now on, whatever its options ask for."""
+        """From now on show it nothing of the hole, even if its options ask for it."""
 
     def to(self, device: torch.device) -> None:
-        """Move it."""
+        """Move it to a device."""
         self.device = device
 
     def describe(self) -> str:
@@ -227,7 +229,7 @@ M = TypeVar("M", bound=type[Method])
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Make a class known as the method `name`."""
+    """Register a class as the method `name`."""
 
     def known_as(cls: M) -> M:
         cls.name = name
@@ -238,12 +240,12 @@ def register(name: str) -> Callable[[M], M]:
 
 
 def method_class(name: object, where: str = "the call") -> type[Method]:
-    """The class of the method that a value in a file names; UserError if there is no such method."""
+    """The class of the method that a value in a file names. Raises UserError if there is no such method."""
     return METHODS[convert(Literal[tuple(METHODS)], name, where, "method")]
 
 
 def see(method: Method, image: np.ndarray, known: np.ndarray, behind: Mapping[Door, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    """Let a method look at an image (H,W,3), of which it gets no pixel of the hole but through its doors; known (H,W), 1 = known."""
+    """The maps that a method makes of an image (H,W,3). It sees the hole only through its doors. known (H,W), 1 = known."""
     hidden = np.where(known[..., None] > 0.5, image, np.float32(0))
     return method.look(hidden, known, {door: behind[door] for door in method.doors})
 
@@ -256,7 +258,7 @@ def run(
     evaluate: Evaluate | None = None,
     begin: Known | None = None,
 ) -> Result:
-    """Run a method to its end; `watch` is called with every step, and what it raises ends the run."""
+    """Run a method to its end. `watch` is called with every step; an error that it raises ends the run."""
     keep_memory(method.device)
     more = {"evaluate": evaluate, "begin": begin} if method.tiles else {}
     for item in method.inpaint(known, seeds, **more):

@@ -1,4 +1,4 @@
-"""StrDiffusion: the texture is denoised under the guidance of a structure that is denoised beside it (CVPR 2024, arXiv 2403.19898)."""
+"""StrDiffusion: the texture is denoised under the guidance of a structure, denoised at the same time (CVPR 2024, arXiv 2403.19898)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from strdiffusion.system.errors import UserError
 
 @dataclass
 class StrDiffusionOptions(IRSDEOptions):
-    """structure: the maps that it starts from, see `strdiffusion/data/structure.py`.
+    """structure: the structure maps, see `strdiffusion/data/structure.py`.
 
-    guide: "denoised", the method; to find out what the guide is worth, the true structure ("ground_truth"), or what another image has
+    guide: "denoised" is the method. To measure the value of the guide: the true structure ("ground_truth"), or that of another image
         in the hole ("other_image").
     """
 
@@ -48,9 +48,10 @@ class StrDiffusionOptions(IRSDEOptions):
 
 @register("strdiffusion")
 class StrDiffusionMethod(IRSDEMethod):
-    """Texture, structure and, if the sampler asks it, discriminator.
+    """Texture, structure and, if the sampler needs it, discriminator.
 
-    Built from a model, it makes its edges of the known pixels, whatever the training's were; a test's options may open the doors.
+    Without options (built from a model) it computes edges from the known pixels alone, even if training used the whole image. The
+    options of a test can open the doors.
     """
 
     Options = StrDiffusionOptions
@@ -72,7 +73,9 @@ class StrDiffusionMethod(IRSDEMethod):
         self.options = None
 
     def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
-        """structure, the known part of x0; structure_mean, mu_x (spec sec. 1); true_structure, x0 of what a door shows, for an oracle."""
+        """The maps structure, the known part of x0; structure_mean, mu_x (spec sec. 1); and, for `guide`, true_structure, x0 of the
+        image that a door shows.
+        """
         pair, sigma = self.model.config.structure.pair, self.model.config.structure.edge_sigma
         x0, mean = structure_maps(image, known, pair, "known", sigma, ground_truth=False)
         maps = {"structure": x0 * known, "structure_mean": mean}

@@ -27,7 +27,7 @@ Solver = Literal["ancestral", "posterior", "mars_ode", "mars_sde"]
 
 @dataclass(frozen=True)
 class Transition:
-    """One step to solve: from t to `to`, towards the mean mu (B,C,H,W), with the denoiser's prediction under a guide (B,1,H,W) or None.
+    """One step to solve: from t to `to`, with mean mu (B,C,H,W), by a denoiser that is guided by `guide` (B,1,H,W), or unguided (None).
 
     draw: gives standard normal noise like a tensor. order: of MaRS, 1 or 2.
     """
@@ -66,7 +66,7 @@ def mars_ode(state: State, step: Transition) -> State:
 
 
 def mars_sde(state: State, step: Transition) -> State:
-    """MaRS on the reverse SDE; the last step draws noise too, which has no effect there, as in the posterior step."""
+    """MaRS on the reverse SDE. Like the posterior step, it draws noise in the last step too, where it has no effect."""
     return _mars(state, step, step.draw(state.x))
 
 

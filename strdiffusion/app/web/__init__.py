@@ -1,10 +1,11 @@
-"""A page to paint on: open a picture, paint a hole, see it filled. Gradio is needed by `page` and `server` alone.
+"""A web page: open a picture, paint a hole, and see it filled. Only page.py and server.py need Gradio.
 
-* limits.py: how much a visitor may ask for
-* offers.py: the models to choose from, ways to sample, and how long they take
-* photo.py: a picture that was opened; session.py: what a visitor has uploaded and been given, in a folder that goes when the page is left
-* painting.py: what was painted in the browser, as a mask and hints
-* job.py: one inpainting in a thread of its own, watched and cancelled from outside
-* results.py: what is kept of an inpainting; view.py: progress and results as HTML
+* service.py: everything the page can do, without its layout
+* limits.py: the limits of a visitor's requests
+* offers.py: the models to choose from, their ways to sample, and how long these take
+* photo.py: an opened picture; session.py: a visitor's files, in a folder that is removed when the page is left
+* painting.py: the mask and hints painted in the browser
+* job.py: one inpainting in its own thread, which can be watched and cancelled
+* results.py: the files of a result; view.py: progress and results as HTML
 * page.py, paint.html, paint.js, page.css: the layout; server.py: serving it
 """

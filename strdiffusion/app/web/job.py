@@ -1,4 +1,4 @@
-"""One inpainting in a thread of its own, watched and cancelled from outside."""
+"""One inpainting in its own thread, which can be watched and cancelled."""
 
 import threading
 import time
@@ -13,14 +13,14 @@ from strdiffusion.system.errors import UserError
 
 R = TypeVar("R")
 
-INTERVAL = 0.2  # seconds between two looks at the intermediate states
+INTERVAL = 0.2  # seconds between two updates of the progress
 
 
 @dataclass(frozen=True, eq=False)
 class Glimpse:
-    """How far a job is. ahead: how many are before it in the line.
+    """The progress of a job. ahead: how many jobs are before it in the line.
 
-    texture (h, w, 3), structure (h, w): uint8, of the window that is worked on; None before the first step, as t.
+    texture (h, w, 3), structure (h, w): uint8, of the current window. Like t, they are None before the first step.
     """
 
     ahead: int = 0
@@ -34,7 +34,7 @@ class Glimpse:
 
 
 class Line:
-    """Who waits to compute: one at a time, in the order of arrival, and only so many."""
+    """A waiting line of limited length: one member computes at a time, in the order of arrival."""
 
     def __init__(self, waiting: int):
         self.waiting = waiting
@@ -42,14 +42,14 @@ class Line:
         self._changed = threading.Condition()
 
     def join(self, member: object) -> None:
-        """Take the last place; UserError where there is none."""
+        """Take the last place. Raises UserError if the line is full."""
         with self._changed:
             if len(self._members) > self.waiting:
                 raise UserError(f"All {self.waiting} places to wait are taken: try again later.")
             self._members.append(member)
 
     def ahead(self, member: object) -> int:
-        """How many are before a member."""
+        """How many members are before this one."""
         with self._changed:
             return self._members.index(member) if member in self._members else 0
 
@@ -59,7 +59,7 @@ class Line:
             self._changed.wait_for(lambda: cancelled() or self._members[0] is member)
 
     def wake(self) -> None:
-        """Let who waits look whether they are cancelled."""
+        """Make all waiting members check whether they are cancelled."""
         with self._changed:
             self._changed.notify_all()
 
@@ -70,7 +70,7 @@ class Line:
 
 
 class Job(Generic[R]):
-    """Runs `work(callback, cancel)`, whose arguments are those of StrDiffusion's call, when it is its turn in the line."""
+    """Runs `work(callback, cancel)` when its turn in the line comes. The arguments are those of the same name of StrDiffusion's call."""
 
     def __init__(self, work: Callable[[Callable[[WindowStep], None], Callable[[], bool]], R], line: Line):
         self._work, self._line = work, line
@@ -84,20 +84,20 @@ class Job(Generic[R]):
         self._thread.start()
 
     def cancel(self) -> None:
-        """End the job before its next network evaluation, or in the line."""
+        """End the job before its next network evaluation, or while it waits."""
         self._cancelled.set()
         self._line.wake()
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was told to end."""
+        """Whether it was cancelled."""
         return self._cancelled.is_set()
 
     def join(self) -> None:
         self._thread.join()
 
     def watch(self) -> Iterator[Glimpse]:
-        """What has changed, until the job has ended. A watcher that leaves early cancels the job."""
+        """Yield the progress when it changes, until the job has ended. If the caller stops iterating early, the job is cancelled."""
         seen = None
         try:
             while not self._finished.wait(0 if seen is None else INTERVAL):
@@ -108,7 +108,7 @@ class Job(Generic[R]):
             self.cancel()
 
     def result(self) -> R:
-        """What the work returned, once it has; raises what it raised, Cancelled where it was cancelled."""
+        """Wait for the work and return its result. Raises its error, or Cancelled if it was cancelled."""
         self.join()
         if self._error is not None:
             raise self._error
@@ -120,7 +120,7 @@ class Job(Generic[R]):
             if self.cancelled:
                 raise Cancelled
             self._result = self._work(self._after_step, self._cancelled.is_set)
-        except BaseException as error:  # for result() to raise, in the thread that asks
+        except BaseException as error:  # raised by result(), in the caller's thread
             self._error = error
         finally:
             self._line.leave(self)

@@ -1,4 +1,4 @@
-"""How much a visitor of the page may ask for."""
+"""The limits of a visitor's requests."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from strdiffusion.system.errors import UserError
 
 @dataclass(frozen=True)
 class Limits:
-    """megabytes: of an uploaded file, as of any request. megapixels: of a picture. samples: at a time.
+    """megabytes: of an uploaded file, or any request. megapixels: of a picture. samples: of one inpainting.
 
-    queue: how many may wait for their turn. sessions: how many pages may be open.
+    queue: how many inpaintings may wait for their turn. sessions: how many pages may be open.
     """
 
     megabytes: int = 64
@@ -30,4 +30,4 @@ class Limits:
     def require_pixels(self, width: int, height: int, name: str) -> None:
         """Raise UserError for a picture with too many pixels."""
         if width * height > self.megapixels * 10**6:
-            raise UserError(f"{name} has {width}x{height} pixels, and at most {self.megapixels} megapixels are taken here: make it smaller")
+            raise UserError(f"{name} has {width}x{height} pixels, and at most {self.megapixels} megapixels are allowed: make it smaller")

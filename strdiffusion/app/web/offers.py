@@ -1,4 +1,4 @@
-"""The models that the page offers, ways to sample with each, and how long these take."""
+"""The models that the page offers, their ways to sample, and how long these take."""
 
 import logging
 import time
@@ -15,12 +15,12 @@ from strdiffusion.system.errors import UserError
 log = logging.getLogger(__name__)
 
 CUSTOM = "custom"
-MEASUREMENTS, MEASURING = 5, 3.0  # at most so many, and none after so many seconds
+MEASUREMENTS, MEASURING = 5, 3.0  # at most 5 measurements, and no new one after 3 seconds
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A way to sample, by name: arguments of a StrDiffusion's call."""
+    """A named way to sample: arguments for calling StrDiffusion."""
 
     label: str
     arguments: Mapping[str, str | int] = field(default_factory=dict)
@@ -36,7 +36,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Offer:
-    """A model that can be chosen. seconds: of one evaluation of each network, as measured when it was loaded."""
+    """A model that can be chosen. seconds: of one evaluation of each network, measured at loading."""
 
     name: str
     model: StrDiffusion
@@ -44,11 +44,11 @@ class Offer:
 
     @property
     def choices(self) -> Choices | None:
-        """What there is to choose of the sampling."""
+        """The choices of its sampling; None if there are none."""
         return self.model.method.choices()
 
     def arguments(self, choice: str, solver: str, steps: int, resampling: str) -> dict:
-        """The sampler arguments of a call: those of a preset, or with CUSTOM those given. UserError if they do not fit the model."""
+        """The sampler arguments of a call: the preset's, or with CUSTOM the given ones. Raises UserError if they do not fit the model."""
         chosen = {"sampler": solver, "steps": int(steps), "resampling": resampling} if choice == CUSTOM else dict(PRESETS[choice].arguments)
         if choice != CUSTOM and "steps" in chosen and self.choices is not None:
             chosen["steps"] = min(chosen["steps"], self.choices.most_steps)
@@ -56,11 +56,11 @@ class Offer:
         return chosen
 
     def describe(self, arguments: Mapping) -> str:
-        """The method with these arguments of a call, in a few words."""
+        """The method with these arguments, in a few words."""
         return self.model.method.varied(**arguments).describe()
 
     def presets(self) -> dict[str, str]:
-        """The labels of the presets that this model can do, with what its own sampler is, by name."""
+        """By name, the labels of the presets that this model supports, with a description of its own sampler."""
         labels = {}
         for name, preset in PRESETS.items():
             try:
@@ -72,16 +72,16 @@ class Offer:
         return labels | ({CUSTOM: "Custom"} if self.choices else {})
 
     def duration(self, plan: Plan) -> tuple[float, float]:
-        """The least and the most seconds that a plan's network evaluations take."""
+        """The least and the most seconds for a plan's network evaluations."""
         seconds = [(plan.evaluations[name], each) for name, each in self.seconds.items()]
         return sum(n.least * each for n, each in seconds), sum(n.most * each for n, each in seconds)
 
 
 class Offers:
-    """What can be chosen, loaded once."""
+    """The models that can be chosen, loaded once."""
 
     def __init__(self, sources: Mapping[str, str | Path], device: Device = "auto", precision: Precision = "fp32", T: int | None = None):
-        """Load models from folders (or whatever StrDiffusion.load takes) by the name they are offered under; UserError for what is none."""
+        """Load models, given by name as folders or other sources of `StrDiffusion.load`. Raises UserError if a source is not a model."""
         self._by_name: dict[str, Offer] = {}
         for name, source in sources.items():
             model = StrDiffusion.load(source, T=T, device=device, precision=precision)
@@ -100,7 +100,7 @@ class Offers:
 
 
 def measure(model: StrDiffusion) -> dict[str, float]:
-    """Seconds of one evaluation of each network: the least of some, for what else the machine does only adds to it."""
+    """Seconds of one evaluation of each network: the minimum of several, because other load of the machine only adds time."""
     began = time.monotonic()
     seconds = model.time_evaluations()
     for _ in range(MEASUREMENTS - 1):

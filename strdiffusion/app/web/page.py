@@ -1,4 +1,4 @@
-"""The layout of the page, and which of the service's doings belongs to which button."""
+"""The layout of the page, and the service's action for each button."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ AT_ONCE = {"queue": False, **QUIET}
 
 
 def build_page(service: Service) -> gr.Blocks:
-    """The page as Gradio's Blocks; nothing of it is part of an API."""
+    """The page as Gradio's Blocks. It offers no API."""
     handlers = _Handlers(service)
     first = service.offers[service.offers.names[0]]
     own = first.choices or NO_CHOICES
@@ -102,12 +102,12 @@ def build_page(service: Service) -> gr.Blocks:
 
 
 def choices(labels: dict[str, str]) -> list[tuple[str, str]]:
-    """What Gradio calls choices: label before name."""
+    """Labels by name as Gradio's choices: pairs (label, name)."""
     return [(label, name) for name, label in labels.items()]
 
 
 class _Handlers:
-    """What events do. A visit's key is Gradio's session hash."""
+    """The handlers of events. A visit's key is Gradio's session hash."""
 
     def __init__(self, service: Service):
         self.service = service
@@ -165,7 +165,7 @@ class _Handlers:
                 yield progress, gr.skip(), gr.skip()
             names = [(str(i + 1), i) for i in range(int(chosen.samples))]
             yield "", gr.Radio(names, value=0, visible=len(names) > 1), self.service.show(key)
-        except Cancelled as error:  # what was asked for, so no error
+        except Cancelled as error:  # requested by the visitor, so not an error
             yield view.message(spelled(error)), gr.skip(), gr.skip()
         except Exception as error:
             yield view.message(spelled(error), "error"), gr.skip(), gr.skip()

@@ -1,6 +1,6 @@
-// What paint.html does. Gradio calls this once, with `element`, `trigger`, `props` and `watch`.
-// From the server: props.token of the session, props.megabytes, props.picture (the preview's address) and props.number (which picture).
-// To the server: an upload by HTTP, told of by trigger("upload"); strokes as props.value = {number, hole, hints}, told of by trigger("input").
+// The behaviour of paint.html. Gradio runs this once, with `element`, `trigger`, `props` and `watch`.
+// From the server: props.token of the session, props.megabytes, props.picture (the preview's address) and props.number (of the picture).
+// To the server: an upload by HTTP, announced by trigger("upload"); strokes as props.value = {number, hole, hints}, by trigger("input").
 const find = (selector) => element.querySelector(selector);
 const [root, stage, view, problem] = [".sd-paint", ".sd-stage", "canvas", ".sd-error"].map(find);
 const [size, colour, file] = ["size", "colour", "file"].map((name) => find("[name=" + name + "]"));
@@ -38,7 +38,7 @@ function show() {
   pen.globalAlpha = 0.6;
   pen.drawImage(layers.hole, 0, 0);
   pen.globalAlpha = 1;
-  clearLayer(layers.mix); // hints count in the hole alone
+  clearLayer(layers.mix); // hints are shown only in the hole
   const mix = layers.mix.getContext("2d");
   mix.drawImage(layers.hint, 0, 0);
   mix.globalCompositeOperation = "destination-in";
@@ -107,7 +107,7 @@ async function upload(chosen) {
   if (!chosen) return;
   complain("");
   if (chosen.size > props.megabytes * 1e6) {
-    return complain(chosen.name + " has " + (chosen.size / 1e6).toFixed(1) + " MB, and at most " + props.megabytes + " MB are taken here.");
+    return complain(chosen.name + " has " + (chosen.size / 1e6).toFixed(1) + " MB, and at most " + props.megabytes + " MB are allowed.");
   }
   root.dataset.ready = "no";
   while (!props.token) await new Promise((resume) => setTimeout(resume, 100)); // the session is still being opened

@@ -1,4 +1,4 @@
-"""What was painted in the browser."""
+"""The mask and hints that were painted in the browser."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from strdiffusion.data.masks import resize_mask
 from strdiffusion.system.errors import UserError
 
 PREFIX = "data:image/png;base64,"
-OPAQUE = 128  # strokes have soft edges, which are decided here
+OPAQUE = 128  # the threshold of opacity for the soft edges of strokes
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Painting:
 
 
 def read_painting(painted: object, preview: tuple[int, int], size: tuple[int, int]) -> Painting:
-    """The painting that paint.js sent, on a preview of `preview` for a picture of `size` (height, width).
+    """The painting that paint.js sent; `preview` and `size` are the (height, width) of the preview and of the picture.
 
-    Raises UserError where it is none, where there is no hole, and where there is nothing but hole.
+    Raises UserError if it is invalid, has no hole, or has no known pixel.
     """
     if not isinstance(painted, dict) or not painted.get("hole"):
         raise UserError("Paint a hole first: what should be replaced.")
@@ -46,7 +46,7 @@ def read_painting(painted: object, preview: tuple[int, int], size: tuple[int, in
 
 
 def _layer(url: object, size: tuple[int, int]) -> np.ndarray:
-    """RGBA levels of a PNG data URL of a known size; another is refused before it is decoded."""
+    """The RGBA levels of a PNG data URL. Another size than `size` is refused before decoding."""
     try:
         if not isinstance(url, str) or not url.startswith(PREFIX):
             raise ValueError

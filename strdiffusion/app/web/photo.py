@@ -1,4 +1,4 @@
-"""A picture that a visitor has opened, and what the browser shows of pictures."""
+"""A picture that a visitor has opened, and previews of pictures for the browser."""
 
 import io
 from dataclasses import dataclass, replace
@@ -10,12 +10,12 @@ from PIL import Image
 from strdiffusion.app import Picture, open_picture
 from strdiffusion.system.errors import UserError
 
-PREVIEW_SIDE = 1024  # of what is painted on, in pixels
+PREVIEW_SIDE = 1024  # pixels; visitors paint on the preview
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture that was opened. name: for people, with the suffix its result gets. size, preview: (height, width)."""
+    """An opened picture. name: for people, with the suffix of its result. size, preview: (height, width)."""
 
     path: Path
     name: str
@@ -24,14 +24,14 @@ class Photo:
     number: int
 
     def open(self) -> Picture:
-        """The picture itself, all of it; UserError where another has taken its place."""
+        """The picture at full size. Raises UserError if another picture was opened since."""
         if not self.path.exists():
             raise UserError(f"{self.name} is no longer open.")
         return replace(open_picture(self.path), name=self.name)
 
 
 def preview_of(picture: Picture) -> Picture:
-    """The picture in 8 bits RGB or RGBA, at most PREVIEW_SIDE wide and high; with its colour profile."""
+    """The picture in 8-bit RGB or RGBA, at most PREVIEW_SIDE wide and high, with its colour profile."""
     image = picture.eight_bits().pil()
     gray = picture.colours == 1
     image = image.convert("RGBA" if picture.alpha is not None else "RGB")
@@ -41,7 +41,7 @@ def preview_of(picture: Picture) -> Picture:
 
 
 def as_png(picture: Picture) -> bytes:
-    """A picture of 8 bits as a PNG file, quickly."""
+    """An 8-bit picture as a PNG file, with fast compression."""
     out = io.BytesIO()
     levels = picture.levels[..., 0] if picture.levels.shape[2] == 1 else picture.levels
     Image.fromarray(np.ascontiguousarray(levels)).save(out, "PNG", compress_level=1, icc_profile=picture.metadata.icc_profile)

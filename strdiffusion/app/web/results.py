@@ -1,4 +1,4 @@
-"""What is kept of an inpainting: files of the session."""
+"""The result of an inpainting as files of the session."""
 
 import io
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from strdiffusion.samplers import ImageTrace
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Names of files: the result as a preview, at full size (in the picture's own format, and without loss), structure and trace."""
+    """File names of a sample: preview, full size (in the picture's format, and without loss), structure and trace."""
 
     preview: str
     files: tuple[str, ...]
@@ -25,7 +25,7 @@ class SampleFiles:
 
 @dataclass(frozen=True)
 class Results:
-    """All samples of one inpainting, and what it was made with, for people."""
+    """All samples of one inpainting, and a description of its settings."""
 
     folder: Path
     photo: Photo
@@ -41,9 +41,9 @@ class Results:
 
 
 def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings: str, seconds: float) -> Results:
-    """Write the files of an output. tag: makes their names unlike those of earlier results."""
+    """Write the files of an output. tag: makes their names different from earlier ones."""
     suffix = Path(photo.name).suffix
-    suffixes = [suffix, ".png"] if suffix == ".jpg" else [suffix]  # JPEG alone loses known pixels
+    suffixes = [suffix, ".png"] if suffix == ".jpg" else [suffix]  # JPEG changes known pixels, so add a PNG
     samples = []
     for i, picture in enumerate(output.images):
         stem = f"{tag}_{i}"
@@ -55,7 +55,7 @@ def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings
         if output.structure is not None:
             structure = f"{stem}_structure.png"
             (folder / structure).write_bytes(as_png(preview_of(cropped(output.structure[i]))))
-        if any(step.scores or step.decisions for part in output.trace[i] for step in part.steps):  # else nothing was decided
+        if any(step.scores or step.decisions for part in output.trace[i] for step in part.steps):  # otherwise there were no decisions
             trace = f"{stem}_trace.png"
             (folder / trace).write_bytes(trace_plot(output.trace[i], photo.name))
         samples.append(SampleFiles(f"{stem}.png", files, structure, trace))
@@ -63,7 +63,7 @@ def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings
 
 
 def cropped(structure: Picture) -> Picture:
-    """A structure without what is black all around: it is known in the windows alone."""
+    """A structure without its black surroundings: it exists only in the windows."""
     rows, columns = (np.flatnonzero(structure.levels.any(axis=(axis, 2))) for axis in (1, 0))
     if not rows.size:
         return structure

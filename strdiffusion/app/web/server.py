@@ -14,16 +14,16 @@ from strdiffusion.app.web.service import Service
 from strdiffusion.app.web.session import ENDED, Sessions
 from strdiffusion.system.errors import UserError
 
-# Gradio asks its makers for news and for fonts, and keeps what was done in the browser, unless it is told not to
+# by default Gradio contacts its makers' servers (analytics, news, fonts) and stores what was done in the browser
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 THREADS = 40
-SWEEP = 600  # seconds after which Gradio forgets files that it made itself
+SWEEP = 600  # seconds after which Gradio deletes its own files
 
 
 @contextmanager
 def working_folder() -> Iterator[Path]:
-    """A folder for everything that visitors upload and are given, removed with all in it."""
+    """A folder for all uploads and results, which is removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="strdiffusion_web_"))
     try:
         yield folder
@@ -33,9 +33,9 @@ def working_folder() -> Iterator[Path]:
 
 @contextmanager
 def serve(service: Service, host: str, port: int | None, open_browser: bool = False) -> Iterator[str]:
-    """Serve the page from now on until the context is left; gives its address.
+    """Serve the page while the context is open; yields its address.
 
-    port: the first free one from 7860 on where none is given. Raises UserError where the port is taken or Gradio is missing.
+    port: None: the first free one from 7860 on. Raises UserError if the port is taken or Gradio is missing.
     """
     sessions, limits = service.sessions, service.limits
     before = {name: os.environ.get(name) for name in (*OFFLINE, "GRADIO_TEMP_DIR")}
@@ -46,9 +46,9 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
 
         from strdiffusion.app.web.page import CSS, build_page
 
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio requests its own address to check that it is up
         page = build_page(service)
-        page.queue(max_size=limits.sessions, api_open=False)  # who computes waits in the service's own line, which is shorter
+        page.queue(max_size=limits.sessions, api_open=False)  # inpaintings wait in the service's own line, which is shorter
         page.delete_cache = (SWEEP, SWEEP)
         try:
             _, address, _ = page.launch(
@@ -63,8 +63,8 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
                 run_history=False,
                 show_error=False,
                 enable_monitoring=False,
-                max_threads=THREADS + limits.queue,  # those in the line keep one each
-                max_file_size=1,  # pictures come by a route of their own, into the session's folder
+                max_threads=THREADS + limits.queue,  # each job in the line keeps one
+                max_file_size=1,  # pictures are uploaded by a separate route, into the session's folder
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
                 app_kwargs={"routes": routes(sessions), "middleware": [Middleware(LimitBody, limits=limits)]},
             )
@@ -88,7 +88,7 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
 
 
 class LimitBody:
-    """ASGI middleware: no request may be larger than an upload may."""
+    """ASGI middleware: refuse requests larger than the limit of an upload."""
 
     def __init__(self, app, limits: Limits):
         self.app, self.limits = app, limits
@@ -120,7 +120,7 @@ class LimitBody:
             await self.app(scope, limited_receive, noted_send)
         except _TooLarge:
             if not answered:
-                said = f"The file is too large: at most {self.limits.megabytes} MB are taken here."
+                said = f"The file is too large: at most {self.limits.megabytes} MB are allowed."
                 await PlainTextResponse(said, 413, {"Connection": "close"})(scope, receive, send)
 
 
@@ -129,7 +129,7 @@ class _TooLarge(Exception):
 
 
 def routes(sessions: Sessions) -> list:
-    """The session's own addresses: pictures come in, previews and results go out. All are found by the session's secret token alone."""
+    """The routes of a session's files: pictures are uploaded, previews and results downloaded. Access needs the session's secret token."""
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import FileResponse, PlainTextResponse, Response
     from starlette.routing import Route
@@ -148,7 +148,7 @@ def routes(sessions: Sessions) -> list:
             await run_in_threadpool(session.open_upload, path, name)
         except UserError as error:
             return PlainTextResponse(str(error), 422)
-        except BaseException:  # too large, or the browser has gone
+        except BaseException:  # too large, or the browser has disconnected
             path.unlink(missing_ok=True)
             raise
         return PlainTextResponse("ok")

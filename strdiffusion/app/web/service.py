@@ -1,4 +1,4 @@
-"""What the page can do, without a page: everything about a visit but its layout."""
+"""Everything the page can do, without its layout."""
 
 import logging
 import time
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is chosen beside the picture; solver, steps and resampling count where the preset is CUSTOM."""
+    """The settings chosen on the page; solver, steps and resampling are used only if the preset is CUSTOM."""
 
     model: str
     preset: str
@@ -44,24 +44,24 @@ class Example:
 
 
 class Service:
-    """Sessions, offered models and examples together. A visit is known by the key that its page has."""
+    """Sessions, offered models and examples together. A visit is identified by the key of its page."""
 
     def __init__(self, sessions: Sessions, offers: Offers, examples: Sequence[Example], limits: Limits):
         self.sessions, self.offers, self.examples, self.limits = sessions, offers, examples, limits
         self._runs, self._line = count(1), Line(limits.queue)
 
     def open_example(self, key: str, number: int) -> Photo:
-        """Take an example of the gallery as the picture."""
+        """Open an example of the gallery as the picture."""
         example = self.examples[number]
         return self.sessions[key].open_pixels(example.pixels, example.name)
 
     def preview_address(self, key: str) -> str:
-        """Where the picture to paint on is; another address for every picture."""
+        """The address of the preview to paint on; each picture has its own."""
         session, photo = self._session(key)
         return f"{view.address(session.token, PREVIEW)}?number={photo.number}"
 
     def expected(self, key: str, painted: object, settings: Settings) -> str:
-        """What an inpainting will take, in a line. Raises UserError where something is missing."""
+        """The expected time and work of an inpainting, in one line. Raises UserError if something is missing."""
         _, photo = self._session(key)
         painting = self._painting(photo, painted)
         offer = self.offers[settings.model]
@@ -74,7 +74,7 @@ class Service:
         return f"Expected: {view.spell_duration(*offer.duration(plan))} ({work}, {evaluations} network evaluations)"
 
     def run(self, key: str, painted: object, settings: Settings) -> Iterator[str]:
-        """Inpaint, and say how far it is, as HTML. Afterwards `show` shows it. Raises UserError, and Cancelled."""
+        """Inpaint, and yield the progress as HTML. Afterwards `show` shows the result. Raises UserError or Cancelled."""
         session, photo = self._session(key)
         painting = self._painting(photo, painted)
         offer = self.offers[settings.model]
@@ -98,12 +98,12 @@ class Service:
         job.result()
 
     def cancel(self, key: str) -> None:
-        """End what this visit is running, if anything."""
+        """Cancel the visit's running inpainting, if there is one."""
         if (job := self.sessions[key].job) is not None:
             job.cancel()
 
     def show(self, key: str, sample: int = 0) -> str:
-        """A sample of the last inpainting as HTML; UserError where there is none."""
+        """A sample of the last inpainting as HTML. Raises UserError if there is none."""
         session = self.sessions[key]
         if (results := session.results) is None:
             raise UserError("There is no result yet.")
@@ -119,7 +119,7 @@ class Service:
 
     def _painting(self, photo: Photo, painted: object) -> Painting:
         if isinstance(painted, Mapping) and painted.get("number") != photo.number:
-            painted = None  # of the picture before
+            painted = None  # of an earlier picture
         return read_painting(painted, photo.preview, photo.size)
 
     def _samples(self, settings: Settings) -> int:
@@ -129,12 +129,12 @@ class Service:
 
 
 def spelled(error: BaseException) -> str:
-    """What a visitor is told of an error; what is nobody's fault is logged."""
+    """The message of an error for a visitor; unexpected errors are logged."""
     if isinstance(error, Cancelled):
         return "Cancelled."
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "not enough memory" in str(error):
         return "There is not enough memory for this: take a smaller picture."
-    log.error("the page met an error", exc_info=error)
-    return "Something went wrong; the terminal of the server says what."
+    log.error("error in the page", exc_info=error)
+    return "Something went wrong; see the terminal of the server."

@@ -1,4 +1,4 @@
-"""What a visitor has uploaded and was given: in a folder of the visit, which is removed when it ends."""
+"""Sessions: the uploads and results of each open page, in a folder that is removed when the session ends."""
 
 import re
 import secrets
@@ -18,7 +18,7 @@ from strdiffusion.app.web.photo import Photo, as_png, preview_of
 from strdiffusion.app.web.results import Results
 from strdiffusion.system.errors import UserError
 
-# what may be uploaded, and the suffix that its result is saved with; MPO is what Pillow calls some of the JPEGs that it has opened
+# the formats of uploads, and the suffixes of their results; Pillow calls some JPEGs MPO after opening them
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".png"}
 PREVIEW = "preview.png"
 ENDED = "This page's session has ended: reload the page."
@@ -38,7 +38,7 @@ class Session:
         self._lock = threading.Lock()
 
     def open_upload(self, path: Path, name: str) -> Photo:
-        """Take an uploaded file as this session's picture; one that is refused is removed. UserError says why."""
+        """Take an uploaded file as this session's picture. If it cannot be used, the file is removed and UserError is raised."""
         name = tidy_name(name)
         try:
             kind = require_picture(path, name, self.limits)
@@ -54,7 +54,7 @@ class Session:
         return self._take(path, name)
 
     def new_file(self) -> Path:
-        """A path that is nobody else's, for an upload. UserError where the session has ended."""
+        """A new path for an upload. Raises UserError if the session has ended."""
         if self.closed:
             raise UserError(ENDED)
         return self.folder / f"picture_{secrets.token_hex(8)}"
@@ -76,7 +76,7 @@ class Session:
             return self.photo
 
     def keep(self, photo: Photo, results: Callable[[], Results]) -> Results:
-        """Let results of a picture be written, in place of earlier ones. Cancelled where it is no longer this session's picture."""
+        """Replace the earlier results by new ones of a picture. Raises Cancelled if it is no longer this session's picture."""
         with self._lock:
             if self.closed or self.photo is not photo:
                 raise Cancelled
@@ -90,7 +90,7 @@ class Session:
         self.results = None
 
     def close(self) -> None:
-        """End whatever runs and remove every file."""
+        """Cancel the running job and remove all files."""
         if self.job is not None:
             self.job.cancel()
         with self._lock:
@@ -100,7 +100,7 @@ class Session:
 
 
 class Sessions:
-    """All open pages, by the page's own identification."""
+    """All open pages, by their keys."""
 
     def __init__(self, root: Path, limits: Limits):
         self.root, self.limits = root, limits
@@ -108,7 +108,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def open(self, key: str) -> Session:
-        """A new session for a page; UserError where too many are open."""
+        """A new session for a page. Raises UserError if too many are open."""
         self.close(key)
         with self._lock:
             if len(self._open) >= self.limits.sessions:
@@ -119,13 +119,13 @@ class Sessions:
         return session
 
     def __getitem__(self, key: str) -> Session:
-        """The session of a page; UserError where it has ended."""
+        """The session of a page. Raises UserError if it has ended."""
         if (session := self._open.get(key)) is None:
             raise UserError(ENDED)
         return session
 
     def with_token(self, token: str) -> Session:
-        """The session whose files have this token in their address; UserError where there is none."""
+        """The session whose files have this token in their address. Raises UserError if there is none."""
         with self._lock:
             for session in self._open.values():
                 if secrets.compare_digest(session.token.encode(), token.encode()):
@@ -145,7 +145,7 @@ class Sessions:
 
 
 def require_picture(path: Path, name: str, limits: Limits) -> str:
-    """The format of an uploaded picture, by its content. UserError where it is none of ours, or too large; nothing is decoded."""
+    """The format of an uploaded picture, by its content, without decoding it. Raises UserError for other formats and large pictures."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -153,7 +153,7 @@ def require_picture(path: Path, name: str, limits: Limits) -> str:
                 kind, size = image.format, image.size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, Image.DecompressionBombError):
-            raise UserError(f"{name} has far too many pixels: at most {limits.megapixels} megapixels are taken here") from None
+            raise UserError(f"{name} has far too many pixels: at most {limits.megapixels} megapixels are allowed") from None
         raise UserError(f"{name} is not a picture that can be read here: use JPEG, PNG, TIFF, WebP, BMP or GIF") from None
     limits.require_pixels(*size, name)
     return kind

@@ -1,4 +1,4 @@
-"""Progress and results as HTML. Everything that a visitor wrote is escaped."""
+"""Progress and results as HTML. Text from visitors is escaped."""
 
 import base64
 from html import escape
@@ -12,21 +12,21 @@ from strdiffusion.app.web.job import Glimpse
 from strdiffusion.app.web.photo import as_png
 from strdiffusion.app.web.results import Results
 
-SIDE = 256  # of the intermediate pictures, in pixels
+SIDE = 256  # pixels, of the intermediate pictures
 
 
 def address(token: str, name: str, download: str | None = None) -> str:
-    """Where the server gives out a session's file; relative, so that the page works behind a prefix, too."""
+    """The address of a session's file. It is relative, so that the page also works behind a URL prefix."""
     return f"session/{token}/{name}" + (f"?as={quote(download)}" if download else "")
 
 
 def message(text: str, kind: str = "note") -> str:
-    """A line of text; of kind "error" it is announced."""
+    """A line of text. One of kind "error" is announced by screen readers."""
     return f'<p class="sd-{kind}" role="{"alert" if kind == "error" else "status"}">{escape(text)}</p>'
 
 
 def spell_time(seconds: float) -> str:
-    """A duration in the unit that suits it."""
+    """A duration in a suitable unit."""
     if seconds < 1:
         return "less than a second"
     if seconds < 100:
@@ -37,7 +37,7 @@ def spell_time(seconds: float) -> str:
 
 
 def spell_duration(least: float, most: float) -> str:
-    """Between the least and the most seconds."""
+    """The range from the least to the most seconds."""
     first, last = spell_time(least), spell_time(most)
     if first == last:
         return first if least < 1 else f"about {first}"
@@ -45,7 +45,7 @@ def spell_duration(least: float, most: float) -> str:
 
 
 def progress(glimpse: Glimpse, samples: int, seconds: float) -> str:
-    """How far a job is, with the states of texture and structure side by side."""
+    """The progress of a job, with the states of texture and structure side by side."""
     percent = round(100 * glimpse.done)
     if glimpse.ahead:
         return message(f"Waiting for its turn: {glimpse.ahead} before this one.")
@@ -70,14 +70,14 @@ def progress(glimpse: Glimpse, samples: int, seconds: float) -> str:
 
 
 def data_url(levels: np.ndarray) -> str:
-    """A small picture in the page itself, every n-th pixel of a larger one."""
+    """A small picture as a data URL: every n-th pixel of the given one."""
     step = -(-max(levels.shape[:2]) // SIDE)
     small = levels[::step, ::step]
     return "data:image/png;base64," + base64.b64encode(as_png(Picture(small if small.ndim == 3 else small[..., None]))).decode()
 
 
 def finished(results: Results, chosen: int, token: str, before: str) -> str:
-    """A slider between before and after, the structure, the trace, and what can be downloaded. before: the preview's address."""
+    """A slider between before and after, the structure, the trace, and the downloads. before: the preview's address."""
     sample = results.samples[chosen]
     height, width = results.photo.preview
     stem = Path(results.photo.name).stem
@@ -87,7 +87,7 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         f"Download {Path(name).suffix[1:].upper().replace('JPG', 'JPEG')}</a>"
         for name in sample.files
     )
-    lossy = " (JPEG compresses all of the picture anew; in the PNG every pixel outside of the hole is as it was)"
+    lossy = " (JPEG compresses the whole picture again; the PNG keeps every pixel outside of the hole)"
     full = results.photo.size
     compare = (
         f'<div class="sd-compare" style="--at:50%;--ratio:{width}/{height};--shape:{width / height:.4f}">'
