@@ -42,10 +42,7 @@ def load_method(
 def open_without_networks(description: Path, device: torch.device) -> Method | None:
     """The method of a model.yml that holds its options alone; None if it is one with networks."""
     tree = read_yaml(description)
-    try:
-        cls = method_class(tree.get("method", IRSDEMethod.name))
-    except UserError as error:
-        raise UserError(f"{description}: {error}") from None
+    cls = method_class(tree.get("method", IRSDEMethod.name), str(description))
     if issubclass(cls, IRSDEMethod):
         return None
     if tree.get("format", FORMAT) != FORMAT:

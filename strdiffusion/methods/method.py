@@ -26,6 +26,7 @@ from strdiffusion.samplers.grid import TimeGrid
 from strdiffusion.samplers.trace import ImageTrace
 from strdiffusion.system.device import keep_memory
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import convert
 
 # what may be shown of the hole: the image's own pixels there, or those of another image in their place
 Door = Literal["truth", "other_image"]
@@ -38,7 +39,7 @@ class Options:
 
     @property
     def doors(self) -> dict[Door, str]:
-        """What the method is shown of the hole, each with the option that asks for it. None of them, if a result is to mean anything."""
+        """What the method is shown of the hole, each with the options that ask for it. None of them, if a result is to mean anything."""
         return {}
 
     def check(self) -> None:
@@ -155,7 +156,7 @@ class Method:
         return self.options.doors
 
     def require_size(self, height: int, width: int) -> None:
-        """Raise UserError for images that it cannot take."""
+        """Raise UserError for images that it cannot take; its text continues "the image X", for example "is too large: ..."."""
 
     def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
         """The maps (H,W) it needs beside the pixels, of one image (H,W,3) in [0,1] that is zero in the hole; known (H,W), 1 = known.
@@ -231,11 +232,9 @@ def register(name: str) -> Callable[[M], M]:
     return known_as
 
 
-def method_class(name: str) -> type[Method]:
-    """The class of a method; UserError for a name that there is not."""
-    if not isinstance(name, str) or name not in METHODS:
-        raise UserError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
-    return METHODS[name]
+def method_class(name: object, where: str = "the call") -> type[Method]:
+    """The class of the method that a value in a file names; UserError if there is no such method."""
+    return METHODS[convert(Literal[tuple(METHODS)], name, where, "method")]
 
 
 def see(method: Method, image: np.ndarray, known: np.ndarray, behind: Mapping[Door, np.ndarray] | None = None) -> dict[str, np.ndarray]:
