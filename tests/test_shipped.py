@@ -83,7 +83,7 @@ def test_mistakes(pack, weights, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("")
     for folder, settings, said in (
         ("new", [texture], "there is no structure network"),
-        ("new", [texture, structure, "sampler.metod=posterior"], "did you mean sampler.method?"),
+        ("new", [texture, structure, "sampler.solvr=posterior"], "did you mean sampler.solver?"),
         ("new", [texture, structure, "posterior"], "KEY=VALUE"),
         ("new", [texture, structure, "sampler.resampling=released"], "networks.discriminator is missing"),
         ("new", ["texture=absent.pt", structure], "absent.pt"),

@@ -62,9 +62,9 @@ def build_page(service: Service) -> gr.Blocks:
                 model = gr.Dropdown(service.offers.names, value=first.name, label="Model", elem_id="model")
                 preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
                 with gr.Group(visible=False) as custom:
-                    solver = gr.Dropdown(list(own.solvers), value=own.solver, label="Solver", elem_id="solver")
+                    solver = gr.Dropdown(list(own.solvers), value=own.solver or None, label="Solver", elem_id="solver")
                     steps = gr.Slider(2, own.most_steps, value=own.steps, step=1, label="Steps", elem_id="steps")
-                    resampling = gr.Dropdown(list(own.resamplings), value=own.resampling, label="Resampling", elem_id="resampling")
+                    resampling = gr.Dropdown(list(own.resamplings), value=own.resampling or None, label="Resampling", elem_id="resampling")
                 with gr.Row():
                     seed = gr.Number(0, precision=0, label="Seed", min_width=120, elem_id="seed", info="The same seed, the same result")
                     samples = gr.Slider(
@@ -150,9 +150,9 @@ class _Handlers:
         return (
             gr.Radio(choices(labels), value=next(iter(labels))),
             gr.update(visible=False),
-            gr.Dropdown(list(own.solvers), value=own.solver),
+            gr.Dropdown(list(own.solvers), value=own.solver or None),
             gr.Slider(maximum=own.most_steps, value=own.steps),
-            gr.Dropdown(list(own.resamplings), value=own.resampling),
+            gr.Dropdown(list(own.resamplings), value=own.resampling or None),
         )
 
     def begin(self):
