@@ -210,15 +210,15 @@ class StrDiffusion:
         layout = self._layout(inputs, LayoutOptions(context, shrink, max_tiles))
         canvases = self._canvases(inputs, layout)
         images = [inputs.picture.copy() for _ in range(num_samples)]
-        structures: list[Picture] = []
+        structures = []
+        if "structure" in method.Options.pictures:
+            structures = [Picture(np.zeros((*inputs.picture.size, 1), np.uint8), name="structure") for _ in range(num_samples)]
         traces: list[dict[int, ImageTrace]] = [{} for _ in range(num_samples)]
         work = Work(canvases, num_samples, share_of_late(method), progress, callback, cancel)
         with work.bar:
             for jobs in work.batches(batch_size):
                 seeds = [f"{seed}:{sample}:{i}" for i, sample in jobs]
                 result = self._sample(method, inputs, [canvases[i] for i, _ in jobs], seeds, jobs, work, batch_size)
-                if "structure" in result.pictures and not structures:
-                    structures = [Picture(np.zeros((*inputs.picture.size, 1), np.uint8), name="structure") for _ in range(num_samples)]
                 for k, (i, sample) in enumerate(jobs):
                     window = canvases[i].window
                     put_back(images[sample].levels, as_image(result.image[k]), inputs, layout, window)
