@@ -67,7 +67,7 @@ class NoiseTape:
 
 
 def golden_weights(network: nn.Module, seed: int) -> nn.Module:
-    """Fill a network with the golden weights, which hang on the released names; returns it in evaluation mode."""
+    """Fill a network with the golden weights, which are drawn by the released names; returns it in evaluation mode."""
     state = network.state_dict()
     for ours, name in released_names(network).items():
         shape = tuple(state[ours].shape)

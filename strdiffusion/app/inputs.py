@@ -86,7 +86,7 @@ def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Pict
     """
     given = open_picture(hints, "the hints")
     if given.alpha is None:
-        raise UserError(f"{given.name} has no alpha, so it would cover all of the hole: give RGBA, transparent where there is no hint")
+        raise UserError(f"{given.name} has no alpha, so it would cover all of the hole: give RGBA, transparent except for the hints")
     colours, opaque = given.rgb(), given.alpha.astype(np.float32) / given.scale >= 0.5
     if given.size != picture.size and opaque.any():
         require_same_aspect(given, picture)

@@ -68,7 +68,7 @@ def sampled_hole_shares(paths: Sequence[Path], polarity: Polarity) -> list[float
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(SAMPLED_MASKS, len(paths))).round().astype(int))
     shares = []
     for i in chosen:
-        with contextlib.suppress(UserError):  # said where the mask is used
+        with contextlib.suppress(UserError):  # reported when the mask is used
             shares.append(hole_share(read_mask(paths[i], polarity)))
     return shares
 

@@ -44,7 +44,7 @@ class TestItem:
 
     name: str  # relative path with "/", without suffix unless two images would share the name
     image_path: Path
-    mask_path: Path | str  # a text beginning with "generated:" where there is no file
+    mask_path: Path | str  # a text beginning with "generated:" if there is no file
     texture: torch.Tensor  # (3, H, W), the truth; zero in the hole if there is none
     mask: torch.Tensor  # (1, H, W), 1 = known
     hole_share: float  # in (0, 1)
@@ -65,7 +65,7 @@ class TestDataset(Dataset):
     images, masks  folders; without a folder of masks they are generated, seeded by `seed` and the image's name
     pairing        which mask file goes with which image, see `pair_masks`
     polarity       what white means in mask files
-    size, fit      "resize": to size x size. "center_crop": the shorter side enlarged to size where it is below,
+    size, fit      "resize": to size x size. "center_crop": the shorter side enlarged to size if it is smaller,
                    then the middle size x size; a mask file of that size is used as it is. "none": as it is
     hole_share     range for generated masks
     ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing

@@ -59,7 +59,7 @@ def table_figure(
 
 
 def row_heights(cells: Sequence[Sequence[Panel]], cell_width: float) -> list[float]:
-    """The height in cm of each row: that of its first picture; square where there is none."""
+    """The height in cm of each row: that of its first picture; square if there is none."""
     heights = []
     for row in cells:
         shape = next((cell.shape for cell in row if not isinstance(cell, str)), (1, 1))

@@ -119,7 +119,7 @@ def set_override(tree: dict, override: str) -> None:
         if not isinstance(child, dict):
             raise UserError(f"the override {override!r} goes through {parent}, which is a value and has no keys of its own")
         tree = child
-    tree.pop(leaf, None)  # the last key counts where one has two names
+    tree.pop(leaf, None)  # the last key counts if an option has two names
     tree[leaf] = value
 
 

@@ -31,7 +31,7 @@ class Sheet:
         return max(1, math.floor(v * self.resolution + 0.5))
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice]:
-        """Rows and columns of a rectangle, at least one sample wide and high; empty where it lies outside."""
+        """Rows and columns of a rectangle, at least one sample wide and high; empty if it lies outside."""
         left, top = self.sample(x0), self.sample(y0)
         right, bottom = max(self.sample(x1), left + 1), max(self.sample(y1), top + 1)
         return slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
