@@ -1,7 +1,9 @@
 """Tables as data: from nothing to CSV, Markdown and LaTeX; continued where interrupted; idle where nothing changed."""
 
 import csv
+import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +143,26 @@ def test_what_is_changed_and_only_that_is_done_again(table, monkeypatch, weights
     assert calls.count == 18 + 12  # the baseline has no sampler
     run(table, "options=[sampler.solver=posterior, batch_size=2]")
     assert calls.count == 30  # the batch size changes no result
+
+
+def test_results_of_the_time_before_methods_had_names_are_kept(table, monkeypatch):
+    """Their fingerprint is a hash of the configuration as it was then: sampler.guidance and sampler.method, and no `method`."""
+    folder = run(table)
+    mark = folder / "runs" / "none" / "10-20" / "fingerprint.txt"
+    now = mark.read_text()
+    tree = yaml.safe_load((mark.parent / "config.yml").read_text())
+    files = [Path(tree["checkpoints"][kind]) for kind in ("texture", "structure", "discriminator")]
+    assert tree.pop("method") == "strdiffusion" and "guide" in tree
+    tree["sampler"] |= {"guidance": True, "method": tree["sampler"].pop("solver")}
+    old = {key: value for key, value in tree.items() if key not in ("output", "overwrite", "process", "batch_size")}
+    old["content"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    mark.write_text(hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest())
+    calls = Calls(monkeypatch)
+    run(table)
+    assert calls.count == 0 and mark.read_text() == now
+    mark.write_text("0" * 64)  # of any other time
+    run(table)
+    assert calls.count == 3
 
 
 def test_images_that_cannot_be_read_are_said_and_the_table_is_still_written(table, photos):

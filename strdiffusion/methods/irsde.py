@@ -60,6 +60,14 @@ class IRSDEOptions(Options):
         edges = f"edges of the {self.structure.edge_source} image (sigma {self.structure.edge_sigma:g})"
         return f"T={self.sde.T}, {self.structure.pair}, {edges}, {self.checkpoints.weights} weights, {self.precision}, "
 
+    def earlier_form(self, tree: dict) -> dict | None:
+        pair, source = self.structure.pair, self.structure.edge_source
+        if self.guided and pair.startswith("edge") and source == "known":
+            return None  # their known edges were those of the whole image
+        rest = {key: value for key, value in tree["sampler"].items() if key != "solver"}
+        sampler = rest | {"guidance": self.guided, "method": self.sampler.solver}
+        return {"guide": "denoised"} | {key: value for key, value in tree.items() if key != "method"} | {"sampler": sampler}
+
     def files(self) -> list[Path | None]:
         return self.checkpoints.files()
 

@@ -54,6 +54,12 @@ class Options:
         """The options that a table must state for its readers, in a few words that end with a comma and a space."""
         return ""
 
+    def earlier_form(self, tree: dict) -> dict | None:
+        """The tree of a test configuration as it was written before methods had names, so that finished results stay valid; None if the
+        method did not exist then, or gave other results.
+        """
+        return None
+
     def grid(self) -> TimeGrid | None:
         """The times that sampling visits; None for a method without steps."""
         return None
