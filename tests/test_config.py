@@ -246,7 +246,7 @@ def test_an_override_may_hold_an_equals_sign(load):
         (TrainStructureConfig, "network.width=9", "network.width"),
         (TrainTextureConfig, "objective.guidance=denoised", "objective.structure_checkpoint"),
         (TrainTextureConfig, "objective.structure_checkpoint=s.pt", "objective.structure_checkpoint"),
-        (TestConfig, "method=irsde", "but IR-SDE (sampler.guidance=false) has none: set sampler.resampling=none"),
+        (TestConfig, "method=irsde", "but IR-SDE has none: set sampler.resampling=none"),
         (TestConfig, "checkpoints.structure=null", "checkpoints.structure is missing"),
         (TestConfig, "checkpoints.discriminator=null", "checkpoints.discriminator is missing"),
         (TestConfig, "data.ground_truth=false", "data.masks.folder is missing"),

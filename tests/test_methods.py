@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +14,16 @@ import torch
 import yaml
 from conftest import SIZE, T, script, single_error
 
+import strdiffusion
 from strdiffusion import figures
 from strdiffusion.batch import Known
 from strdiffusion.commands.main import main
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.data import collate, read_image
+from strdiffusion.data.images import write_image
 from strdiffusion.evaluation.folder import look_at, test_dataset
 from strdiffusion.evaluation.options import TestConfig
-from strdiffusion.methods import METHODS, Method, Result, Step, method_class, register, run
+from strdiffusion.methods import METHODS, Method, Options, Result, Step, method_class, register, run
 from strdiffusion.methods.loading import CheckpointsConfig
 from strdiffusion.methods.strdiffusion import StrDiffusionOptions
 from strdiffusion.samplers import Paper, Released, Repaint, SamplerConfig
@@ -96,6 +103,9 @@ def test_a_method_of_ten_lines_is_tested_judged_tabled_and_drawn(gray, test_yml,
     # a photograph of any size
     arguments = [str(photos / "a.png"), str(masks / "a.png"), "-o", str(tmp_path / "a.png")]
     assert main(["inpaint", *arguments, "--method", "gray"]) == 0
+    # the curves of its steps
+    (curve,) = figures.measure_discrepancy(config)
+    assert curve.t.tolist() == [1, 0]
     np.testing.assert_allclose(read_image(tmp_path / "a.png")[hole], 0.5, atol=0.5 / 255)
     assert "gray has no steps" in single_error(
         (main(["inpaint", *arguments, "--method", "gray", "--steps", "3", "--overwrite"]), *capsys.readouterr())
@@ -235,6 +245,52 @@ def test_options_of_doors_need_a_truth(test_yml, capsys, photos):
     for asked in ("structure.edge_source=full", "guide=other_image"):
         line = single_error((main(["test", "-opt", str(test_yml), asked, "data.ground_truth=false"]), *capsys.readouterr()))
         assert f"{asked} needs the truth" in line
+
+
+def test_photographs_open_no_door(test_yml, tmp_path, photos):
+    """Even for a method whose options always ask for one."""
+
+    class Curious(Options):
+        @property
+        def doors(self):
+            return {"truth": "always"}
+
+    class Peek(Method):
+        Options = Curious
+
+        def look(self, image, known, shown):
+            assert not shown
+            return {}
+
+        def inpaint(self, known, seeds, **_):
+            yield Result(known.put_back(torch.full_like(known.image, 0.5)))
+
+    register("peek")(Peek)
+    try:
+        arguments = ["inpaint", str(photos / "a.png"), str(photos.parent / "masks" / "a.png"), "-o"]
+        assert main([*arguments, str(tmp_path / "1.png"), "--method", "peek"]) == 0
+        (tmp_path / "peek.yml").write_text(test_yml.read_text() + "method: peek\n")
+        assert main([*arguments, str(tmp_path / "2.png"), "--model", str(tmp_path / "peek.yml")]) == 0
+    finally:
+        del METHODS["peek"]
+
+
+def test_the_method_in_the_documents_works_as_written(tmp_path):
+    """docs/methods.md says: save it in the package, and add its name to the imports."""
+    package, name = tmp_path / "strdiffusion", Path(strdiffusion.__file__).parent
+    shutil.copytree(name, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (name.parent / "docs" / "methods.md").read_text().split("```python\n")[1].split("```")[0]
+    (package / "methods" / "heat.py").write_text(code)
+    imports = package / "methods" / "__init__.py"
+    imports.write_text(imports.read_text().replace("import baselines, irsde", "import baselines, heat, irsde"))
+    for file, level in (("image.png", 200), ("mask.png", 0)):
+        pixels = np.full((16, 16, 3), level / 255, np.float32)
+        pixels[4:8, 4:8] = 1  # the hole
+        write_image(tmp_path / file, pixels)
+    command = [sys.executable, "-m", "strdiffusion", "inpaint", "image.png", "mask.png", "-o", "out.png", "--method", "heat"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(read_image(tmp_path / "out.png"), 200 / 255, atol=1.1 / 255)
 
 
 def test_default_options_open_the_released_door_alone():

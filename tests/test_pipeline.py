@@ -677,7 +677,7 @@ def test_a_test_configuration_names_a_folder(model, tmp_path):
         ("checkpoints.texture=x.pt", "beside separate files"),
         ("checkpoints={folder: absent}", "has no model.yml"),
         ("checkpoints={}", "checkpoints.texture is missing"),
-        ("sampler={guidance: false, resampling: none}", "sampler.guidance must be true"),
+        ("sampler={guidance: false, resampling: none}", "method must be strdiffusion"),
     ]
     for override, said in cases:
         with pytest.raises(UserError, match=said):

@@ -225,6 +225,7 @@ def test_a_folder_of_someone_else_is_left_alone(table, tmp_path):
         ("rows=[{label: a, published: psv_asy_none, published_only: true}]", "a row that is run"),
         ("metrics=[psnr, psnr]", "twice"),
         ("rows=[{label: a, method: telea, published: psv_asy_none, published_only: true}]", "neither method"),
+        ("rows=[{label: a, method: telea, options: [method=mean_fill]}]", "another method in its options"),
         ("base=absent.yml", "absent.yml does not exist"),
     ],
 )

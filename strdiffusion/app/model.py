@@ -64,6 +64,7 @@ class StrDiffusion:
 
     def __init__(self, method: Method):
         self.method = method
+        method.close_doors()  # a hole of a picture holds no truth
 
     @classmethod
     def load(
@@ -100,7 +101,6 @@ class StrDiffusion:
     def from_config(cls, config: TestConfig, device: torch.device | None = None) -> "StrDiffusion":
         """The method of a test configuration, with all doors to the hole closed. Raises UserError if its parts do not fit together."""
         method = method_class(config.method).open(config.options, device or choose_device(config.device))
-        method.close_doors()
         if method.size is not None:
             method.size = config.data.size
         return cls(method)

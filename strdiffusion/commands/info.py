@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", metavar="FILE", type=Path, help="a checkpoint, ours or released; a model folder; a folder of runs")
     path = parser.parse_args(arguments).path.expanduser()
-    for name, value in describe(path):
+    for name, value in list(describe(path)):  # nothing is printed before an error
         print(f"{name:14s} {value}")
 
 

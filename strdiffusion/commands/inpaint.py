@@ -92,6 +92,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     options = parse_arguments(arguments, prog)
     jobs = plan_jobs(options)
     model = open_model(options)
+    if options.structure is not None and "structure" not in model.method.Options.pictures:
+        raise UserError(f"the method {model.method.name} has no structure to write: leave out --structure")
     problems = []
     for image, mask, output in jobs:
         try:
@@ -182,7 +184,5 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
         sample.save(name)
         print(name)
     if options.structure is not None:
-        if result.structure is None:
-            raise UserError(f"the method {model.method.name} has no structure to write: leave out --structure")
         result.structure[0].save(options.structure)
         print(options.structure)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.training import DiscriminatorConfig, UNetConfig
-from strdiffusion.samplers.options import SamplerConfig, without_guidance
+from strdiffusion.samplers.options import SamplerConfig, with_method
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Range, fill
@@ -53,8 +53,7 @@ class ModelConfig:
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "ModelConfig":
         """Read a file. Without `method` it is of StrDiffusion, or of IR-SDE if sampler.guidance=false."""
-        tree, earlier = without_guidance(tree)
-        return fill(cls, {"method": earlier or "strdiffusion"} | tree, where)
+        return fill(cls, {"method": "strdiffusion"} | with_method(tree, where), where)
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
@@ -62,7 +61,7 @@ class ModelConfig:
         if texture.guided and self.networks.structure is None:
             raise UserError("networks.structure is missing: the texture network is guided, and nothing would guide it")
         if guided != texture.guided:
-            raise UserError(f"method={self.method} (sampler.guidance) does not fit networks.texture.guided={str(texture.guided).lower()}")
+            raise UserError(f"method={self.method} does not fit networks.texture.guided={str(texture.guided).lower()}")
         if self.sampler.scored and self.networks.discriminator is None:
             raise UserError(f"networks.discriminator is missing: sampler.resampling={self.sampler.resampling} needs it")
         self.sampler.check(MeanRevertingSDE(**vars(self.sde)), guided)

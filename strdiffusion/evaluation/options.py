@@ -8,7 +8,7 @@ from strdiffusion.config.common import Device, MaskConfig, check_hole_share_opti
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.methods import METHODS, Options, method_class
-from strdiffusion.samplers.options import without_guidance
+from strdiffusion.samplers.options import with_method
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Positive, Range, Seed, build, fill, require_known_keys
 
@@ -63,14 +63,9 @@ class TestConfig:
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "TestConfig":
         """Split the keys between test and method. Without `method` it is StrDiffusion, or IR-SDE if sampler.guidance=false."""
-        tree, earlier = without_guidance(tree)
-        method = tree.get("method", earlier or DEFAULT_METHOD)
+        tree = with_method(tree, where)
+        method = tree.get("method", DEFAULT_METHOD)
         options = method_class(method, where).Options
-        if earlier is not None and {earlier, method} == {"strdiffusion", "irsde"}:
-            guidance = "true" if earlier == "strdiffusion" else "false"
-            raise UserError(
-                f"{where}: sampler.guidance={guidance} means method={earlier}, but method={method} is given: remove one of them"
-            )
         own, of_method = _names(cls) - {"options"}, _names(options)
         others = set().union(*(_names(known.Options) for known in METHODS.values()))
         require_known_keys(tree, sorted(own | others), where)
@@ -91,8 +86,7 @@ class TestConfig:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to show where the holes are")
         if not self.data.ground_truth and self.options.doors:
             asked = next(iter(self.options.doors.values()))
-            mend = "structure.edge_source=known" if "edge_source" in asked else "guide=denoised"
-            raise UserError(f"{asked} needs the truth: set {mend} with data.ground_truth=false")
+            raise UserError(f"{asked} needs the truth: set {self.options.no_doors} with data.ground_truth=false")
 
 
 def _names(cls: type) -> set[str]:

@@ -68,6 +68,8 @@ class TableConfig:
                 raise UserError(f"row {row.label!r}: published={row.published} is not known; known: {', '.join(PUBLISHED)}")
             if row.published_only and (row.published is None or row.method is not None or row.options):
                 raise UserError(f"row {row.label!r}: published_only needs published, and neither method nor options")
+            if row.method is not None and any(option.startswith("method=") for option in row.options):
+                raise UserError(f"row {row.label!r}: method={row.method} is given, and another method in its options: remove one of them")
             if row.method is not None and row.method not in METHODS:
                 raise UserError(f"row {row.label!r}: method must be one of {', '.join(METHODS)}, not {row.method}")
         if self.reference is not None:

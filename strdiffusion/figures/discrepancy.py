@@ -68,8 +68,6 @@ def measure_discrepancy(config: FiguresConfig) -> list[Discrepancy]:
             raise UserError(f"{entry.label} has data.ground_truth=false: without a truth there is nothing to compare its states with")
         if options.network not in ("texture", *entry.config.options.pictures):
             raise UserError(f"{entry.label} has no structure (method={entry.config.method}): set discrepancy.network=texture")
-        if entry.config.options.grid() is None:
-            raise UserError(f"{entry.label} has no steps (method={entry.config.method}): leave it out")
     same = SameImages()
     curves = [measure_entry(entry, options, same) for entry in entries]
     if len({curve.images for curve in curves}) > 1:
@@ -92,6 +90,8 @@ def measure_entry(entry: Entry, options: DiscrepancyConfig, same: SameImages) ->
                 same.require(entry, item)
             for t, pairs in measure_batch(entry, method, items, options, bar).items():
                 values[t].extend(pairs)
+            if not values:
+                raise UserError(f"{entry.label} has no steps (method={entry.config.method}): leave it out")
             count += len(items)
             bar.update(len(items))
     times = sorted(values, reverse=True)

@@ -48,7 +48,9 @@ def open_without_networks(description: Path, device: torch.device) -> Method | N
     if tree.get("format", FORMAT) != FORMAT:
         raise UserError(f"{description}: format must be {FORMAT!r}, not {tree['format']!r}")
     rest = {key: value for key, value in tree.items() if key not in ("method", "format")}
-    return cls.open(build(cls.Options, rest, str(description)), device)
+    options = build(cls.Options, rest, str(description))
+    options.check()
+    return cls.open(options, device)
 
 
 def open_by_name(name: str, device: torch.device) -> Method:

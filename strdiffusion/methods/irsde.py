@@ -51,7 +51,7 @@ class IRSDEOptions(Options):
 
     def check(self) -> None:
         self.sampler.check(MeanRevertingSDE(**vars(self.sde)), self.guided)
-        needed: dict[Kind, str] = {"structure": "method=strdiffusion (sampler.guidance=true)"} if self.guided else {}
+        needed: dict[Kind, str] = {"structure": "method=strdiffusion"} if self.guided else {}
         if self.sampler.scored:
             needed["discriminator"] = f"sampler.resampling={self.sampler.resampling}"
         self.checkpoints.check(needed)

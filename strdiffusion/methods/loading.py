@@ -254,10 +254,8 @@ def load_for_test(
         require_fit(loaded, checkpoints, sde, structure)
     texture = networks.texture
     if texture.network.guided != guided:
-        has, method, guidance = ("has", "strdiffusion", "true") if texture.network.guided else ("has no", "irsde", "false")
-        raise UserError(
-            f"the checkpoint {texture.path} {has} SPADE blocks, so method must be {method} (sampler.guidance must be {guidance})"
-        )
+        has, method = ("has", "strdiffusion") if texture.network.guided else ("has no", "irsde")
+        raise UserError(f"the checkpoint {texture.path} {has} SPADE blocks, so method must be {method}")
     config = ModelConfig(
         networks=describe(networks),
         method=method_of(networks),

@@ -38,9 +38,11 @@ class Options:
     """The options of a method: keys of a YAML file. Subclasses add their own.
 
     pictures: the names of the pictures that the method makes besides the image.
+    no_doors: the options with which `doors` is empty, for messages.
     """
 
     pictures: ClassVar[tuple[str, ...]] = ()
+    no_doors: ClassVar[str] = "other values"
 
     @property
     def doors(self) -> dict[Door, str]:
@@ -153,6 +155,7 @@ class Method:
     Options: ClassVar[type[Options]] = Options
     size: int | None = None
     tiles: bool = False
+    closed: bool = False
 
     def __init__(self, options: Options, device: torch.device):
         self.options, self.device = options, device
@@ -164,7 +167,7 @@ class Method:
 
     @property
     def doors(self) -> Mapping[Door, str]:
-        return self.options.doors
+        return {} if self.closed else self.options.doors
 
     def require_size(self, height: int, width: int) -> None:
         """Raise UserError if it cannot inpaint images of this size. Its text continues "the image X", for example "is too large: ..."."""
@@ -220,6 +223,7 @@ class Method:
 
     def close_doors(self) -> None:
         """From now on show it nothing of the hole, even if its options ask for it."""
+        self.closed = True
 
     def to(self, device: torch.device) -> None:
         """Move it to a device."""

@@ -27,6 +27,7 @@ class StrDiffusionOptions(IRSDEOptions):
 
     guided: ClassVar[bool] = True
     pictures: ClassVar[tuple[str, ...]] = ("structure",)
+    no_doors: ClassVar[str] = "structure.edge_source=known and guide=denoised"
 
     guide: Literal["denoised", "ground_truth", "other_image"] = "denoised"
     structure: StructureConfig = field(default_factory=StructureConfig)

@@ -51,8 +51,7 @@ class SamplerConfig(Stepping):
         """Check the keys that depend on each other or on the SDE. Raises UserError."""
         if not guided and self.resampling in OF_STRUCTURE:
             raise UserError(
-                f"sampler.resampling={self.resampling} resamples the structure, but IR-SDE (sampler.guidance=false) has none: "
-                "set sampler.resampling=none"
+                f"sampler.resampling={self.resampling} resamples the structure, but IR-SDE has none: set sampler.resampling=none"
             )
         if self.steps is not None and self.steps > sde.T:
             raise UserError(f"sampler.steps must be from 2 to sde.T={sde.T}, not {self.steps}; null visits every t")
@@ -73,13 +72,22 @@ class SamplerConfig(Stepping):
             )
 
 
-def without_guidance(tree: dict) -> tuple[dict, str | None]:
-    """Remove the old key sampler.guidance from a tree of options. Returns the tree and the method that the key meant: false is IR-SDE."""
+def with_method(tree: dict, where: str) -> dict:
+    """The tree of options with `method` instead of the old key sampler.guidance, of which false means IR-SDE. Raises UserError if they
+    contradict each other.
+    """
     sampler = tree.get("sampler")
     if not isinstance(sampler, dict) or "guidance" not in sampler:
-        return tree, None
+        return tree
     guided = sampler["guidance"]
     if not isinstance(guided, bool):
-        raise UserError(f"sampler.guidance must be true or false, not {guided!r}; it is the old form of method: strdiffusion, or irsde")
-    rest = {key: value for key, value in sampler.items() if key != "guidance"}
-    return tree | {"sampler": rest}, "strdiffusion" if guided else "irsde"
+        raise UserError(
+            f"{where}: sampler.guidance must be true or false, not {guided!r}; it is the old form of method: strdiffusion, or irsde"
+        )
+    earlier = "strdiffusion" if guided else "irsde"
+    method = tree.get("method", earlier)
+    if method != earlier and method in ("strdiffusion", "irsde"):
+        raise UserError(
+            f"{where}: sampler.guidance={str(guided).lower()} means method={earlier}, but method={method} is given: remove one of them"
+        )
+    return tree | {"method": method, "sampler": {key: value for key, value in sampler.items() if key != "guidance"}}

@@ -68,7 +68,7 @@ def read_yaml(path: Path) -> dict:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         tree = parse_yaml(data.decode("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"the configuration {path} does not exist: give an existing YAML file after -opt") from None
+        raise UserError(f"the configuration {path} does not exist: give an existing YAML file") from None
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
