@@ -565,7 +565,7 @@ def test_unguided_models_hold_the_texture_alone(weights, tmp_path):
     assert outs[0].structure is None and np.array_equal(outs[0].images[0].levels, outs[1].images[0].levels)
     require_filled(outs[0].images[0], image, mask)
     assert set(model.time_evaluations()) == {"texture"}
-    with pytest.raises(UserError, match="guidance"):
+    with pytest.raises(UserError, match="IR-SDE has none: set sampler.resampling=none"):
         model(image, mask, resampling="released")
 
 
