@@ -8,6 +8,8 @@ import torch
 
 from strdiffusion.batch import Known
 from strdiffusion.denoiser import Denoiser
+from strdiffusion.methods import Evaluations
+from strdiffusion.methods.counting import count_evaluations
 from strdiffusion.networks import CorrelationDiscriminator, UNet
 from strdiffusion.samplers import (
     Fixed,
@@ -16,6 +18,7 @@ from strdiffusion.samplers import (
     Paper,
     Released,
     Repaint,
+    SamplerConfig,
     Sampling,
     SeededNoise,
     Stepping,
@@ -26,6 +29,7 @@ from strdiffusion.samplers import (
 )
 from strdiffusion.samplers.grid import early_end
 from strdiffusion.samplers.repaint import jump_range, timeline
+from strdiffusion.samplers.solvers import SOLVERS, mars_step
 from strdiffusion.samplers.state import State
 from strdiffusion.sde import MeanRevertingSDE
 
@@ -537,3 +541,21 @@ def test_noise_of_an_image_hangs_on_its_seed_alone():
     assert torch.equal(a([0, 1, 2], like)[1], b([0], like[:1])[0])
     assert torch.equal(a([1], like[:1]), b([0], like[:1]))
     assert not torch.equal(a([0], like[:1]), a([2], like[:1]))
+
+
+def test_a_solver_of_ones_own_is_counted_as_it_evaluates(monkeypatch):
+    """Heun's method on the predicted x0: two evaluations in every step but the last."""
+
+    def heun(state, step):
+        q = step.x0(state.x)
+        x = mars_step(step.sde, state.x, step.mu, q, step.t, step.to)
+        if step.to > 0:
+            x = mars_step(step.sde, state.x, step.mu, (q + step.x0(x, step.to)) / 2, step.t, step.to)
+        return State(x)
+
+    monkeypatch.setitem(SOLVERS, "heun", heun)
+    result = run(Unguided(), plain(solver="heun", steps=5), known(2), SeededNoise([1, 2]))
+    assert [trace.evaluations("texture") for trace in result.traces] == [2 * 5 - 1] * 2
+    assert count_evaluations(SamplerConfig(solver="heun", steps=5, resampling="none"), sde, False)["texture"] == Evaluations(9, 9)
+    settled = run(Unguided(), plain(solver="mars_ode", steps=5, order=1), known(2), SeededNoise([1, 2]))
+    assert 0 < (result.texture - settled.texture).abs().max() < 1  # near MaRS of order 1, but not the same

@@ -48,6 +48,8 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path).expanduser()
     if path.is_dir():
         raise UserError(f"the checkpoint {path} is a folder: give a file in it")
+    if path.suffix == ".safetensors" and path.exists():
+        raise UserError(f"the checkpoint {path} holds weights alone: give the folder it is in, {path.parent} (checkpoints.folder)")
     try:
         check_records(path)
         with warnings.catch_warnings():

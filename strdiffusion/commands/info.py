@@ -15,7 +15,6 @@ import torch
 
 from strdiffusion.checkpoints import LoadedNetwork, load_network
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import to_dict
 
 
@@ -34,8 +33,6 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
     from strdiffusion.methods.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
-        if path.suffix == ".safetensors":
-            raise UserError(f"{path} holds weights alone: give the folder it is in, {path.parent}")
         yield from describe_network(load_network(path))
         return
     if (path / DESCRIPTION).exists():

@@ -68,7 +68,7 @@ def read_traces(folder: Path, image: str | None = None) -> dict[str, ImageTrace]
     root = folder / "traces" if (folder / "traces").is_dir() else folder
     paths = {path.relative_to(root).as_posix().removesuffix(".json"): path for path in sorted(root.rglob("*.json"))}
     if not paths:
-        raise UserError(f"no trace in {root}: give a result folder of scripts/test.py")
+        raise UserError(f"no trace in {root}: give a result folder of scripts/test.py, of a method that records traces")
     if image is not None:
         if image not in paths:
             raise UserError(f"no trace of the image {image} in {root}: the first is {next(iter(paths))}")

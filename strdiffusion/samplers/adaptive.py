@@ -12,7 +12,7 @@ from torch import Tensor
 
 from strdiffusion.samplers.plain import late_stage
 from strdiffusion.samplers.sampling import Sampling
-from strdiffusion.samplers.state import Moment
+from strdiffusion.samplers.state import Moment, State
 from strdiffusion.system.parser import Count, Positive
 
 Accept = Literal["lower", "higher"]
@@ -44,21 +44,18 @@ class Released:
             y1 = run.texture_step(y, x.x, n)
             D1 = run.score(y1, x, n)  # all resamplings of this step are compared with it
 
-            back = min(self.re, run.N - n + 1) if n % self.jump == 0 else 0
-            rows = run.rows if back else []
+            rows = list(range(len(run.known))) if self.re and n % self.jump == 0 else []
             for i in range(1, self.u_max):
                 if not rows:
                     break
                 part = run.at(rows)
-                x2 = part.redo_structure(k[rows], x[rows], n, back)
-                y2 = part.texture_step(y[rows], x2.x, n)
-                better = is_better(part.score(y2, x2, n), D1[rows], self.accept)
-
-                decisions = ["accepted" if b else "averaged" if i < self.u_min else "stopped" for b in better.tolist()]
-                share = torch.tensor([SHARE[decision] for decision in decisions], device=better.device)
+                x2, y2, D2 = resample(part, k[rows], x[rows], y[rows], n, self.re)
+                better = is_better(D2, D1[rows], self.accept)
+                stop = ~better & (i >= self.u_min)
+                share = torch.where(better, 1.0, torch.where(stop, 0.0, 0.5))  # the weight of the resampled pair
                 x, y1 = x.mix(rows, x2, share), y1.mix(rows, y2, share)
-                part.record(decisions)
-                rows = [row for row, decision in zip(rows, decisions) if decision != "stopped"]
+                part.record("accepted" if b else "stopped" if s else "averaged" for b, s in zip(better.tolist(), stop.tolist()))
+                rows = [row for row, s in zip(rows, stop.tolist()) if not s]
             y, x = y1, run.paste(k, x)
             yield Moment(n, n - 1, y, x)
         yield from late_stage(run, y, x)
@@ -87,17 +84,13 @@ class Paper:
             y1 = run.texture_step(y, x.x, n)
             best = run.score(y1, x, n)
 
-            back = min(self.re, run.N - n + 1) if n % self.jump == 0 else 0
-            for _ in range(self.u_max if back else 0):
-                rows = [row for row in run.rows if is_better(self.threshold, best[row].item(), self.accept)]
+            for _ in range(self.u_max if self.re and n % self.jump == 0 else 0):
+                rows = [row for row, score in enumerate(best.tolist()) if is_better(self.threshold, score, self.accept)]
                 if not rows:
                     break
                 part = run.at(rows)
-                x2 = part.redo_structure(k[rows], x[rows], n, back)
-                y2 = part.texture_step(y[rows], x2.x, n)
-                D2 = part.score(y2, x2, n)
+                x2, y2, D2 = resample(part, k[rows], x[rows], y[rows], n, self.re)
                 better = is_better(D2, best[rows], self.accept)
-
                 x, y1 = x.mix(rows, x2, better.float()), y1.mix(rows, y2, better.float())
                 best = best.index_put((torch.tensor(rows, device=best.device),), torch.where(better, D2, best[rows]))
                 part.record("accepted" if b else "rejected" for b in better.tolist())
@@ -106,7 +99,11 @@ class Paper:
         yield from late_stage(run, y, x)
 
 
-SHARE = {"accepted": 1.0, "averaged": 0.5, "stopped": 0.0}  # the weight of the resampled pair
+def resample(run: Sampling, k: Tensor, x: State, y: State, n: int, re: int) -> tuple[State, State, Tensor]:
+    """The structure of step n noised and denoised back, the texture that it guides from y, and the score of this pair."""
+    x2 = run.redo_structure(k, x, n, re)
+    y2 = run.texture_step(y, x2.x, n)
+    return x2, y2, run.score(y2, x2, n)
 
 
 def is_better(a: Tensor | float, b: Tensor | float, accept: Accept) -> Tensor | bool:

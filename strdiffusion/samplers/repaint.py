@@ -63,7 +63,7 @@ class Fixed:
             k = run.known_structure(n)
             x = run.structure_step(k, x, n)
             for _ in range(self.times if n % self.jump == 0 else 0):
-                x = run.redo_structure(k, x, n, min(self.re, run.N - n + 1))
+                x = run.redo_structure(k, x, n, self.re)
             y, x = run.texture_step(y, x.x, n), run.paste(k, x)
             yield Moment(n, n - 1, y, x)
         yield from late_stage(run, y, x)

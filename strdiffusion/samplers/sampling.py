@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -70,13 +71,13 @@ class Sampling:
         self.grid = TimeGrid(self.sde, stepping.steps, stepping.spacing, begin.t if begin else None)
         self.N = self.grid.N
         self.noise = noise
-        self.rows: list[int] = list(range(len(known)))  # where these images are in the batch
-        self.traces = [ImageTrace() for _ in self.rows]  # of the whole batch
+        self.in_batch = list(range(len(known)))  # the positions of these images in the batch
+        self.traces = [ImageTrace() for _ in self.in_batch]  # of the whole batch
 
     def at(self, rows: Sequence[int]) -> "Sampling":
         """The same run for only the images at these positions."""
         part = copy.copy(self)
-        part.known, part.rows = self.known.take(rows), [self.rows[row] for row in rows]
+        part.known, part.in_batch = self.known.take(rows), [self.in_batch[row] for row in rows]
         return part
 
     # ---- the steps ------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class Sampling:
         """These steps n, or moves (n, n'), in order. Each begins a new entry of the trace, with its time."""
         for step in steps:
             n = step if isinstance(step, int) else step[0]
-            for row in self.rows:
+            for row in self.in_batch:
                 self.traces[row].steps.append(StepTrace(self.grid[n], evaluations=dict.fromkeys(NETWORKS, 0)))
             yield step
 
@@ -129,10 +130,10 @@ class Sampling:
         return self._denoise("texture", y, self.known.image, n, guide)
 
     def redo_structure(self, k: Tensor, x: State, n: int, steps: int) -> State:
-        """Add noise to the structure after step n for `steps` steps, and denoise it back."""
-        mu = self.known.maps["structure_mean"]
-        for j in range(steps):
-            x = self.forward_step(x, mu, n + j, self.grid[n - 1 + j])
+        """Add noise to the structure after step n for `steps` steps, at most up to T, and denoise it back."""
+        mu, steps = self.known.maps["structure_mean"], min(steps, self.N - n + 1)
+        for j in range(steps):  # the release takes the coefficients of the earlier time here
+            x = self.forward_step(x, mu, n + j, self.grid[n + j - 1])
         for j in reversed(range(steps)):
             x = self.structure_step(k, x, n + j)
         return x
@@ -152,20 +153,20 @@ class Sampling:
         """D (B,): how well texture and structure agree, for each image on its own. The scores are recorded in the trace."""
         self._count("discriminator")
         scores = self.networks.discriminator(y.x * self.known.mask, x.x, self.grid[n], group=1).float()
-        for row, score in zip(self.rows, scores.tolist(), strict=True):
+        for row, score in zip(self.in_batch, scores.tolist(), strict=True):
             self.traces[row].steps[-1].scores.append(score)
         return scores
 
     def record(self, decisions: Iterable[str]) -> None:
         """Record the decision about a resampling for each image."""
-        for row, decision in zip(self.rows, decisions, strict=True):
+        for row, decision in zip(self.in_batch, decisions, strict=True):
             self.traces[row].steps[-1].decisions.append(decision)
 
     # ---- noise, networks, counts ----------------------------------------------------------------------
 
     def draw(self, like: Tensor) -> Tensor:
         """The next noise of each image, with the shape, dtype and device of `like` (B,C,H,W)."""
-        return self.noise(self.rows, like)
+        return self.noise(self.in_batch, like)
 
     def _start(self, mu: Tensor, x0: Tensor | None) -> State:
         """The terminal state; with an estimate x0, a draw from its marginal at the first time of the grid."""
@@ -173,12 +174,12 @@ class Sampling:
         return State(self.sde.terminal_state(mu, z) if x0 is None else self.sde.sample_marginal(x0, mu, self.grid[self.N], z))
 
     def _denoise(self, network: str, state: State, mu: Tensor, n: int, guide: Tensor | None) -> State:
-        self._count(network)
-        step = Transition(getattr(self.networks, network), mu, self.grid[n], self.grid[n - 1], guide, self.draw, self.stepping.order)
+        denoiser, count = getattr(self.networks, network), partial(self._count, network)
+        step = Transition(denoiser, mu, self.grid[n], self.grid[n - 1], guide, self.draw, self.stepping.order, count)
         return SOLVERS[self.stepping.solver](state, step)
 
     def _count(self, network: str) -> None:
-        for row in self.rows:
+        for row in self.in_batch:
             self.traces[row].steps[-1].evaluations[network] += 1
 
 

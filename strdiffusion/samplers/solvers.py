@@ -22,14 +22,12 @@ from strdiffusion.denoiser import Denoiser
 from strdiffusion.samplers.state import State
 from strdiffusion.sde import MeanRevertingSDE
 
-Solver = Literal["ancestral", "posterior", "mars_ode", "mars_sde"]
-
 
 @dataclass(frozen=True)
 class Transition:
     """One step to solve: from t to `to`, with mean mu (B,C,H,W), by a denoiser that is guided by `guide` (B,1,H,W), or unguided (None).
 
-    draw: gives standard normal noise like a tensor. order: of MaRS, 1 or 2.
+    draw: gives standard normal noise like a tensor. order: of MaRS, 1 or 2. count: called before each evaluation of the network.
     """
 
     denoiser: Denoiser
@@ -39,25 +37,32 @@ class Transition:
     guide: Tensor | None
     draw: Callable[[Tensor], Tensor]
     order: int
+    count: Callable[[], None]
 
     @property
     def sde(self) -> MeanRevertingSDE:
         return self.denoiser.sde
 
-    def noise(self, state: State) -> Tensor:
-        """The predicted noise of a state."""
-        return self.denoiser.noise(state.x, self.mu, self.t, self.guide)
+    def noise(self, x: Tensor, t: int | None = None) -> Tensor:
+        """The noise predicted from x at t, or at another time; evaluates the network once."""
+        self.count()
+        return self.denoiser.noise(x, self.mu, self.t if t is None else t, self.guide)
+
+    def x0(self, x: Tensor, t: int | None = None) -> Tensor:
+        """x0 predicted from x at t, or at another time; evaluates the network once."""
+        self.count()
+        return self.denoiser.x0(x, self.mu, self.t if t is None else t, self.guide)
 
 
 def ancestral(state: State, step: Transition) -> State:
     """The reverse SDE by Euler-Maruyama, as released."""
-    score = step.sde.score(step.noise(state), step.t)
+    score = step.sde.score(step.noise(state.x), step.t)
     return State(step.sde.reverse_sde_step(state.x, step.mu, score, step.t, step.draw(state.x), step.to))
 
 
 def posterior(state: State, step: Transition) -> State:
     """A draw from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
-    return State(step.sde.posterior_step(state.x, step.mu, step.noise(state), step.t, step.draw(state.x), step.to))
+    return State(step.sde.posterior_step(state.x, step.mu, step.noise(state.x), step.t, step.draw(state.x), step.to))
 
 
 def mars_ode(state: State, step: Transition) -> State:
@@ -70,16 +75,17 @@ def mars_sde(state: State, step: Transition) -> State:
     return _mars(state, step, step.draw(state.x))
 
 
-SOLVERS: dict[Solver, Callable[[State, Transition], State]] = {
+SOLVERS: dict[str, Callable[[State, Transition], State]] = {
     "ancestral": ancestral,
     "posterior": posterior,
     "mars_ode": mars_ode,
     "mars_sde": mars_sde,
 }
+Solver = Literal[tuple(SOLVERS)]
 
 
 def _mars(state: State, step: Transition, z: Tensor | None) -> State:
-    q = step.denoiser.x0(state.x, step.mu, step.t, step.guide)
+    q = step.x0(state.x)
     previous = None if state.q is None else (state.q, state.t_q)
     x = mars_step(step.sde, state.x, step.mu, q, step.t, step.to, z, previous)
     return State(x, q, step.t) if step.order == 2 else State(x)

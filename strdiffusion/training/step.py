@@ -48,8 +48,13 @@ def train_step(model: nn.Module, state: TrainingState, shares: Shares, parts: li
     scaler.update()  # lowers the scale of the loss if it was too large
     state.standing.advance(finite)
     if not finite:
-        facts = state.step, values["loss"], values["gradient_norm"], state.standing.skipped
-        log.warning("iteration %d was skipped: loss %g, gradient norm %g (skipped so far: %d)", *facts)
+        log.warning(
+            "iteration %d was skipped: loss %g, gradient norm %g (skipped so far: %d)",
+            state.step,
+            values["loss"],
+            values["gradient_norm"],
+            state.standing.skipped,
+        )
     return values
 
 
