@@ -186,16 +186,9 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
     for network in found.values():
         require_same_process(network, sde, structure)
     networks = LoadedNetworks(texture, found.get("structure"), found.get("discriminator"))
-    config = ModelConfig(
-        networks=describe(networks),
-        method=method_of(networks),
-        size=size or recorded_size(texture.path) or 256,
-        sde=sde,
-        structure=structure,
-        sampler=SamplerConfig(resampling="released" if networks.discriminator else "none"),
-        provenance=[f"{n.kind}: {'released file' if n.released else 'checkpoint'} {n.path.name}" for n in networks],
-    )
-    return Model(networks, config)
+    sampler = SamplerConfig(resampling="released" if networks.discriminator else "none")
+    provenance = [f"{n.kind}: {'released file' if n.released else 'checkpoint'} {n.path.name}" for n in networks]
+    return make_model(networks, size, sde, structure, sampler, provenance)
 
 
 def named_for(network: LoadedNetwork) -> bool:
@@ -256,10 +249,17 @@ def load_for_test(
     if texture.network.guided != guided:
         has, method = ("has", "strdiffusion") if texture.network.guided else ("has no", "irsde")
         raise UserError(f"the checkpoint {texture.path} {has} SPADE blocks, so method must be {method}")
+    return make_model(networks, size, sde, structure, sampler, provenance)
+
+
+def make_model(
+    networks: LoadedNetworks, size: int | None, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, provenance: list[str]
+) -> Model:
+    """The model of these networks. size: None if it is not given; then it is the recorded one, or 256."""
     config = ModelConfig(
         networks=describe(networks),
         method=method_of(networks),
-        size=size or recorded_size(texture.path) or 256,
+        size=size or recorded_size(networks.texture.path) or 256,
         sde=sde,
         structure=structure,
         sampler=sampler,
