@@ -1,9 +1,12 @@
 """Write the street facades of the benchmark as PNG files: FOLDER/train, val and test, and a contact sheet of each.
 
+Their labels, the class of every pixel, are written to FOLDER/labels/train and so on; CLASSES in strdiffusion/data/facades/sheet.py
+names the classes in order.
+
     python scripts/make_dataset.py datasets/facades
     python scripts/make_dataset.py datasets/facades128 --size 128 --splits val test --count 50
 
-If it was interrupted, the same command continues it.
+If it was interrupted, or lacks labels, the same command continues it.
 """
 
 import argparse
@@ -16,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from strdiffusion.data.facade_files import write_facades
-from strdiffusion.data.facades import SIZES, SPLITS, VERSION, draw_facade
+from strdiffusion.data.facade_files import LABELS, write_facades
+from strdiffusion.data.facades import SIZES, SPLITS, VERSION, colour_labels, draw_scene
 from strdiffusion.data.images import write_image
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.files import claim_output_folder, write_text
@@ -51,13 +54,18 @@ def claim(folder: Path, size: int) -> Path:
     return folder
 
 
-def contact_sheet(split: str, size: int, count: int) -> np.ndarray:
-    """The first images of a split side by side, (H, W, 3) uint8."""
-    count = min(count, SHEET_IMAGES)
-    columns = min(count, SHEET_WIDTH // size)
-    images = [draw_facade(split, i, size) for i in range(count)]
+def write_contact_sheets(folder: Path, split: str, size: int, count: int) -> None:
+    """The first images of a split as one picture, and their labels as another."""
+    pictures, labels = zip(*(draw_scene(split, i, size) for i in range(min(count, SHEET_IMAGES))), strict=True)
+    write_image(folder / f"{split}.png", contact_sheet(list(pictures)) / 255)
+    write_image(folder / LABELS / f"{split}.png", contact_sheet([colour_labels(plane) for plane in labels]) / 255)
+
+
+def contact_sheet(images: list[np.ndarray]) -> np.ndarray:
+    """Images of one size side by side, (H, W, 3) uint8."""
+    columns = min(len(images), SHEET_WIDTH // images[0].shape[1])
     blank = np.full_like(images[0], 255)
-    images += [blank] * (-count % columns)
+    images = images + [blank] * (-len(images) % columns)
     return np.concatenate([np.concatenate(images[i : i + columns], axis=1) for i in range(0, len(images), columns)])
 
 
@@ -68,10 +76,10 @@ def main() -> None:
     for split in options.splits:
         count = min(options.count or SPLITS[split], SPLITS[split])
         started = time.perf_counter()
-        drawn = write_facades(folder / split, split, options.size, count, options.workers)
+        drawn = write_facades(folder, split, options.size, count, options.workers)
         for _ in tqdm(drawn, total=count, desc=split, unit="image"):
             pass
-        write_image(folder / f"{split}.png", contact_sheet(split, options.size, count) / 255)
+        write_contact_sheets(folder, split, options.size, count)
         seconds = time.perf_counter() - started
         print(f"{split}: {count} images of {options.size}x{options.size} in {folder / split}, {count / max(seconds, 1e-9):.0f} a second")
     print(f"look at {folder / options.splits[0]}.png")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from conftest import script, single_error
 
-from strdiffusion.data import GeneratedMasks, TrainingDataset, find_images, index_file, read_image
-from strdiffusion.data.facades import SPLITS, draw_facade
+from strdiffusion.data import GeneratedMasks, TrainingDataset, find_images, index_file, read_image, read_labels, write_image
+from strdiffusion.data.facades import CLASSES, SPLITS, draw_facade, draw_labels, draw_scene
 from strdiffusion.data.facades.dice import Dice
+from strdiffusion.data.facades.sheet import Sheet
 from strdiffusion.system.errors import UserError
 
 # What the first release drew. A change here is another benchmark: raise facades.VERSION and train the weights anew.
@@ -22,15 +23,29 @@ DIGESTS = {
     ("test", 199, 128): "da6a434d93c13769",
     ("test", 3, 256): "35875d33bc5a8563",
 }
+LABEL_DIGESTS = {
+    ("train", 0, 64): "27d234a3a512e018",
+    ("val", 7, 64): "22be7a151bbebbee",
+    ("test", 199, 128): "ae04155ec8108135",
+    ("test", 3, 256): "bdcd7221e8d940cc",
+}
 
 
-def digest(split: str, number: int, size: int) -> str:
-    return hashlib.sha256(draw_facade(split, number, size).tobytes()).hexdigest()[:16]
+def digest(plane: np.ndarray) -> str:
+    return hashlib.sha256(plane.tobytes()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize(("split", "number", "size"), DIGESTS)
 def test_the_bytes_of_an_image_never_change(split, number, size):
-    assert digest(split, number, size) == DIGESTS[split, number, size]
+    assert digest(draw_facade(split, number, size)) == DIGESTS[split, number, size]
+
+
+@pytest.mark.parametrize("which", LABEL_DIGESTS)
+def test_the_bytes_of_labels_never_change(which):
+    picture, labels = draw_scene(*which)
+    assert digest(picture) == DIGESTS[which]
+    assert digest(labels) == digest(draw_labels(*which)) == LABEL_DIGESTS[which]
+    assert labels.dtype == np.uint8 and labels.shape == picture.shape[:2]
 
 
 def test_another_process_draws_the_same_bytes():
@@ -53,6 +68,47 @@ def test_the_street_is_the_same_at_every_size():
     )
     assert np.abs(small - large).mean() < 8
     assert np.abs(small - other).mean() > 25
+
+
+def test_the_labels_are_the_same_at_every_size():
+    small, large, other = draw_labels("test", 5, 64), draw_labels("test", 5, 128)[::2, ::2], draw_labels("test", 6, 64)
+    assert (small == large).mean() > 0.93
+    assert (small == other).mean() < 0.6
+
+
+def test_every_class_is_there():
+    """Half of the pixels are wall, a fifth windows; doors are the rarest, with a fortieth."""
+    shares = np.mean([np.bincount(draw_labels("test", n, 64).ravel(), minlength=len(CLASSES)) for n in range(60)], axis=0) / 64**2
+    assert len(shares) == len(CLASSES) and shares.min() > 0.02
+    assert CLASSES[shares.argmax()] == "wall" and 0.4 < shares.max() < 0.6
+
+
+@pytest.mark.parametrize("number", [5, 14])
+def test_labels_lie_where_the_picture_shows_them(number):
+    """Two streets without trees and red houses under a blue sky with white clouds."""
+    picture, labels = draw_scene("test", number, 128)
+    blue = picture[..., 2].astype(int) - picture[..., 0]
+    sky = labels == CLASSES.index("sky")
+    assert np.percentile(blue[sky], 2) > 0
+    wall = labels == CLASSES.index("wall")
+    assert blue[sky].mean() > 30 + blue[wall].mean()
+    brightness = picture.mean(axis=2)
+    assert brightness[labels == CLASSES.index("window")].mean() < brightness[wall].mean() - 20
+    assert (labels[-4:] == CLASSES.index("street")).all()
+
+
+def test_a_pixel_is_of_the_class_of_most_of_its_samples():
+    sheet = Sheet(4)
+    with sheet.painting("roof"):
+        sheet.rectangle(0, 0, 1, 1, (0, 0, 0))
+        with sheet.painting("tree"):
+            sheet.rectangle(0, 0, 0.5, 0.25, (0, 0, 0))  # the upper half of the left upper pixel: the first of equals wins
+            sheet.rectangle(0.5, 0, 1, 0.25, (0, 0, 0))
+            sheet.rectangle(0.5, 0.25, 0.75, 0.5, (0, 0, 0))  # three of four samples
+        sheet.shade(0, 0, 1, 1, 0.5)
+        with sheet.painting(None):
+            sheet.rectangle(0, 0, 1, 1, (0, 0, 0))
+    assert [[CLASSES[label] for label in row] for row in sheet.label_map(2)] == [["roof", "tree"], ["roof", "roof"]]
 
 
 def test_edges_are_smooth():
@@ -125,6 +181,26 @@ def test_a_facade_that_there_is_not(path):
         read_image(path)
 
 
+def test_labels_are_read(tmp_path):
+    np.testing.assert_array_equal(read_labels("facades:64/test/00003.png"), draw_labels("test", 3, 64))
+    labels = draw_labels("val", 0, 64)
+    write_image(tmp_path / "gray.png", labels / 255)
+    np.testing.assert_array_equal(read_labels(tmp_path / "gray.png"), labels)
+
+
+def test_what_are_no_labels(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*missing\.png"):
+        read_labels(tmp_path / "missing.png")
+    write_image(tmp_path / "colours.png", draw_facade("val", 0, 64) / 255)
+    with pytest.raises(UserError, match=r"colours\.png has colours, and is no file of labels"):
+        read_labels(tmp_path / "colours.png")
+    cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((4, 4), np.uint16))
+    with pytest.raises(UserError, match="has pixels of type uint16"):
+        read_labels(tmp_path / "deep.png")
+    with pytest.raises(UserError, match="has no image 100"):
+        read_labels("facades:64/val/00100.png")
+
+
 @pytest.fixture
 def make_dataset(monkeypatch, capsys):
     """make_dataset(*arguments) runs the script; returns status, stdout and stderr."""
@@ -143,11 +219,14 @@ def test_make_dataset_writes_what_is_drawn_and_goes_on(make_dataset, tmp_path):
     for n in range(3):
         picture = cv2.cvtColor(cv2.imread(str(folder / "val" / f"{n:05d}.png")), cv2.COLOR_BGR2RGB)
         np.testing.assert_array_equal(picture, draw_facade("val", n, 64))
-    assert (folder / "val.png").exists()
+        np.testing.assert_array_equal(read_labels(folder / "labels" / "val" / f"{n:05d}.png"), draw_labels("val", n, 64))
+    assert (folder / "val.png").exists() and (folder / "labels" / "val.png").exists()
+    (folder / "labels" / "val" / "00000.png").unlink()  # as in a folder of an earlier version
     (folder / "val" / "00001.png").unlink()
     kept = (folder / "val" / "00000.png").stat().st_mtime_ns
     assert make_dataset(*arguments)[0] == 0
-    assert (folder / "val" / "00001.png").exists() and (folder / "val" / "00000.png").stat().st_mtime_ns == kept
+    assert (folder / "val" / "00001.png").exists() and (folder / "labels" / "val" / "00000.png").exists()
+    assert (folder / "val" / "00000.png").stat().st_mtime_ns == kept
 
 
 def test_make_dataset_draws_in_several_processes(make_dataset, tmp_path):

@@ -3,6 +3,7 @@
 listing       finding image files, with an index file for large folders
 decoding      bytes of picture files to pixels
 images        reading, writing, resizing and cropping images
+labels        reading the class of every pixel
 masks         reading, resizing and generating masks (inside the program: 1 = known, 0 = hole)
 mask_sources  where training masks are drawn from
 pairing       which mask file belongs to which image
@@ -16,6 +17,7 @@ facades       procedural street facades; facade_files: as PNG files
 
 from strdiffusion.data.datasets import StepSampler, TrainingDataset
 from strdiffusion.data.images import read_image, write_image
+from strdiffusion.data.labels import read_labels
 from strdiffusion.data.listing import default_index, find_images, index_file
 from strdiffusion.data.mask_sources import GeneratedMasks, MaskFolder, MaskSource
 from strdiffusion.data.masks import irregular_mask, read_mask
@@ -40,6 +42,7 @@ __all__ = [
     "irregular_mask",
     "pair_masks",
     "read_image",
+    "read_labels",
     "read_mask",
     "structure_maps",
     "write_image",

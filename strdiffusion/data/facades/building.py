@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from strdiffusion.data.facades import materials, windows
 from strdiffusion.data.facades.dice import Dice
-from strdiffusion.data.facades.sheet import Colour, Sheet, toned, varied
+from strdiffusion.data.facades.sheet import Colour, Sheet, paints, toned, varied
 from strdiffusion.data.facades.windows import Light, WindowStyle
 
 LIMESTONE = ((226, 212, 184), (214, 200, 174), (234, 224, 202), (204, 196, 182))
@@ -39,6 +41,7 @@ class Building:
         return (self.right - self.left) / self.bays
 
 
+@paints("wall")
 def draw_building(sheet: Sheet, left: float, ground: float, storey: float, light: Light, dice: Dice) -> float:
     """Draw a house from x = left on; returns where it ends."""
     bay, bays = storey * dice.uniform(0.62, 0.95), dice.integer(2, 5)
@@ -148,8 +151,9 @@ def draw_cornice(sheet: Sheet, house: Building, light: Light, dice: Dice) -> Non
             sheet.rectangle(x, y + 0.006, x + 0.011, y + 0.018, toned(house.stone, 0.72))
 
 
+@paints("roof")
 def draw_roof(sheet: Sheet, house: Building, light: Light, dice: Dice) -> None:
-    """A mansard with dormers, a low roof, or a parapet; chimneys behind it."""
+    """A mansard with dormers, a low roof, or a parapet, which is wall; chimneys behind it."""
     base = house.top - 0.012
     kind = dice.choice(("mansard", "mansard", "low", "parapet"))
     height = {"mansard": house.storey * dice.uniform(0.6, 0.8), "low": house.storey * 0.35, "parapet": 0.03}[kind]
@@ -158,16 +162,18 @@ def draw_roof(sheet: Sheet, house: Building, light: Light, dice: Dice) -> None:
     for _ in range(dice.integer(1, 3)):
         draw_chimney(sheet, dice.uniform(house.left + 0.03, house.right - 0.09), top + 0.01, house, light, dice)
     if kind == "parapet":
-        sheet.rectangle(house.left, top, house.right, base, toned(house.colour, 0.96))
-        sheet.rectangle(house.left, top - 0.008, house.right, top, house.stone)
+        with sheet.painting("wall"):
+            sheet.rectangle(house.left, top, house.right, base, toned(house.colour, 0.96))
+            sheet.rectangle(house.left, top - 0.008, house.right, top, house.stone)
         return
     colour, texture = dice.choice(ROOFS)
     corners = [(house.left + slope, top), (house.right - slope, top), (house.right, base), (house.left, base)]
     colour = varied(dice, colour, 10)
-    behind = sheet.region(house.left, top, house.right, base).copy()
+    behind, labels_behind = (plane.copy() for plane in sheet.planes(house.left, top, house.right, base))
     sheet.rectangle(house.left, top, house.right, base, colour)
     sheet.texture(house.left, top, house.right, base, texture(dice, behind.shape[:2], sheet.resolution))
-    restore_corners(sheet, (house.left, top, house.right, base), behind, slope)
+    for plane, before in zip(sheet.planes(house.left, top, house.right, base), (behind, labels_behind), strict=True):
+        restore_corners(plane, before, sheet.length(slope))
     sheet.polygon([corners[0], corners[1], (house.right - slope, top + 0.006), (house.left + slope, top + 0.006)], toned(colour, 0.8))
     if kind == "mansard":
         for i in range(house.bays):
@@ -175,10 +181,9 @@ def draw_roof(sheet: Sheet, house: Building, light: Light, dice: Dice) -> None:
                 draw_dormer(sheet, house.left + house.bay * (i + 0.5), base, height, house, light)
 
 
-def restore_corners(sheet: Sheet, box: tuple[float, float, float, float], behind, slope: float) -> None:
-    """Put back what lies behind the two triangles that a sloping roof leaves free."""
-    area = sheet.region(*box)
-    rows, wide = area.shape[0], sheet.length(slope)
+def restore_corners(area: np.ndarray, behind: np.ndarray, wide: int) -> None:
+    """Put back what lies behind the two triangles, `wide` samples wide, that a sloping roof leaves free."""
+    rows = len(area)
     for row in range(rows):
         cut = wide * (rows - row) // rows
         area[row, :cut] = behind[row, :cut]
@@ -191,8 +196,9 @@ def draw_dormer(sheet: Sheet, middle: float, base: float, height: float, house: 
     sheet.shade(middle + light.side * 0.02 - wide, top + 0.01, middle + light.side * 0.02 + wide, base, light.shadow)
     sheet.rectangle(middle - wide, top, middle + wide, base, house.stone)
     sheet.polygon([(middle - wide - 0.008, top), (middle, top - height * 0.2), (middle + wide + 0.008, top)], toned(house.stone, 0.86))
-    sheet.gradient(middle - wide * 0.6, top + 0.01, middle + wide * 0.6, base - 0.012, (92, 106, 122), (52, 58, 66))
-    sheet.rectangle(middle - 0.003, top + 0.01, middle + 0.003, base - 0.012, (228, 224, 214))
+    with sheet.painting("window"):
+        sheet.gradient(middle - wide * 0.6, top + 0.01, middle + wide * 0.6, base - 0.012, (92, 106, 122), (52, 58, 66))
+        sheet.rectangle(middle - 0.003, top + 0.01, middle + 0.003, base - 0.012, (228, 224, 214))
 
 
 def draw_chimney(sheet: Sheet, left: float, base: float, house: Building, light: Light, dice: Dice) -> None:

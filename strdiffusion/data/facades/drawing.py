@@ -1,14 +1,16 @@
-"""A facade by its number."""
+"""A facade by its number: the picture, and the class of every pixel."""
 
 import numpy as np
 
 from strdiffusion.data.facades.dice import Dice
+from strdiffusion.data.facades.sheet import Sheet
 from strdiffusion.data.facades.street import draw_street
 from strdiffusion.system.errors import UserError
 
 SPLITS = {"train": 20_000, "val": 100, "test": 200}  # images in each
 SIZES = (64, 128, 256)
 VERSION = 1  # part of every seed: a change of what is drawn is another benchmark
+CLASS_COLOURS = ((135, 190, 235), (150, 70, 60), (225, 205, 165), (60, 80, 130), (140, 90, 40), (80, 150, 70), (120, 120, 120))
 
 
 def draw_facade(split: str, number: int, size: int) -> np.ndarray:
@@ -16,6 +18,26 @@ def draw_facade(split: str, number: int, size: int) -> np.ndarray:
 
     Raises UserError for a split, number or size that the benchmark does not have.
     """
+    return _sheet(split, number, size).picture(size)
+
+
+def draw_labels(split: str, number: int, size: int) -> np.ndarray:
+    """The class of every pixel of `draw_facade`, (size, size) uint8: positions in CLASSES. Raises UserError as it does."""
+    return _sheet(split, number, size).label_map(size)
+
+
+def draw_scene(split: str, number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both `draw_facade` and `draw_labels`, drawn once."""
+    sheet = _sheet(split, number, size)
+    return sheet.picture(size), sheet.label_map(size)
+
+
+def colour_labels(labels: np.ndarray) -> np.ndarray:
+    """A picture of labels, (H, W) to (H, W, 3) uint8 RGB, with a colour for each class."""
+    return np.array(CLASS_COLOURS, np.uint8)[labels]
+
+
+def _sheet(split: str, number: int, size: int) -> Sheet:
     require_split(split)
     require_size(size)
     if not 0 <= number < SPLITS[split]:

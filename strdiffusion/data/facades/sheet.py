@@ -1,19 +1,27 @@
-"""A supersampled drawing surface. Only integer and elementwise arithmetic is used, so the bytes are the same everywhere."""
+"""A supersampled drawing surface. Only integer and elementwise arithmetic is used, so the bytes are the same everywhere.
 
+What is filled with a colour becomes part of the class that is being painted, see `Sheet.painting` and `paints`; what only shades or
+textures does not.
+"""
+
+import contextlib
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import EllipsisType
 
 import numpy as np
 
 Colour = tuple[float, float, float]  # 0..255
 
 MARGIN = 0.125  # of the side, drawn around the picture: perspective looks there
+CLASSES = ("sky", "roof", "wall", "window", "door", "tree", "street")  # a label is a position in this list
 
 
 class Sheet:
     """A square picture of side 1 (x to the right, y down) with a margin, `resolution` samples a side.
 
-    pixels: (n, n, 3) float32, 0..255.
+    pixels: (n, n, 3) float32, 0..255. labels: (n, n) uint8, the class that each sample belongs to.
     """
 
     def __init__(self, resolution: int):
@@ -21,6 +29,17 @@ class Sheet:
         self.margin = int(MARGIN * resolution)
         side = resolution + 2 * self.margin
         self.pixels = np.zeros((side, side, 3), np.float32)
+        self.labels = np.zeros((side, side), np.uint8)
+        self._class: int | None = None
+
+    @contextlib.contextmanager
+    def painting(self, name: str | None) -> Iterator[None]:
+        """What is filled in this context is of this class; None: it is thin, and of the class that it stands in front of."""
+        before, self._class = self._class, None if name is None else CLASSES.index(name)
+        try:
+            yield
+        finally:
+            self._class = before
 
     def sample(self, v: float) -> int:
         """The sample at which coordinate v lies."""
@@ -40,12 +59,20 @@ class Sheet:
         """A rectangle's pixels, as a view."""
         return self.pixels[self.box(x0, y0, x1, y1)]
 
+    def planes(self, x0: float, y0: float, x1: float, y1: float) -> tuple[np.ndarray, np.ndarray]:
+        """A rectangle's pixels and labels, as views."""
+        box = self.box(x0, y0, x1, y1)
+        return self.pixels[box], self.labels[box]
+
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-        self.region(x0, y0, x1, y1)[...] = colour
+        area, labels = self.planes(x0, y0, x1, y1)
+        area[...] = colour
+        self._label(labels)
 
     def gradient(self, x0: float, y0: float, x1: float, y1: float, top: Colour, bottom: Colour) -> None:
         """Fill a rectangle from one colour down to another."""
-        area = self.region(x0, y0, x1, y1)
+        area, labels = self.planes(x0, y0, x1, y1)
+        self._label(labels)
         w = (np.arange(len(area), dtype=np.float32) / np.float32(max(len(area) - 1, 1)))[:, None, None]
         area[...] = np.array(top, np.float32) * (1 - w) + np.array(bottom, np.float32) * w
 
@@ -65,7 +92,7 @@ class Sheet:
         for (ax, ay), (bx, by) in zip(points, points[1:] + points[:1], strict=True):
             cross = (bx - ax) * (rows - ay) - (by - ay) * (columns - ax)
             positive, negative = positive & (cross >= 0), negative & (cross <= 0)
-        self._paint(self.pixels[top:bottom, left:right], positive | negative, colour, factor)
+        self._paint((slice(top, bottom), slice(left, right)), positive | negative, colour, factor)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour | None = None, factor: float = 1.0) -> None:
         """As `polygon`, an ellipse around (x, y)."""
@@ -76,7 +103,7 @@ class Sheet:
         left, right = (min(max(v, 0), side) for v in (cx - a, cx + a + 1))
         rows, columns = np.arange(top - cy, bottom - cy)[:, None], np.arange(left - cx, right - cx)[None, :]
         inside = (columns * b) ** 2 + (rows * a) ** 2 <= (a * b) ** 2
-        self._paint(self.pixels[top:bottom, left:right], inside, colour, factor)
+        self._paint((slice(top, bottom), slice(left, right)), inside, colour, factor)
 
     def texture(self, x0: float, y0: float, x1: float, y1: float, tones: np.ndarray) -> None:
         """Multiply a rectangle by `tones` (h, w) or (h, w, 3), cut to its size."""
@@ -95,19 +122,48 @@ class Sheet:
         columns = np.floor((0.5 + (v - 0.5) / scale) * self.resolution).astype(np.int64) + self.margin
         rows = np.floor((horizon + (v[:, None] - horizon) / scale[None, :]) * self.resolution).astype(np.int64) + self.margin
         flat = np.clip(rows, 0, side - 1) * side + np.clip(columns, 0, side - 1)[None, :]
-        self.pixels, self.margin = self.pixels.reshape(-1, 3)[flat], 0
+        self.pixels, self.labels, self.margin = self.pixels.reshape(-1, 3)[flat], self.labels.reshape(-1)[flat], 0
 
     def picture(self, size: int) -> np.ndarray:
         """The picture without its margin, averaged down to (size, size, 3) uint8."""
+        total, count = self._sums(np.clip(self.pixels, 0, 255).astype(np.uint8), size)
+        return ((total + count // 2) // count).astype(np.uint8)
+
+    def label_map(self, size: int) -> np.ndarray:
+        """The labels without the margin, (size, size) uint8: of each pixel the class of most of its samples, the first of equals."""
+        votes = [self._sums(self.labels == label, size)[0] for label in range(len(CLASSES))]
+        return np.argmax(votes, axis=0).astype(np.uint8)
+
+    def _sums(self, plane: np.ndarray, size: int) -> tuple[np.ndarray, int]:
+        """Sums, uint32, of the samples (n, n, ...) of each pixel, and how many samples a pixel has."""
         m, n = self.margin, self.resolution
         k = n // size
-        samples = np.clip(self.pixels[m : m + n, m : m + n], 0, 255).astype(np.uint8)
-        total = sum(samples[i::k, j::k].astype(np.uint32) for i in range(k) for j in range(k))
-        return ((total + k * k // 2) // (k * k)).astype(np.uint8)
+        samples = plane[m : m + n, m : m + n]
+        return sum(samples[i::k, j::k].astype(np.uint32) for i in range(k) for j in range(k)), k * k
 
-    @staticmethod
-    def _paint(area: np.ndarray, inside: np.ndarray, colour: Colour | None, factor: float) -> None:
+    def _paint(self, box: tuple[slice, slice], inside: np.ndarray, colour: Colour | None, factor: float) -> None:
+        area = self.pixels[box]
         area[inside] = colour if colour is not None else area[inside] * np.float32(factor)
+        if colour is not None:
+            self._label(self.labels[box], inside)
+
+    def _label(self, labels: np.ndarray, inside: np.ndarray | EllipsisType = ...) -> None:
+        if self._class is not None:
+            labels[inside] = self._class
+
+
+def paints(name: str) -> Callable:
+    """Decorator of a function whose first argument is a sheet: what it fills is of this class, where it says nothing else."""
+
+    def decorate(draw: Callable) -> Callable:
+        @functools.wraps(draw)
+        def drawing(sheet: Sheet, *arguments, **options):
+            with sheet.painting(name):
+                return draw(sheet, *arguments, **options)
+
+        return drawing
+
+    return decorate
 
 
 def mixed(a: Colour, b: Colour, share: float) -> Colour:

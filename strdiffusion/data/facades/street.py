@@ -5,7 +5,7 @@ import numpy as np
 from strdiffusion.data.facades import materials
 from strdiffusion.data.facades.building import draw_building
 from strdiffusion.data.facades.dice import Dice
-from strdiffusion.data.facades.sheet import Sheet, mixed, toned, varied
+from strdiffusion.data.facades.sheet import Sheet, mixed, paints, toned, varied
 from strdiffusion.data.facades.windows import IRON, Light
 
 SKIES = (  # above, at the horizon
@@ -19,8 +19,8 @@ SUPERSAMPLING = 4
 EDGE = 0.125  # houses are drawn to this far outside the picture
 
 
-def draw_street(size: int, dice: Dice) -> np.ndarray:
-    """Draw the street that `dice` throws, (size, size, 3) uint8."""
+def draw_street(size: int, dice: Dice) -> Sheet:
+    """The sheet with the street that `dice` throws, for a picture of `size` pixels a side."""
     sheet = Sheet(size * SUPERSAMPLING)
     light = Light(side=dice.choice((-1, 1)), shadow=dice.uniform(0.55, 0.8))
     ground, horizon = dice.uniform(0.84, 0.96), dice.uniform(0.7, 0.82)
@@ -40,9 +40,10 @@ def draw_street(size: int, dice: Dice) -> np.ndarray:
     warmth = dice.uniform(0.96, 1.04)
     exposure = dice.uniform(0.86, 1.06)
     sheet.pixels *= np.array([exposure * warmth, exposure, exposure / warmth], np.float32)
-    return sheet.picture(size)
+    return sheet
 
 
+@paints("sky")
 def draw_sky(sheet: Sheet, dice: Dice) -> None:
     high, low = dice.choice(SKIES)
     sheet.gradient(-EDGE, -EDGE, 1 + EDGE, 0.7, high, low)
@@ -59,6 +60,7 @@ def draw_cast_shadow(sheet: Sheet, ground: float, light: Light, dice: Dice) -> N
     sheet.polygon([(-EDGE, left - slope), (1 + EDGE, left + slope), (1 + EDGE, ground), (-EDGE, ground)], factor=(light.shadow + 1) / 2)
 
 
+@paints("street")
 def draw_pavement(sheet: Sheet, ground: float, dice: Dice) -> None:
     """The pavement, its kerb, and the road."""
     kerb = ground + dice.uniform(0.035, 0.06)
@@ -72,6 +74,7 @@ def draw_pavement(sheet: Sheet, ground: float, dice: Dice) -> None:
     sheet.shade(-EDGE, ground, 1 + EDGE, ground + 0.01, 0.75)
 
 
+@paints("street")
 def draw_lamp(sheet: Sheet, x: float, foot: float, height: float, dice: Dice) -> None:
     top = foot - height
     sheet.rectangle(x - 0.005, top, x + 0.005, foot, IRON)
@@ -82,6 +85,7 @@ def draw_lamp(sheet: Sheet, x: float, foot: float, height: float, dice: Dice) ->
     sheet.polygon([(x - 0.026, top - 0.05), (x + 0.026, top - 0.05), (x, top - 0.075)], IRON)
 
 
+@paints("tree")
 def draw_tree(sheet: Sheet, x: float, foot: float, light: Light, dice: Dice) -> None:
     """A trunk and a crown of many leaves, lit from one side."""
     crown, radius = foot - dice.uniform(0.3, 0.45), dice.uniform(0.1, 0.17)

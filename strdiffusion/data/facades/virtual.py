@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from strdiffusion.data.facades.drawing import SPLITS, draw_facade, require_size, require_split
+from strdiffusion.data.facades.drawing import SPLITS, draw_facade, draw_labels, require_size, require_split
 from strdiffusion.system.errors import UserError
 
 PREFIX = "facades:"
@@ -28,8 +28,18 @@ def list_facades(folder: Path) -> list[Path]:
 
 def read_facade(path: Path) -> np.ndarray:
     """Draw a file of `list_facades`, float32 (size, size, 3), RGB in [0, 1]. Raises UserError for any other path."""
+    return draw_facade(*_facade(path)).astype(np.float32) / np.float32(255)
+
+
+def read_facade_labels(path: Path) -> np.ndarray:
+    """The classes of the pixels of a file of `list_facades`, uint8 (size, size). Raises UserError for any other path."""
+    return draw_labels(*_facade(path))
+
+
+def _facade(path: Path) -> tuple[str, int, int]:
+    """The split, number and size that a path names."""
     if len(path.parts) != 3 or not path.stem.isdecimal():
         raise UserError(f"{path} is no facade: the files of a set are named as {PREFIX}64/train/00000.png")
     list_size, split, _ = path.parts
     size = list_size.removeprefix(PREFIX)
-    return draw_facade(split, int(path.stem), int(size) if size.isdecimal() else 0).astype(np.float32) / np.float32(255)
+    return split, int(path.stem), int(size) if size.isdecimal() else 0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from strdiffusion.data.facades.dice import Dice
-from strdiffusion.data.facades.sheet import Colour, Sheet, mixed, toned, varied
+from strdiffusion.data.facades.sheet import Colour, Sheet, mixed, paints, toned, varied
 
 GLASS = ((70, 85, 100), (48, 55, 66), (95, 110, 125), (60, 62, 64))
 WOOD = ((238, 236, 228), (225, 220, 205), (92, 66, 48), (60, 62, 66), (205, 200, 190))
@@ -64,7 +64,8 @@ def draw_window(sheet: Sheet, box: tuple[float, float, float, float], style: Win
         sheet.rectangle(left - s, top - s, right + s, bottom, style.stone)
     if style.arched:
         sheet.ellipse((left + right) / 2, top, width / 2 + s, width / 3 + s, style.stone)
-        sheet.ellipse((left + right) / 2, top, width / 2, width / 3, toned(style.glass, 0.9))
+        with sheet.painting("window"):
+            sheet.ellipse((left + right) / 2, top, width / 2, width / 3, toned(style.glass, 0.9))
     sheet.rectangle(left - s * 1.5, bottom, right + s * 1.5, bottom + 0.008, toned(style.stone, 1.05))
     sheet.shade(left - s * 1.5, bottom + 0.008, right + s * 1.5, bottom + 0.016, light.shadow)
     if style.pediment:
@@ -83,6 +84,7 @@ def draw_window(sheet: Sheet, box: tuple[float, float, float, float], style: Win
         sheet.shade(edge, top + 0.008, edge + 0.008, bottom + 0.006, light.shadow)
 
 
+@paints("window")
 def draw_glass(sheet: Sheet, box: tuple[float, float, float, float], style: WindowStyle, light: Light, dice: Dice) -> None:
     """The frame, the panes with what is behind them, and the shadow of the reveal."""
     left, top, right, bottom = box
@@ -109,6 +111,7 @@ def draw_glass(sheet: Sheet, box: tuple[float, float, float, float], style: Wind
     sheet.shade(edge, top + 0.012, edge + 0.007, bottom, light.shadow)
 
 
+@paints("window")
 def draw_shutter(sheet: Sheet, box: tuple[float, float, float, float], colour: Colour) -> None:
     left, top, right, bottom = box
     sheet.rectangle(left, top, right, bottom, colour)
@@ -123,28 +126,30 @@ def draw_balcony(sheet: Sheet, left: float, right: float, floor: float, stone: C
     """A slab at y = floor with iron railings above it and its shadow below."""
     sheet.rectangle(left, floor, right, floor + 0.014, toned(stone, 1.08))
     sheet.shade(left + 0.01 * light.side, floor + 0.014, right + 0.01 * light.side, floor + 0.04, light.shadow)
-    sheet.rectangle(left, floor - height, right, floor - height + 0.006, IRON)
-    sheet.rectangle(left, floor - 0.008, right, floor - 0.003, IRON)
-    bars = max(3, int((right - left) / 0.016))
-    for i in range(bars + 1):
-        x = left + (right - left - 0.004) * i / bars
-        sheet.rectangle(x, floor - height, x + 0.004, floor, IRON)
+    with sheet.painting(None):
+        sheet.rectangle(left, floor - height, right, floor - height + 0.006, IRON)
+        sheet.rectangle(left, floor - 0.008, right, floor - 0.003, IRON)
+        bars = max(3, int((right - left) / 0.016))
+        for i in range(bars + 1):
+            x = left + (right - left - 0.004) * i / bars
+            sheet.rectangle(x, floor - height, x + 0.004, floor, IRON)
 
 
 def draw_door(sheet: Sheet, box: tuple[float, float, float, float], stone: Colour, light: Light, dice: Dice) -> None:
-    """A panelled double door under a light, in a stone frame."""
+    """A panelled double door under a light, in a stone frame with steps, which is wall."""
     left, top, right, bottom = box
     colour, width, height = varied(dice, dice.choice(DOORS), 8), right - left, bottom - top
     sheet.rectangle(left - 0.016, top - 0.018, right + 0.016, bottom, stone)
     sheet.shade(left - 0.016, top - 0.018, right + 0.016, top - 0.012, 1.08)
-    sheet.rectangle(left, top, right, bottom, colour)
-    sheet.rectangle(left + 0.008, top + 0.01, right - 0.008, top + height * 0.18, dice.choice(GLASS))
-    for i in range(2):
-        a = left + width * (0.08 + 0.5 * i)
-        for upper, lower in ((0.26, 0.55), (0.62, 0.94)):
-            sheet.rectangle(a, top + height * upper, a + width * 0.34, top + height * lower, toned(colour, 1.25))
-            sheet.shade(a + width * 0.05, top + height * (upper + 0.03), a + width * 0.34, top + height * lower, 0.85)
-    sheet.rectangle((left + right) / 2 - 0.003, top + height * 0.2, (left + right) / 2 + 0.003, bottom, toned(colour, 0.6))
+    with sheet.painting("door"):
+        sheet.rectangle(left, top, right, bottom, colour)
+        sheet.rectangle(left + 0.008, top + 0.01, right - 0.008, top + height * 0.18, dice.choice(GLASS))
+        for i in range(2):
+            a = left + width * (0.08 + 0.5 * i)
+            for upper, lower in ((0.26, 0.55), (0.62, 0.94)):
+                sheet.rectangle(a, top + height * upper, a + width * 0.34, top + height * lower, toned(colour, 1.25))
+                sheet.shade(a + width * 0.05, top + height * (upper + 0.03), a + width * 0.34, top + height * lower, 0.85)
+        sheet.rectangle((left + right) / 2 - 0.003, top + height * 0.2, (left + right) / 2 + 0.003, bottom, toned(colour, 0.6))
     sheet.shade(left, top, right, top + 0.014, light.shadow)
     for step in range(2):
         y = bottom - 0.008 * (step + 1)
@@ -152,7 +157,7 @@ def draw_door(sheet: Sheet, box: tuple[float, float, float, float], stone: Colou
 
 
 def draw_shop(sheet: Sheet, box: tuple[float, float, float, float], light: Light, dice: Dice) -> None:
-    """A shop front: sign, large panes over a plinth, and perhaps an awning."""
+    """A shop front: sign, large panes over a plinth, and perhaps an awning. The panes are windows, the rest is wall."""
     left, top, right, bottom = box
     colour, height = varied(dice, dice.choice(AWNINGS + DOORS), 12), bottom - top
     sheet.rectangle(left, top, right, bottom, colour)
@@ -167,11 +172,12 @@ def draw_shop(sheet: Sheet, box: tuple[float, float, float, float], light: Light
     goods = dice.choice(GLASS)
     for i in range(panes):
         a, b = left + wide * i + 0.01, left + wide * (i + 1) - 0.01
-        sheet.gradient(a, top + height * 0.2, b, bottom - height * 0.14, toned(goods, 1.3), toned(goods, 0.75))
-        for _ in range(3):  # things on show
-            u, v = dice.uniform(a, max(a, b - 0.03)), dice.uniform(0.45, 0.7)
-            bright = varied(dice, (170, 150, 120), 40)
-            sheet.rectangle(u, top + height * v, min(b, u + 0.03), bottom - height * 0.16, mixed(bright, goods, 0.4))
+        with sheet.painting("window"):
+            sheet.gradient(a, top + height * 0.2, b, bottom - height * 0.14, toned(goods, 1.3), toned(goods, 0.75))
+            for _ in range(3):  # things on show
+                u, v = dice.uniform(a, max(a, b - 0.03)), dice.uniform(0.45, 0.7)
+                bright = varied(dice, (170, 150, 120), 40)
+                sheet.rectangle(u, top + height * v, min(b, u + 0.03), bottom - height * 0.16, mixed(bright, goods, 0.4))
     sheet.rectangle(left, top + height * 0.17, right, top + height * 0.19, toned(colour, 0.7))
     if dice.chance(0.6):
         draw_awning(sheet, (left, top + height * 0.16, right, top + height * 0.42), varied(dice, dice.choice(AWNINGS), 10), light, dice)
