@@ -54,6 +54,13 @@ class Denoiser:
         """The predicted score of the marginal at x_t, all of shape (B,C,H,W)."""
         return self.sde.score(self.noise(x, mu, t, structure), t)
 
+    def both_x0(self, y: Tensor, mu_y: Tensor, t_y: Time, x: Tensor, mu_x: Tensor, t_x: Time) -> tuple[Tensor, Tensor]:
+        """The predicted x0 of texture y (B,3,H,W) and structure x (B,C,H,W), each at its own time, by one evaluation of a joint network."""
+        times = torch.stack([torch.as_tensor(t_y).reshape(-1), torch.as_tensor(t_x).reshape(-1)], dim=1)  # (B,2) or (1,2)
+        output = self._output(torch.cat([y, x], dim=1), torch.cat([mu_y, mu_x], dim=1), times, None)
+        of_y, of_x = output.split([y.shape[1], x.shape[1]], dim=1)
+        return self._x0(of_y, y, mu_y, t_y), self._x0(of_x, x, mu_x, t_x)
+
     def _x0(self, output: Tensor, x: Tensor, mu: Tensor, t: Time) -> Tensor:
         x0 = mu + output if self.prediction == "x0" else self.sde.predict_x0(x, mu, output, t)
         return x0.clamp(0, 1) if self.clip else x0
@@ -63,14 +70,17 @@ class Denoiser:
             return self.network(x, mu, t, structure).to(x.dtype)
 
 
-class OracleStructure:
-    """A structure denoiser that knows the true x0 (B,1,H,W) and predicts the noise that leads to it, to judge the texture network alone."""
+class GivenX0:
+    """A denoiser that predicts a given x0 (B,C,H,W) from any state: the truth, to judge one network, or part of a joint prediction."""
 
     def __init__(self, sde: MeanRevertingSDE, x0: Tensor):
-        self.sde, self.truth = sde, x0
+        self.sde, self.given = sde, x0
 
-    def noise(self, x: Tensor, mu: Tensor, t: int, structure: None = None) -> Tensor:
-        return self.sde.predict_noise(x, mu, self.truth, t)
+    def noise(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
+        return self.sde.predict_noise(x, mu, self.given, t)
 
-    def x0(self, x: Tensor, mu: Tensor, t: int, structure: None = None) -> Tensor:
-        return self.truth
+    def x0(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
+        return self.given
+
+    def score(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
+        return self.sde.score(self.noise(x, mu, t), t)

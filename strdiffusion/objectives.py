@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
-from strdiffusion.denoiser import Denoiser
+from strdiffusion.denoiser import Denoiser, GivenX0
 from strdiffusion.sde import MeanRevertingSDE
 
 HOLE_WEIGHT = 10.0
@@ -50,7 +50,7 @@ def weighted_distance(difference: Tensor, mask: Tensor, norm: Norm = "l1") -> Te
 
 
 def matching_loss(
-    denoiser: Denoiser,
+    denoiser: Denoiser | GivenX0,
     state: Tensor,
     clean: Tensor,
     mean: Tensor,
@@ -96,6 +96,23 @@ def texture_loss(
     """Objective of the texture network: y_t from (y0, mu_y) under the guide S (B,1,H,W), target y*_{t-1}. noise (B,3,H,W)."""
     y = denoiser.sde.sample_marginal(batch.texture, batch.texture_mean, t, noise)
     return matching_loss(denoiser, y, batch.texture, batch.texture_mean, batch.mask, t, guide, norm, loss_on)
+
+
+def joint_loss(
+    denoiser: Denoiser, batch: Batch, t: Tensor, noise: Tensor, structure_noise: Tensor, norm: Norm = "l1", loss_on: LossOn = "step"
+) -> tuple[MatchingLoss, MatchingLoss]:
+    """Objective of the joint network (spec sec. 11): texture and structure, each from its own time, by one evaluation.
+
+    t (B,2): the times of texture and structure. noise (B,3,H,W), structure_noise as the structure (B,C,H,W).
+    """
+    sde, (t_y, t_x) = denoiser.sde, t.unbind(dim=1)
+    y = sde.sample_marginal(batch.texture, batch.texture_mean, t_y, noise)
+    x = sde.sample_marginal(batch.structure, batch.structure_mean, t_x, structure_noise)
+    y0, x0 = denoiser.both_x0(y, batch.texture_mean, t_y, x, batch.structure_mean, t_x)
+    return (
+        matching_loss(GivenX0(sde, y0), y, batch.texture, batch.texture_mean, batch.mask, t_y, None, norm, loss_on),
+        matching_loss(GivenX0(sde, x0), x, batch.structure, batch.structure_mean, batch.mask, t_x, None, norm, loss_on),
+    )
 
 
 def discriminator_loss(

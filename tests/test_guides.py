@@ -8,7 +8,7 @@ from conftest import SIZE, T, script, single_error
 from strdiffusion.batch import Batch
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.data import TestDataset, gray_map, read_image, structure_maps
-from strdiffusion.denoiser import OracleStructure
+from strdiffusion.denoiser import GivenX0
 from strdiffusion.evaluation.folder import look_at
 from strdiffusion.methods.loading import CheckpointsConfig
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod, StrDiffusionOptions
@@ -63,7 +63,7 @@ def test_the_oracle_leads_to_the_truth(solver):
     truth, mask = torch.rand(2, 1, 8, 8, generator=rng), (torch.rand(2, 1, 8, 8, generator=rng) > 0.5).float()
     batch = Batch(truth.expand(-1, 3, -1, -1), truth, truth * mask, mask)
     sde = MeanRevertingSDE(T)
-    run = Sampling(Networks(structure=OracleStructure(sde, truth)), batch.known(), SeededNoise([1, 2]), Stepping(solver))
+    run = Sampling(Networks(structure=GivenX0(sde, truth)), batch.known(), SeededNoise([1, 2]), Stepping(solver))
     result = sample(StructureAlone(), run).structure
     np.testing.assert_allclose(result, truth, atol=0.25 if solver == "ancestral" else 1e-5)  # the Euler steps end beside it
 

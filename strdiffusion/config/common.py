@@ -1,7 +1,7 @@
 """Options that trainings, tests and evaluations share."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.structure import EdgeSource, StructurePair
@@ -25,6 +25,9 @@ class SDEConfig:
 @dataclass
 class StructureConfig:
     """Structure maps (spec sec. 3)."""
+
+    # channels of a state of the structure
+    channels: ClassVar[int] = 1
 
     pair: StructurePair = "gray2edge"
     edge_source: EdgeSource = "full"

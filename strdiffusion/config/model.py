@@ -15,9 +15,12 @@ FORMAT = "strdiffusion model 1"
 
 @dataclass
 class UNetRecord(UNetConfig):
-    """A saved U-Net. guided: it has SPADE blocks. step: iterations of training, if known."""
+    """A saved U-Net. guided: it has SPADE blocks. structure_channels: of the structure that a joint network denoises, 0 for other networks.
+    step: iterations of training, if known.
+    """
 
     guided: bool = False
+    structure_channels: Count = 0
     step: Count | None = None
 
 
@@ -42,7 +45,7 @@ class ModelConfig:
     """model.yml. size: of the training images, in pixels. sampler: the defaults. provenance: the origin of the weights, for people."""
 
     networks: NetworksConfig
-    method: Literal["strdiffusion", "irsde"]
+    method: Literal["strdiffusion", "irsde", "joint"]
     format: Literal["strdiffusion model 1"] = FORMAT
     size: Annotated[int, Range(8, 65_536)] = 256
     sde: SDEConfig = field(default_factory=SDEConfig)
@@ -57,11 +60,13 @@ class ModelConfig:
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
-        texture, guided = self.networks.texture, self.method == "strdiffusion"
+        texture, guided, joint = self.networks.texture, self.method == "strdiffusion", self.method == "joint"
         if texture.guided and self.networks.structure is None:
             raise UserError("networks.structure is missing: the texture network is guided, and nothing would guide it")
         if guided != texture.guided:
             raise UserError(f"method={self.method} does not fit networks.texture.guided={str(texture.guided).lower()}")
+        if joint != (texture.structure_channels > 0):
+            raise UserError(f"method={self.method} does not fit networks.texture.structure_channels={texture.structure_channels}")
         if self.sampler.scored and self.networks.discriminator is None:
             raise UserError(f"networks.discriminator is missing: sampler.resampling={self.sampler.resampling} needs it")
-        self.sampler.check(MeanRevertingSDE(**vars(self.sde)), guided)
+        self.sampler.check(MeanRevertingSDE(**vars(self.sde)), guided, joint)

@@ -108,11 +108,17 @@ class StructureObjectiveConfig:
 @dataclass
 class TextureObjectiveConfig(StructureObjectiveConfig):
     """How the texture network is trained: guided by the ground-truth structure state (as released), by a trained structure network's
-    estimate ("denoised", as in the paper; needs structure_checkpoint), or not guided ("none": IR-SDE).
+    estimate ("denoised", as in the paper; needs structure_checkpoint), not guided ("none": IR-SDE), or denoising the structure itself
+    ("joint", spec sec. 11).
+
+    ahead: of the joint form: the least and the most times by which the structure leads; each is as likely.
+    structure_weight: of the joint form: the weight of the structure's loss beside the texture's.
     """
 
-    guidance: Literal["ground_truth", "denoised", "none"] = "ground_truth"
+    guidance: Literal["ground_truth", "denoised", "none", "joint"] = "ground_truth"
     structure_checkpoint: str | None = None
+    ahead: tuple[Count, Count] = (20, 20)
+    structure_weight: Annotated[float, Range(0)] = 0.5
 
 
 @dataclass
@@ -168,6 +174,15 @@ class TrainTextureConfig(TrainConfig):
         _check_width(self.network)
         if (self.objective.guidance == "denoised") != (self.objective.structure_checkpoint is not None):
             raise UserError("objective.structure_checkpoint is needed with objective.guidance=denoised, and only there")
+        if self.objective.guidance == "joint":
+            self._check_joint()
+
+    def _check_joint(self) -> None:
+        least, most = self.objective.ahead
+        if not least <= most <= self.sde.T:
+            raise UserError(f"objective.ahead must be two numbers of times, first <= second <= sde.T={self.sde.T}, not [{least}, {most}]")
+        if self.structure.edge_source == "full" and "edge" in self.structure.pair:
+            raise UserError("objective.guidance=joint never shows the network what is in the hole: set structure.edge_source=known")
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 
 from strdiffusion.system.errors import UserError
 
-StructurePair = Literal["gray2edge", "gray2gray", "edge2edge", "edge2gray"]
+StructurePair = Literal["gray2edge", "gray2gray", "edge2edge", "edge2gray", "labels"]
 EdgeSource = Literal["full", "known"]
 
 

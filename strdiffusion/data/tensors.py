@@ -10,6 +10,14 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(planes, np.float32, order="C"))
 
 
+def structure_picture(structure: torch.Tensor) -> torch.Tensor:
+    """A structure (B, C, H, W) as a gray picture (B, 1, H, W): one channel as it is; labels with an own tone for each class."""
+    if structure.shape[1] == 1:
+        return structure
+    tones = torch.linspace(1, 0, structure.shape[1]).to(structure).view(1, -1, 1, 1)
+    return (structure.clamp(0, 1) * tones).sum(dim=1, keepdim=True).clamp(0, 1)
+
+
 def sample_tensors(image: np.ndarray, known: np.ndarray, x0: np.ndarray, mean: np.ndarray) -> dict[str, torch.Tensor]:
     """The fields of a training `Batch` for one image (H, W, 3) with known, x0, mean (H, W)."""
     arrays = {"texture": image, "structure": x0, "structure_mean": mean, "mask": known}

@@ -41,6 +41,7 @@ class IRSDEOptions(Options):
     """
 
     guided: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
 
     checkpoints: CheckpointsConfig
     precision: Precision = "fp32"
@@ -50,7 +51,7 @@ class IRSDEOptions(Options):
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
     def check(self) -> None:
-        self.sampler.check(MeanRevertingSDE(**vars(self.sde)), self.guided)
+        self.sampler.check(MeanRevertingSDE(**vars(self.sde)), self.guided, self.joint)
         needed: dict[Kind, str] = {"structure": "method=strdiffusion"} if self.guided else {}
         if self.sampler.scored:
             needed["discriminator"] = f"sampler.resampling={self.sampler.resampling}"
@@ -82,6 +83,7 @@ class IRSDEMethod(Method):
 
     Options = IRSDEOptions
     guided: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
     tiles = True
 
     def __init__(
@@ -95,7 +97,7 @@ class IRSDEMethod(Method):
 
     @classmethod
     def open(cls, options: IRSDEOptions, device: torch.device) -> "IRSDEMethod":
-        model = load_for_test(options.checkpoints, options.sde, options.structure, options.sampler, cls.guided)
+        model = load_for_test(options.checkpoints, options.sde, options.structure, options.sampler, cls.name)
         return cls(model, device, options.precision, options.compile)
 
     doors: Mapping[str, str] = {}
@@ -108,16 +110,20 @@ class IRSDEMethod(Method):
     ) -> Iterator[Step | Result]:
         known = known.to(self.device)
         run = Sampling(self.predictors(known, evaluate), known, SeededNoise(seeds), self.sampler, self.begin_from(begin))
-        for moment in self.sampler.sampler(self.guided).steps(run):
+        for moment in self.sampler.sampler(self.guided, self.joint).steps(run):
             yield self.step(run, moment)
         end = finished(run, moment)
         evaluations = [total_evaluations([trace]) for trace in end.traces]
-        yield Result(end.texture, {} if end.structure is None else {"structure": end.structure}, end.traces, evaluations)
+        yield Result(end.texture, self.pictures(end.structure), end.traces, evaluations)
 
     def step(self, run: Sampling, moment: Moment) -> Step:
         """A moment of the sampler as a Step."""
-        pictures = {} if moment.x is None else {"structure": moment.x.x}
-        return Step(run.grid[moment.n], run.grid[moment.to], self.sde.T, moment.n, run.N, moment.y.x, pictures)
+        pictures = self.pictures(None if moment.x is None else moment.x.x)
+        return Step(run.grid[moment.n], run.grid[moment.to], run.grid.first, moment.n, run.N, moment.y.x, pictures)
+
+    def pictures(self, structure: Tensor | None) -> dict[str, Tensor]:
+        """The pictures of a state of the structure."""
+        return {} if structure is None else {"structure": structure}
 
     def predictors(self, known: Known | None = None, evaluate: Evaluate | None = None) -> Networks:
         """The networks in the form in which the sampler calls them."""
@@ -158,7 +164,7 @@ class IRSDEMethod(Method):
             raise UserError(f"is smaller than {SMALLEST_SIDE} pixels a side, which the discriminator needs: set data.fit=resize")
 
     def cost(self, late: bool = False) -> dict[str, Evaluations]:
-        return count_evaluations(self.sampler, self.sde, self.guided, self.begin_time() if late else None)
+        return count_evaluations(self.sampler, self.sde, self.guided, self.begin_time() if late else None, self.joint)
 
     def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
         networks = self.predictors(None)
@@ -183,7 +189,7 @@ class IRSDEMethod(Method):
 
     def can_resample(self, resampling: Resampling) -> bool:
         """Whether its networks suffice for a resampling; the number of steps is not checked."""
-        if not self.guided and resampling in OF_STRUCTURE:
+        if not self.guided and resampling in OF_STRUCTURE or self.joint and resampling != "none":
             return False
         return resampling not in SCORED or self.model.networks.discriminator is not None
 
@@ -199,7 +205,7 @@ class IRSDEMethod(Method):
         given = {"solver": sampler if isinstance(sampler, str) else None, "steps": steps, "resampling": resampling}
         tree |= {key: value for key, value in given.items() if value is not None}
         chosen: SamplerConfig = convert(SamplerConfig, tree, "the call", "sampler")
-        chosen.check(self.sde, self.guided)
+        chosen.check(self.sde, self.guided, self.joint)
         if chosen.scored and self.model.networks.discriminator is None:
             raise UserError(f"the model has no discriminator, which resampling={chosen.resampling} needs: use none, fixed or repaint")
         precision = convert(Precision, precision or self.precision, "the call", "precision")

@@ -139,6 +139,7 @@ def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
         if isinstance(record, UNetRecord):
             channels = 3 if kind == "texture" else 1
             architecture |= {"channels": channels, "depth": record.depth, "attention": record.attention, "guided": record.guided}
+            architecture |= {"structure_channels": record.structure_channels}
         prediction = getattr(record, "prediction", "noise")
         path = folder / f"{kind}.safetensors"
         return network_from_tensors(path, kind, architecture, vars(config.sde), vars(config.structure), prediction, record.step)
@@ -221,9 +222,10 @@ def describe(networks: LoadedNetworks) -> NetworksConfig:
 
 
 def load_for_test(
-    checkpoints: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, guided: bool
+    checkpoints: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, method: str
 ) -> Model:
-    """Load the networks that the sampler needs from `checkpoints`. Raises UserError if one does not fit the configuration."""
+    """Load the networks that the sampler needs from `checkpoints`. Raises UserError if one does not fit the configuration or the method."""
+    guided = method == "strdiffusion"
     kinds: list[Kind] = ["texture", *["structure"] * guided, *["discriminator"] * sampler.scored]
     provenance: list[str] = []
     size: int | None = None
@@ -245,10 +247,8 @@ def load_for_test(
         networks = LoadedNetworks(**{kind: load_network(getattr(checkpoints, kind), kind, checkpoints.weights) for kind in kinds})
     for loaded in networks:
         require_fit(loaded, checkpoints, sde, structure)
-    texture = networks.texture
-    if texture.network.guided != guided:
-        has, method = ("has", "strdiffusion") if texture.network.guided else ("has no", "irsde")
-        raise UserError(f"the checkpoint {texture.path} {has} SPADE blocks, so method must be {method}")
+    if method_of(networks) != method:
+        raise UserError(f"the checkpoint {networks.texture.path} {FORMS[method_of(networks)]}, so method must be {method_of(networks)}")
     return make_model(networks, size, sde, structure, sampler, provenance)
 
 
@@ -268,9 +268,13 @@ def make_model(
     return Model(networks, config)
 
 
+FORMS = {"strdiffusion": "has SPADE blocks", "irsde": "has no SPADE blocks", "joint": "denoises a structure, too"}
+
+
 def method_of(networks: LoadedNetworks) -> str:
     """The method to which networks belong."""
-    return "strdiffusion" if networks.texture.network.guided else "irsde"
+    texture = networks.texture.network
+    return "joint" if texture.joint else "strdiffusion" if texture.guided else "irsde"
 
 
 def require_fit(loaded: LoadedNetwork, expected: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig) -> None:

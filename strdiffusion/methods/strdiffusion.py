@@ -10,7 +10,7 @@ import torch
 from strdiffusion.batch import Known
 from strdiffusion.config.common import StructureConfig
 from strdiffusion.data.structure import structure_maps
-from strdiffusion.denoiser import OracleStructure
+from strdiffusion.denoiser import GivenX0
 from strdiffusion.methods.irsde import IRSDEMethod, IRSDEOptions
 from strdiffusion.methods.method import Door, Evaluate, register
 from strdiffusion.samplers import Networks
@@ -93,7 +93,7 @@ class StrDiffusionMethod(IRSDEMethod):
     def predictors(self, known: Known | None = None, evaluate: Evaluate | None = None) -> Networks:
         structure = self.denoiser("structure", evaluate)
         if known is not None and "true_structure" in known.maps:
-            structure = OracleStructure(self.sde, known.maps["true_structure"])
+            structure = GivenX0(self.sde, known.maps["true_structure"])
         discriminator = self.network("discriminator", evaluate) if self.sampler.scored else None
         return Networks(self.denoiser("texture", evaluate), structure, discriminator)
 

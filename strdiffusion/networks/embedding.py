@@ -9,7 +9,8 @@ from torch import Tensor, nn
 class SinusoidalEmbedding(nn.Module):
     """Sines, then cosines, of t at geometrically spaced frequencies (spec sec. 4).
 
-    t (B,) to (B,width), in the dtype of t, or float32 if t holds integers; width is even and at least 4.
+    t (B,) to (B,width), or k times for each image (B,k) to (B,k width), in the dtype of t, or float32 if t holds integers; width is
+    even and at least 4.
     """
 
     def __init__(self, width: int):
@@ -22,12 +23,12 @@ class SinusoidalEmbedding(nn.Module):
         half = self.width // 2
         dtype = torch.promote_types(t.dtype, torch.float32)
         k = torch.arange(half, device=t.device, dtype=dtype)
-        angles = t.to(dtype)[:, None] * torch.exp(-math.log(1e4) / (half - 1) * k)  # (B,half)
-        embedding = torch.cat([angles.sin(), angles.cos()], dim=1)  # (B,width)
+        angles = t.to(dtype)[..., None] * torch.exp(-math.log(1e4) / (half - 1) * k)  # (B,[k,]half)
+        embedding = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (B,width) or (B,k width)
         return embedding.to(t.dtype) if t.is_floating_point() else embedding
 
 
 def batch_of_times(t: int | Tensor, like: Tensor) -> Tensor:
-    """Turn a number or a tensor (B,) into times (B,), on the device and in the dtype of the batch `like`."""
+    """Turn a number or (B,) into times (B,), and (1,k) or (B,k) into (B,k), on the device and in the dtype of the batch `like`."""
     times = torch.as_tensor(t).to(device=like.device, dtype=like.dtype)
-    return times.expand(like.shape[0])
+    return times.expand(like.shape[0], *times.shape[1:])

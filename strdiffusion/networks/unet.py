@@ -82,19 +82,30 @@ class UNet(nn.Module):
 
     Args:
         channels: channels of the image, 3 for texture and 1 for structure.
+        structure_channels: of a structure that the network denoises together with the texture (the joint form, spec sec. 11); 0: none.
         width: channels after the first convolution (nf); even, at least 4.
         depth: number of levels; sizes are padded to a multiple of 2^depth.
         attention: "none" as in the paper, or "linear" as in the released checkpoints.
         guided: build the SPADE blocks, so that `forward` takes a structure.
     """
 
-    def __init__(self, channels: int, width: int = 64, depth: int = 4, attention: Attention = "none", guided: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        depth: int = 4,
+        attention: Attention = "none",
+        guided: bool = False,
+        structure_channels: int = 0,
+    ):
         super().__init__()
         self.channels, self.width, self.depth = channels, width, depth
-        self.attention, self.guided = attention, guided
-        time_width = 4 * width
-        self.stem = nn.Conv2d(2 * channels, width, 7, padding=3, bias=False)
-        self.time = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, time_width), nn.GELU(), nn.Linear(time_width, time_width))
+        self.attention, self.guided, self.structure_channels = attention, guided, structure_channels
+        all_channels, times, time_width = channels + structure_channels, 2 if structure_channels else 1, 4 * width
+        self.stem = nn.Conv2d(2 * all_channels, width, 7, padding=3, bias=False)
+        self.time = nn.Sequential(
+            SinusoidalEmbedding(width), nn.Linear(times * width, time_width), nn.GELU(), nn.Linear(time_width, time_width)
+        )
         widths = [width * 2**i for i in range(depth)]
         self.encoder = nn.ModuleList(
             EncoderLevel(d, time_width, attention, last=i == depth - 1, guided=guided) for i, d in enumerate(widths)
@@ -105,16 +116,23 @@ class UNet(nn.Module):
         self.middle_block2 = ResidualBlock(inner, inner, time_width)
         self.decoder = nn.ModuleList(DecoderLevel(d, time_width, attention, outermost=i == 0) for i, d in reversed(list(enumerate(widths))))
         self.final_block = ResidualBlock(2 * width, width, time_width)
-        self.final_conv = conv3x3(width, channels, bias=True)
+        self.final_conv = conv3x3(width, all_channels, bias=True)
 
     def architecture(self) -> dict:
         """The arguments that build a network like this one."""
-        names = ("channels", "width", "depth", "attention", "guided")
+        names = ["channels", "width", "depth", "attention", "guided", *["structure_channels"] * self.joint]
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def joint(self) -> bool:
+        """Whether it denoises texture and structure together."""
+        return self.structure_channels > 0
 
     def forward(self, x: Tensor, mu: Tensor, t: int | Tensor, structure: Tensor | None = None) -> Tensor:
         """Evaluate at the state x (B,C,H,W) with mean mu (B,C,H,W), time t (a number or (B,)) and, if the network is
         guided, structure (B,1,H,W). Any H and W. Returns (B,C,H,W).
+
+        In the joint form C counts the channels of the texture, then those of the structure, and t is (B,2) or (1,2): the time of each.
         """
         if self.guided != (structure is not None):
             need = "needs a structure" if self.guided else "takes no structure (it has no SPADE blocks)"

@@ -2,6 +2,7 @@
 
 * plain.py: `Unguided` (IR-SDE), `Guided` (StrDiffusion without resampling), `StructureAlone`
 * adaptive.py: `Released` and `Paper`, adaptive resampling
+* joint.py: `Joint`, texture and structure by one network
 * repaint.py: `Repaint` and `Fixed`, resampling without a discriminator
 * sampling.py: `Sampling`, the operations they share, and `sample`, which runs one
 * solvers.py: how a step is taken; grid.py: the times that are visited
@@ -11,6 +12,7 @@
 
 from strdiffusion.samplers.adaptive import Paper, Released
 from strdiffusion.samplers.grid import TimeGrid
+from strdiffusion.samplers.joint import Joint
 from strdiffusion.samplers.noise import NoiseSource, SeededNoise
 from strdiffusion.samplers.options import SamplerConfig
 from strdiffusion.samplers.plain import Guided, StructureAlone, Unguided
@@ -23,6 +25,7 @@ __all__ = [
     "Fixed",
     "Guided",
     "ImageTrace",
+    "Joint",
     "Networks",
     "NoiseSource",
     "Paper",

@@ -20,17 +20,20 @@ class TimeGrid:
             (spec sec. 8; L is infinite at 0). Times are distinct integers: near 0, where L changes more between t and t-1
             than between two times of the grid, every t is visited.
         begin: leave out the times above this one, but keep the end of the early stage; None: keep all.
+        ahead: of the joint form (spec sec. 11): grid[n] runs from T + ahead to 0, evenly spaced; `texture` and `structure` tell the time
+            of each part. 0: both are grid[n].
 
     Raises ValueError if `steps` is not in 2..T.
     """
 
-    def __init__(self, sde: MeanRevertingSDE, steps: int | None = None, spacing: Spacing = "t", begin: int | None = None):
+    def __init__(self, sde: MeanRevertingSDE, steps: int | None = None, spacing: Spacing = "t", begin: int | None = None, ahead: int = 0):
         if steps is not None and not 2 <= steps <= sde.T:
             raise ValueError(f"the number of steps must be from 2 to T={sde.T}, not {steps}")
-        self.T = sde.T
-        self.N = steps or sde.T
-        wanted = even_in_log_snr(sde, self.N) if spacing == "log_snr" and self.N < self.T else even_in_t(self.T, self.N)
-        times = [self.T]
+        self.T, self.ahead, self.first = sde.T, ahead, sde.T + ahead
+        self.N = steps or self.first
+        even_in_snr = spacing == "log_snr" and self.N < self.T and not ahead
+        wanted = even_in_log_snr(sde, self.N) if even_in_snr else even_in_t(self.first, self.N)
+        times = [self.first]
         for n in range(self.N - 1, 0, -1):  # each below the time before it, and large enough for n distinct times
             times.append(min(times[-1] - 1, max(wanted[n], n)))
         self.times: tuple[int, ...] = (0, *reversed(times))
@@ -42,6 +45,20 @@ class TimeGrid:
 
     def __getitem__(self, n: int) -> int:
         return self.times[n]
+
+    def texture(self, n: int) -> int:
+        """The time of the texture with n steps left."""
+        return self.parts(self.times[n])[0]
+
+    def structure(self, n: int) -> int:
+        """The time of the structure with n steps left."""
+        return self.parts(self.times[n])[1]
+
+    def parts(self, time: int) -> tuple[int, int]:
+        """The times of texture and structure at a time of the grid. The texture waits at T until the structure is `ahead`; the structure
+        waits at 1 until the texture is there, too.
+        """
+        return min(time, self.T), max(time - self.ahead, 1) if time else 0
 
     def at_or_after(self, t: int) -> int:
         """The n of the smallest time of the grid that is >= t, for t <= T."""

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from strdiffusion.samplers.adaptive import Paper, Released
 from strdiffusion.samplers.grid import TimeGrid
+from strdiffusion.samplers.joint import Joint
 from strdiffusion.samplers.plain import Guided, Unguided
 from strdiffusion.samplers.repaint import Fixed, Repaint, jump_range
 from strdiffusion.samplers.sampling import Sampler, Stepping
@@ -37,18 +38,24 @@ class SamplerConfig(Stepping):
         """Whether a discriminator decides."""
         return self.resampling in SCORED
 
-    def sampler(self, guided: bool) -> Sampler:
+    def sampler(self, guided: bool, joint: bool = False) -> Sampler:
         """The chosen sampler."""
+        if joint:
+            return Joint()
         if self.resampling == "none":
             return Guided() if guided else Unguided()
         return getattr(self, self.resampling)
 
     def grid(self, sde: MeanRevertingSDE, begin: int | None = None) -> TimeGrid:
         """The times that the sampler visits, from T or from the time `begin`."""
-        return TimeGrid(sde, self.steps, self.spacing, begin)
+        return TimeGrid(sde, self.steps, self.spacing, begin, self.ahead)
 
-    def check(self, sde: MeanRevertingSDE, guided: bool) -> None:
+    def check(self, sde: MeanRevertingSDE, guided: bool, joint: bool = False) -> None:
         """Check the keys that depend on each other or on the SDE. Raises UserError."""
+        if joint and (self.resampling != "none" or self.spacing != "t"):
+            raise UserError("method=joint denoises texture and structure once: set sampler.resampling=none and sampler.spacing=t")
+        if self.ahead > (sde.T if joint else 0):
+            raise UserError(f"sampler.ahead={self.ahead} must be at most T={sde.T} with method=joint, and 0 with other methods")
         if not guided and self.resampling in OF_STRUCTURE:
             raise UserError(
                 f"sampler.resampling={self.resampling} resamples the structure, but IR-SDE has none: set sampler.resampling=none"

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from strdiffusion.batch import Known
-from strdiffusion.denoiser import Denoiser
+from strdiffusion.denoiser import Denoiser, GivenX0
 from strdiffusion.samplers.grid import Spacing, TimeGrid
 from strdiffusion.samplers.noise import NoiseSource
 from strdiffusion.samplers.solvers import SOLVERS, Solver, Transition
 from strdiffusion.samplers.state import Moment, State
 from strdiffusion.samplers.trace import ImageTrace, StepTrace
 from strdiffusion.sde import MeanRevertingSDE
-from strdiffusion.system.parser import Range
+from strdiffusion.system.parser import Count, Range
 
 NETWORKS = ("texture", "structure", "discriminator")
 
@@ -42,12 +42,14 @@ class Stepping:
     solver: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
     steps: the number of steps from T to 0; null: one for each t, as released.
     spacing: whether the times are evenly spaced in t or in the log signal-to-noise ratio.
+    ahead: in the joint form, the number of times by which the structure leads the texture (spec sec. 11).
     """
 
     solver: Solver = "ancestral"
     order: Literal[1, 2] = 2
     steps: Annotated[int, Range(2)] | None = None
     spacing: Spacing = "t"
+    ahead: Count = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Sampling:
     def __init__(self, networks: Networks, known: Known, noise: NoiseSource, stepping: Stepping, begin: Begin | None = None):
         self.networks, self.known, self.stepping, self.begin = networks, known, stepping, begin
         self.sde = networks.sde
-        self.grid = TimeGrid(self.sde, stepping.steps, stepping.spacing, begin.t if begin else None)
+        self.grid = TimeGrid(self.sde, stepping.steps, stepping.spacing, begin.t if begin else None, stepping.ahead)
         self.N = self.grid.N
         self.noise = noise
         self.in_batch = list(range(len(known)))  # the positions of these images in the batch
@@ -106,11 +108,11 @@ class Sampling:
 
     def start_texture(self) -> State:
         """mu_y + lambda z."""
-        return self._start(self.known.image, self.begin and self.begin.texture)
+        return self._start(self.known.image, self.begin and self.begin.texture, self.grid.texture(self.N))
 
     def start_structure(self) -> State:
         """mu_x + lambda z."""
-        return self._start(self.known.maps["structure_mean"], self.begin and self.begin.structure)
+        return self._start(self.known.maps["structure_mean"], self.begin and self.begin.structure, self.grid.structure(self.N))
 
     def known_structure(self, n: int) -> Tensor:
         """k: the known structure at the time the step leads to, drawn from the marginal of (x0 m, mu_x)."""
@@ -128,6 +130,14 @@ class Sampling:
     def texture_step(self, y: State, guide: Tensor | None, n: int) -> State:
         """Denoise the texture by one step under the guidance of a structure (B,1,H,W)."""
         return self._denoise("texture", y, self.known.image, n, guide)
+
+    def joint_step(self, y: State, x: State, n: int) -> tuple[State, State]:
+        """Denoise texture and structure by one step, each from its own time, with one evaluation of the joint network."""
+        mu_y, mu_x = self.known.image, self.known.maps["structure_mean"]
+        texture, structure = self.grid.texture, self.grid.structure
+        self._count("texture")
+        y0, x0 = self.networks.texture.both_x0(y.x, mu_y, texture(n), x.x, mu_x, structure(n))
+        return self._move(y, y0, mu_y, texture(n), texture(n - 1)), self._move(x, x0, mu_x, structure(n), structure(n - 1))
 
     def redo_structure(self, k: Tensor, x: State, n: int, steps: int) -> State:
         """Add noise to the structure after step n for `steps` steps, at most up to T, and denoise it back."""
@@ -168,15 +178,21 @@ class Sampling:
         """The next noise of each image, with the shape, dtype and device of `like` (B,C,H,W)."""
         return self.noise(self.in_batch, like)
 
-    def _start(self, mu: Tensor, x0: Tensor | None) -> State:
-        """The terminal state; with an estimate x0, a draw from its marginal at the first time of the grid."""
+    def _start(self, mu: Tensor, x0: Tensor | None, t: int) -> State:
+        """The terminal state; with an estimate x0, a draw from its marginal at t."""
         z = self.draw(mu)
-        return State(self.sde.terminal_state(mu, z) if x0 is None else self.sde.sample_marginal(x0, mu, self.grid[self.N], z))
+        return State(self.sde.terminal_state(mu, z) if x0 is None else self.sde.sample_marginal(x0, mu, t, z))
 
     def _denoise(self, network: str, state: State, mu: Tensor, n: int, guide: Tensor | None) -> State:
         denoiser, count = getattr(self.networks, network), partial(self._count, network)
         step = Transition(denoiser, mu, self.grid[n], self.grid[n - 1], guide, self.draw, self.stepping.order, count)
         return SOLVERS[self.stepping.solver](state, step)
+
+    def _move(self, state: State, x0: Tensor, mu: Tensor, t: int, to: int) -> State:
+        """A step by a predicted x0; with t = to the state waits."""
+        if t == to:
+            return state
+        return SOLVERS[self.stepping.solver](state, Transition(GivenX0(self.sde, x0), mu, t, to, None, self.draw, self.stepping.order))
 
     def _count(self, network: str) -> None:
         for row in self.in_batch:

@@ -37,7 +37,7 @@ class Transition:
     guide: Tensor | None
     draw: Callable[[Tensor], Tensor]
     order: int
-    count: Callable[[], None]
+    count: Callable[[], None] = lambda: None
 
     @property
     def sde(self) -> MeanRevertingSDE:

@@ -134,7 +134,7 @@ def validation_seconds(prepared: Prepared, state: TrainingState) -> float:
     if not prepared.validation:
         return 0.0
     task, T, batch = prepared.task, prepared.config.sde.T, prepared.validation[0].to(prepared.device)
-    times = torch.full((len(batch),), T)
+    times = task.times[-1:].expand(len(batch), *task.times.shape[1:])
     with torch.no_grad():
         loss = timed(lambda: task.loss(state.ema.network, batch, times, torch.randn_like), prepared.device)
     sampled = 0 if task.kind == "discriminator" else min(prepared.config.validation.samples, len(batch)) / len(batch)

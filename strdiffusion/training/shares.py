@@ -53,11 +53,13 @@ class Shares:
                 self.size,
             )
 
-    def noise(self, seed: int, step: int, part: int, T: int, first_t: int, device: torch.device) -> tuple[Tensor, Draw]:
-        """The times (size,), uniform in first_t..T, and the noise of a part of an iteration, by (seed, step) and the positions."""
-        times, draw = step_noise(seed, step, device)
+    def noise(self, seed: int, step: int, part: int, times: Tensor, device: torch.device) -> tuple[Tensor, Draw]:
+        """The times (size,...) of a part of an iteration, each a row of `times` with equal chances, and its noise, by (seed, step) and the
+        positions.
+        """
+        chance, draw = step_noise(seed, step, device)
         mine = self.positions[part]
-        t = torch.randint(first_t, T + 1, (self.batch_size,), generator=times)[mine]
+        t = times[torch.randint(len(times), (self.batch_size,), generator=chance)[mine]]
         rows = mine.to(device)
 
         def draw_mine(like: Tensor) -> Tensor:

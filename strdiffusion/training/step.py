@@ -12,13 +12,12 @@ from strdiffusion.batch import Batch
 from strdiffusion.system import distributed
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
-from strdiffusion.training.tasks import FIRST_T
 
 log = logging.getLogger(__name__)
 
 
 def train_step(model: nn.Module, state: TrainingState, shares: Shares, parts: list[Batch]) -> dict[str, float]:
-    """Train on one global batch, of which `parts` are the shares of this process; t is uniform in 2..T for each image.
+    """Train on one global batch, of which `parts` are the shares of this process; t is drawn from the times of the task for each image.
 
     If loss or gradient are not finite, weights and moving average stay as they are. Returns the means over all parts and processes:
     the loss, what else the task reports, and the norm of the gradient.
@@ -30,7 +29,7 @@ def train_step(model: nn.Module, state: TrainingState, shares: Shares, parts: li
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(parts):
         model.train(i == 0)  # in training mode a spectral norm takes a power iteration: one in each iteration, not in each part
-        t, draw = shares.noise(config.seed, state.step, i, config.sde.T, FIRST_T, batch.mask.device)
+        t, draw = shares.noise(config.seed, state.step, i, state.task.times, batch.mask.device)
         with exchange(model, now=i == len(parts) - 1):
             loss, more = state.task.loss(model, batch, t, draw)
             scaler.scale(loss / len(parts)).backward()

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, require_same_process
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
-from strdiffusion.denoiser import Denoiser, OracleStructure, autocast
+from strdiffusion.data.tensors import structure_picture
+from strdiffusion.denoiser import Denoiser, GivenX0, autocast
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
-from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, structure_guide, structure_loss, texture_loss
-from strdiffusion.samplers import Guided, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
+from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, joint_loss, structure_guide, structure_loss, texture_loss
+from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.shares import Draw
 
@@ -30,11 +31,15 @@ class Validation:
 
 
 class Task(Protocol):
-    """What the training loop needs. `loss` returns the loss to minimise and further numbers to log."""
+    """What the training loop needs. `loss` returns the loss to minimise and further numbers to log.
+
+    times: the equally likely times of a training image, (n,), or (n,2) with a time for each part of a joint network.
+    """
 
     kind: Kind
     network: nn.Module
     prediction: str
+    times: Tensor
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
 
@@ -48,7 +53,7 @@ class StructureTask:
 
     def __init__(self, config: TrainStructureConfig, sde: MeanRevertingSDE):
         net = config.network
-        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
         self.network = UNet(1, net.width, net.depth, net.attention)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
@@ -73,7 +78,7 @@ class TextureTask:
 
     def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
         net, objective = config.network, config.objective
-        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
         self.guided = objective.guidance != "none"
         self.network = UNet(3, net.width, net.depth, net.attention, guided=self.guided)
         self.structure: Denoiser | None = None
@@ -100,11 +105,43 @@ class TextureTask:
         return denoised_structure_guide(self.structure, batch, t, noise)
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
-        networks = Networks(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
+        networks = Networks(self.denoiser(network), GivenX0(self.sde, batch.structure) if self.guided else None)
         run = Sampling(networks, batch.known(), SeededNoise(seeds), Stepping())
         y = sample(Guided() if self.guided else Unguided(), run).texture
         grid = side_by_side(batch.texture_mean, y, batch.texture)
         return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
+
+
+class JointTask:
+    """Train a network that denoises texture and structure together (spec sec. 11)."""
+
+    kind: Kind = "texture"
+
+    def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
+        net, objective = config.network, config.objective
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.times = joint_times(sde, *objective.ahead)
+        self.network = UNet(3, net.width, net.depth, net.attention, structure_channels=config.structure.channels)
+
+    def denoiser(self, network: nn.Module) -> Denoiser:
+        return Denoiser(network, self.sde, self.prediction, self.config.precision)
+
+    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        options = self.config.objective
+        noise, structure_noise = draw(batch.texture), draw(batch.structure)
+        texture, structure = joint_loss(self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on)
+        loss = texture.loss + options.structure_weight * structure.loss
+        return loss, {"texture_loss": texture.loss, "structure_loss": structure.loss}
+
+    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
+        stepping = Stepping(ahead=sum(self.config.objective.ahead) // 2)
+        run = Sampling(Networks(self.denoiser(network)), batch.known(), SeededNoise(seeds), stepping)
+        result = sample(Joint(), run)
+        pictures = {
+            "masked_result_truth": side_by_side(batch.texture_mean, result.texture, batch.texture),
+            "structure_result_truth": side_by_side(*map(structure_picture, (result.structure, batch.structure))).expand(-1, 3, -1, -1),
+        }
+        return Validation(compare(result.texture, batch.texture, batch.mask), pictures)
 
 
 class DiscriminatorTask:
@@ -114,7 +151,7 @@ class DiscriminatorTask:
     prediction = "noise"
 
     def __init__(self, config: TrainDiscriminatorConfig, sde: MeanRevertingSDE):
-        self.sde, self.config = sde, config
+        self.sde, self.config, self.times = sde, config, all_times(sde)
         self.network = CorrelationDiscriminator(config.network.width)
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
@@ -129,7 +166,23 @@ class DiscriminatorTask:
         return Validation({})
 
 
-TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
+def texture_task(config: TrainTextureConfig, sde: MeanRevertingSDE) -> Task:
+    """The training of the texture network that objective.guidance names."""
+    return (JointTask if config.objective.guidance == "joint" else TextureTask)(config, sde)
+
+
+TASKS = {"structure": StructureTask, "texture": texture_task, "discriminator": DiscriminatorTask}
+
+
+def all_times(sde: MeanRevertingSDE) -> Tensor:
+    """2..T: the times of a training, each as likely."""
+    return torch.arange(FIRST_T, sde.T + 1)
+
+
+def joint_times(sde: MeanRevertingSDE, least: int, most: int) -> Tensor:
+    """The pairs of times (n,2) of texture and structure that sampling visits with the structure `least` to `most` times ahead."""
+    pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(FIRST_T, sde.T + ahead + 1)]
+    return torch.tensor(sorted(pairs))
 
 
 def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, list[float]]:

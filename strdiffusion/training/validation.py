@@ -10,7 +10,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.system import distributed
 from strdiffusion.training.shares import step_noise
-from strdiffusion.training.tasks import FIRST_T, Task
+from strdiffusion.training.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def validate(
             break
         batch = batches[i].to(device)
         _, draw = step_noise(seed, i, device)
-        t = torch.linspace(FIRST_T, config.sde.T, len(batch) + 2)[1:-1].round().long()
+        t = task.times[torch.linspace(0, len(task.times) - 1, len(batch) + 2)[1:-1].round().long()]
         loss, scalars = task.loss(network, batch, t, draw)
         losses[i] = {name: value.item() for name, value in ({"loss": loss} | scalars).items()}
     samples: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}

@@ -1,0 +1,64 @@
+"""The joint form: one network denoises texture and structure together, and the structure leads (spec sec. 11)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strdiffusion.batch import Known
+from strdiffusion.data.structure import known_mean, true_structure
+from strdiffusion.data.tensors import structure_picture
+from strdiffusion.methods.irsde import IRSDEMethod, IRSDEOptions
+from strdiffusion.methods.method import Door, Step, register
+
+
+@dataclass
+class JointOptions(IRSDEOptions):
+    """structure: the pair of the structure's states; edges are those of the known pixels. sampler.ahead: by how many times it leads."""
+
+    joint: ClassVar[bool] = True
+    pictures: ClassVar[tuple[str, ...]] = ("structure",)
+
+    def earlier_form(self, tree: dict) -> dict | None:
+        return None
+
+
+@register("joint")
+class JointMethod(IRSDEMethod):
+    """One network, which the model keeps as its texture network."""
+
+    Options = JointOptions
+    joint: ClassVar[bool] = True
+
+    def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
+        """The map structure_mean, mu_x, of what is known."""
+        return {"structure_mean": known_mean(image, known, self.model.config.structure)}
+
+    def pictures(self, structure: Tensor | None) -> dict[str, Tensor]:
+        return {} if structure is None else {"structure": structure_picture(structure)}
+
+    def true_pictures(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        structure = self.model.config.structure
+        return {} if structure.pair == "labels" else {"structure": true_structure(image, structure)}
+
+    def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
+        network, size = self.predictors().texture, self.size
+        y = torch.rand(1, 3, size, size, device=self.device)
+        x = torch.rand(1, self.model.config.structure.channels, size, size, device=self.device)
+        return {"texture": lambda: network.both_x0(y, y, 1, x, x, 1)[0]}
+
+    @torch.inference_mode()
+    def predict(self, known: Known, before: Step, after: Step) -> Step:
+        """The clean texture and structure that the network predicts from the state `before`; at t = 0 the state itself."""
+        if self.model.config.structure.channels > 1:
+            return super(IRSDEMethod, self).predict(known, before, after)  # pictures of labels are no states
+        if before.to == 0:
+            return before
+        known, grid = known.to(self.device), self.sampler.grid(self.sde)
+        t_y, t_x = grid.parts(before.to)
+        means = known.image, known.maps["structure_mean"]
+        y0, x0 = self.predictors(known).texture.both_x0(before.image, means[0], t_y, before.pictures["structure"], means[1], t_x)
+        return replace(before, image=y0, pictures={"structure": x0})
