@@ -32,9 +32,11 @@ class DiscriminatorConfig:
 class TrainDataConfig:
     """Training images. Every folder is searched recursively; `index` is the file for the list of its images ("auto": in the cache
     folder; null: none). Files that cannot be used are replaced by others, unless they are more than the share `max_bad_share`.
+    labels: a folder with the labels of the images, under the same names; null: the images have no labels.
     """
 
     images: str
+    labels: str | None = None
     size: Annotated[int, Range(8, 8192)] = 256
     crop_from: Annotated[int, Range(8, 8192)] | None = None
     augment: bool = True
@@ -48,9 +50,11 @@ class TrainDataConfig:
 class ValidationConfig:
     """Held-out images (null: no validation). Every `every` iterations: the loss on `loss_images` of them (null: all), and PSNR and SSIM
     of `samples` of them, sampled from T to 0. Each image has the same mask in every run. best.pt is chosen by the number `best`.
+    labels: as data.labels.
     """
 
     images: str | None = None
+    labels: str | None = None
     masks: MaskConfig = field(default_factory=MaskConfig)
     every: Positive = 5000
     loss_images: Positive | None = 64
