@@ -51,6 +51,7 @@ class Batch:
     structure: Tensor  # x0 (B,1,H,W)
     structure_mean: Tensor  # mu_x (B,1,H,W)
     mask: Tensor  # (B,1,H,W), 1 = known
+    labels: Tensor | None = None  # (B,H,W) int64, the class of every pixel, if the data have labels
 
     @property
     def texture_mean(self) -> Tensor:
@@ -66,7 +67,10 @@ class Batch:
 
     def take(self, rows: Sequence[int]) -> "Batch":
         """The images at these positions."""
-        return self if len(rows) == len(self) else Batch(*(v[list(rows)] for v in vars(self).values()))
+        return self if len(rows) == len(self) else self._map(lambda values: values[list(rows)])
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(v.to(device, non_blocking=True) for v in vars(self).values()))
+        return self._map(lambda values: values.to(device, non_blocking=True))
+
+    def _map(self, change) -> "Batch":
+        return Batch(*(None if values is None else change(values) for values in vars(self).values()))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from strdiffusion.batch import Batch
 from strdiffusion.data import datasets, testset
 from strdiffusion.data.mask_sources import GeneratedMasks
 from strdiffusion.data.masks import resize_mask
@@ -66,6 +67,51 @@ def test_training_sample(folder):
     assert any((t[y : y + 32, x : x + 32] == crop).all() for t in turned for y in range(t.shape[0] - 31) for x in range(t.shape[1] - 31))
     assert np.array_equal(sample["structure"][0], gray_map(texture))
     assert np.array_equal(sample["structure_mean"][0], edge_map(gray_map(texture), 2, known))
+
+
+def test_labels_are_cropped_and_turned_with_their_image(folder):
+    """Here the labels are the blue levels of the image, so they must be those of every sample, too."""
+    for path in sorted(folder.iterdir()):
+        save(folder.parent / "labels" / path.name, np.asarray(Image.open(path))[..., 2])
+    dataset = training(folder, labels=folder.parent / "labels")
+    for n in range(8):
+        sample = dataset[n]
+        labels = sample.pop("labels")
+        assert labels.dtype == torch.int64 and labels.shape == (32, 32)
+        assert torch.equal(labels, (255 * sample["texture"][2]).round().long())
+        assert same(sample, training(folder)[n])
+    items = item_set(folder, labels=folder.parent / "labels")
+    assert np.array_equal(items[2].labels, np.rint(255 * items[2].image()[..., 2])) and items[2].labels.dtype == np.uint8
+    assert item_set(folder)[2].labels is None
+
+
+def test_labels_of_small_images_keep_their_classes(folder):
+    """Enlarged images are interpolated, labels are not."""
+    for path in sorted(folder.iterdir()):
+        save(folder.parent / "labels" / path.name, np.where(np.arange(48) < 24, 3, 200).astype(np.uint8)[None].repeat(40, 0))
+    sample = training(folder, labels=folder.parent / "labels", size=96)[0]
+    assert set(sample["labels"].unique().tolist()) <= {3, 200}
+    items = item_set(folder, labels=folder.parent / "labels", size=20, fit="resize")
+    assert np.array_equal(np.unique(items[0].labels), [3, 200]) and items[0].labels.shape == (20, 20)
+
+
+def test_labels_that_cannot_be_used(folder):
+    with pytest.raises(UserError, match="folder of labels .* does not exist"):
+        training(folder, labels=folder.parent / "labels")
+    (folder.parent / "labels").mkdir()
+    with pytest.raises(UserError, match="cannot read image"):
+        training(folder, labels=folder.parent / "labels")[0]
+    for path in sorted(folder.iterdir()):
+        save(folder.parent / "labels" / path.name, np.zeros((8, 9), np.uint8))
+    with pytest.raises(UserError, match="have 9x8 pixels, and their image 48x40"):
+        training(folder, labels=folder.parent / "labels")[0]
+
+
+def test_a_batch_carries_labels():
+    images, planes, labels = torch.rand(3, 3, 4, 4), torch.rand(3, 1, 4, 4), torch.arange(48).view(3, 4, 4)
+    batch = Batch(images, planes, planes, planes, labels)
+    assert torch.equal(batch.take([2, 0]).labels, labels[[2, 0]]) and torch.equal(batch.to("cpu").labels, labels)
+    assert Batch(images, planes, planes, planes).take([1]).to("cpu").labels is None
 
 
 def test_every_epoch_visits_each_image_once_in_another_order(folder):

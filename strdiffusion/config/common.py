@@ -1,7 +1,7 @@
 """Options that trainings, tests and evaluations share."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.structure import EdgeSource, StructurePair
@@ -24,10 +24,7 @@ class SDEConfig:
 
 @dataclass
 class StructureConfig:
-    """Structure maps (spec sec. 3)."""
-
-    # channels of a state of the structure
-    channels: ClassVar[int] = 1
+    """Structure maps (spec sec. 3), or "labels" of which nothing is known, for the joint form (sec. 11)."""
 
     pair: StructurePair = "gray2edge"
     edge_source: EdgeSource = "full"

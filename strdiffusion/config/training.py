@@ -32,9 +32,11 @@ class DiscriminatorConfig:
 class TrainDataConfig:
     """Training images. Every folder is searched recursively; `index` is the file for the list of its images ("auto": in the cache
     folder; null: none). Files that cannot be used are replaced by others, unless they are more than the share `max_bad_share`.
+    labels: a folder with the labels of the images, under the same names; null: the images have no labels.
     """
 
     images: str
+    labels: str | None = None
     size: Annotated[int, Range(8, 8192)] = 256
     crop_from: Annotated[int, Range(8, 8192)] | None = None
     augment: bool = True
@@ -48,9 +50,11 @@ class TrainDataConfig:
 class ValidationConfig:
     """Held-out images (null: no validation). Every `every` iterations: the loss on `loss_images` of them (null: all), and PSNR and SSIM
     of `samples` of them, sampled from T to 0. Each image has the same mask in every run. best.pt is chosen by the number `best`.
+    labels: as data.labels.
     """
 
     images: str | None = None
+    labels: str | None = None
     masks: MaskConfig = field(default_factory=MaskConfig)
     every: Positive = 5000
     loss_images: Positive | None = 64
@@ -113,12 +117,14 @@ class TextureObjectiveConfig(StructureObjectiveConfig):
 
     ahead: of the joint form: the least and the most times by which the structure leads; each is as likely.
     structure_weight: of the joint form: the weight of the structure's loss beside the texture's.
+    classes: of the joint form with structure.pair=labels: the number of classes.
     """
 
     guidance: Literal["ground_truth", "denoised", "none", "joint"] = "ground_truth"
     structure_checkpoint: str | None = None
     ahead: tuple[Count, Count] = (20, 20)
     structure_weight: Annotated[float, Range(0)] = 0.5
+    classes: Annotated[int, Range(2, 256)] = 7
 
 
 @dataclass
@@ -176,9 +182,15 @@ class TrainTextureConfig(TrainConfig):
             raise UserError("objective.structure_checkpoint is needed with objective.guidance=denoised, and only there")
         if self.objective.guidance == "joint":
             self._check_joint()
+        elif self.structure.pair == "labels":
+            raise UserError("structure.pair=labels needs objective.guidance=joint: no other network has labels as its structure")
 
     def _check_joint(self) -> None:
         least, most = self.objective.ahead
+        if self.structure.pair == "labels" and self.data.labels is None:
+            raise UserError("structure.pair=labels needs the labels of the training images: give their folder as data.labels")
+        if self.structure.pair == "labels" and self.validation.images is not None and self.validation.labels is None:
+            raise UserError("structure.pair=labels needs the labels of the held-out images: give their folder as validation.labels")
         if not least <= most <= self.sde.T:
             raise UserError(f"objective.ahead must be two numbers of times, first <= second <= sde.T={self.sde.T}, not [{least}, {most}]")
         if self.structure.edge_source == "full" and "edge" in self.structure.pair:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from strdiffusion.data.images import enlarge_to, read_image, resize_short_side
+from strdiffusion.data.images import enlarge_to, read_image, resize_nearest, resize_short_side
+from strdiffusion.data.labels import LabelFolder
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.mask_sources import MaskSource
 from strdiffusion.data.structure import EdgeSource, StructurePair, structure_maps
@@ -33,12 +34,14 @@ class TrainingDataset(Dataset):
     It is a dict of float32 tensors, values in [0, 1]:
     texture (3, size, size); structure (1, size, size), the full image's clean structure x0;
     structure_mean (1, size, size), mu_x; mask (1, size, size), 1 = known.
+    With a folder of labels also labels (size, size) int64, the class of every pixel.
 
     size         side of the crop in pixels; smaller images are enlarged first
     crop_from    if given, the shorter side is first brought to this many pixels (512 for Places2)
     augment      random flips and 90-degree turns
     index        index file of the folder, see `find_images`
     files        take these image files instead of listing the folder
+    labels       folder of the images' labels, see `LabelFolder`
     Raises UserError for an unusable folder or file.
     """
 
@@ -56,6 +59,7 @@ class TrainingDataset(Dataset):
         augment: bool = True,
         index: str | os.PathLike | None = None,
         files: Sequence[Path] | None = None,
+        labels: str | os.PathLike | None = None,
     ):
         if crop_from is not None and crop_from < size:
             raise UserError(f"crop_from {crop_from} is smaller than the crop's size {size}; give at least {size}")
@@ -68,6 +72,7 @@ class TrainingDataset(Dataset):
         self._paths = np.array([os.fsencode(path) for path in paths])
         self.size, self.crop_from, self.augment, self.seed = size, crop_from, augment, seed
         self.masks, self.pair, self.edge_source, self.edge_sigma = masks, pair, edge_source, edge_sigma
+        self.labels = None if labels is None else LabelFolder(labels, folder)
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -96,26 +101,29 @@ class TrainingDataset(Dataset):
         image = read_image(path)
         if min(image.shape[:2]) < SMALLEST_SIDE:
             raise UserError(f"image {path} has only {image.shape[1]}x{image.shape[0]} pixels; remove it")
+        labels = None if self.labels is None else self.labels.read(path, image.shape[:2])
         rng = np.random.default_rng([self.seed, n] if attempt == 0 else [self.seed, n, attempt])
         image = enlarge_to(image, self.size) if self.crop_from is None else resize_short_side(image, self.crop_from)
+        if labels is not None:  # as a fourth channel they are cropped and turned with the image
+            image = np.dstack([image, resize_nearest(labels, *image.shape[:2]).astype(np.float32)])
         image = random_crop(rng, image, self.size)
         if self.augment:
             image = random_turn(rng, image)
-        image = np.ascontiguousarray(image)
+        image, labels = np.ascontiguousarray(image[..., :3]), None if labels is None else image[..., 3]
         known = self.masks.draw(rng, self.size, self.size)
         x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma)
-        return sample_tensors(image, known, x0, mean)
+        return sample_tensors(image, known, x0, mean, labels)
 
 
 def random_crop(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:
-    """A random (size, size) part of `image` (H, W, 3), all positions equally likely."""
+    """A random (size, size) part of `image` (H, W, C), all positions equally likely."""
     top = rng.integers(0, image.shape[0] - size + 1)
     left = rng.integers(0, image.shape[1] - size + 1)
     return image[top : top + size, left : left + size]
 
 
 def random_turn(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """`image` (H, W, 3) turned by 0 to 3 quarter turns, then mirrored or not: all 8 equally likely."""
+    """`image` (H, W, C) turned by 0 to 3 quarter turns, then mirrored or not: all 8 equally likely."""
     turns, mirror = rng.integers(0, 4), rng.integers(0, 2)
     image = np.rot90(image, turns)
     return image[:, ::-1] if mirror else image

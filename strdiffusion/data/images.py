@@ -71,6 +71,14 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
+def resize_nearest(levels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`levels` (H, W) uint8 at (height, width) by nearest neighbour, so that no new levels appear."""
+    if levels.shape == (height, width):
+        return levels
+    cv2 = opencv()
+    return cv2.resize(levels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
 def enlarged_size(height: int, width: int, size: int) -> tuple[int, int]:
     """(height, width) after `enlarge_to`."""
     short = min(height, width)

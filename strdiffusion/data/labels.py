@@ -22,3 +22,23 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
         kind = "colours" if levels.ndim == 3 else f"pixels of type {levels.dtype}"
         raise UserError(f"{path} has {kind}, and is no file of labels: those have one 8-bit channel, the number of each pixel's class")
     return levels
+
+
+class LabelFolder:
+    """The labels of the images below a folder: PNG files of the same relative paths below another, or a virtual folder of facades.
+
+    Raises UserError if there is no such folder.
+    """
+
+    def __init__(self, labels: str | os.PathLike, images: str | os.PathLike):
+        self.labels, self.images = Path(labels).expanduser(), Path(images).expanduser()
+        if not is_virtual(self.labels) and not self.labels.is_dir():
+            raise UserError(f"the folder of labels {self.labels} does not exist; check the path")
+
+    def read(self, image: Path, size: tuple[int, int]) -> np.ndarray:
+        """The labels, uint8 (H, W), of an image file of this (height, width). Raises UserError for a file that cannot be used."""
+        path = self.labels / image.relative_to(self.images).with_suffix(".png")
+        labels = read_labels(path)
+        if labels.shape != size:
+            raise UserError(f"the labels {path} have {labels.shape[1]}x{labels.shape[0]} pixels, and their image {size[1]}x{size[0]}")
+        return labels

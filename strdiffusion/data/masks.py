@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from strdiffusion.data.decoding import opencv
-from strdiffusion.data.images import read_pixels
+from strdiffusion.data.images import read_pixels, resize_nearest
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,7 @@ def read_mask(path: str | os.PathLike, polarity: Polarity = "white_hole") -> np.
 
 def resize_mask(known: np.ndarray, height: int, width: int) -> np.ndarray:
     """`known` (H, W) at (height, width) by nearest neighbour, so it stays 0 or 1."""
-    if known.shape == (height, width):
-        return known
-    cv2 = opencv()
-    levels = cv2.resize(known.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    return levels.astype(np.float32)
+    return known if known.shape == (height, width) else resize_nearest(known.astype(np.uint8), height, width).astype(np.float32)
 
 
 def hole_share(known: np.ndarray) -> float:

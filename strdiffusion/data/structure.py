@@ -48,8 +48,12 @@ def structure_maps(
     x0 is the gray map for "gray2*", the edges for "edge2*", of the full image: it is the training target.
     mu_x is the edges for "*2edge", the gray map for "*2gray", times `known`. Its edges are those of the full
     image (edge_source "full", as released) or of the known pixels alone ("known").
+    Labels are no map of the image: both are empty then.
     Without `ground_truth` the hole's content is ignored everywhere, in x0 too; its edges must be "known" then.
     """
+    if pair == "labels":
+        nothing = np.zeros(known.shape, np.float32)
+        return nothing, nothing
     start, _, end = pair.partition("2")
     if {start, end} - {"gray", "edge"} or edge_source not in ("full", "known"):
         raise ValueError(f"unknown structure pair {pair!r} or edge source {edge_source!r}")

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import Dataset
 
 from strdiffusion.batch import Known
-from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, filled_from, read_image, resize_image
+from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, filled_from, read_image, resize_image, resize_nearest
+from strdiffusion.data.labels import LabelFolder
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import (
     Polarity,
@@ -49,6 +50,7 @@ class TestItem:
     mask: torch.Tensor  # (1, H, W), 1 = known
     hole_share: float  # in (0, 1)
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)  # what a method made of the known pixels, (1, H, W)
+    labels: np.ndarray | None = None  # (H, W) uint8, the class of every pixel, if the data have labels
 
     def image(self) -> np.ndarray:
         """The truth as an array (H, W, 3)."""
@@ -71,6 +73,7 @@ class TestDataset(Dataset):
     ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing
     index          index file of the image folder, see `find_images`
     limit          take the first so many images only
+    labels         folder of the images' labels, see `LabelFolder`
     Raises UserError for unusable folders, files, pairs and options.
     """
 
@@ -90,6 +93,7 @@ class TestDataset(Dataset):
         ground_truth: bool = True,
         index: str | os.PathLike | None = None,
         limit: int | None = None,
+        labels: str | os.PathLike | None = None,
     ):
         if fit not in get_args(Fit):
             raise ValueError(f"unknown fit {fit!r}")
@@ -100,6 +104,7 @@ class TestDataset(Dataset):
         images, masks = Path(images).expanduser(), None if masks is None else Path(masks).expanduser()
         self.size, self.fit, self.polarity, self.seed, self.hole_share = size, fit, polarity, seed, hole_share
         self.ground_truth = ground_truth
+        self.labels = None if labels is None else LabelFolder(labels, images)
         files = find_images(images, index)
         self.names = item_names(files, images)[:limit]
         self.files = files[:limit]
@@ -120,6 +125,7 @@ class TestDataset(Dataset):
     def __getitem__(self, i: int) -> TestItem:
         path, mask_path, name = self.files[i], self.mask_path(i), self.names[i]
         image = read_image(path)
+        labels = None if self.labels is None else fit_labels(self.labels.read(path, image.shape[:2]), self.size, self.fit)
         if self.mask_files is None:
             image = fit_image(image, self.size, self.fit)
             rng = np.random.default_rng(stable_hash(f"{self.seed}:{name}"))
@@ -136,7 +142,7 @@ class TestDataset(Dataset):
             raise UserError(self._useless_mask(mask_path, path, share))
         if not self.ground_truth:
             image = image * known[..., None]
-        return TestItem(name, path, mask_path, as_tensor(image), as_tensor(known), share)
+        return TestItem(name, path, mask_path, as_tensor(image), as_tensor(known), share, labels=labels)
 
     def other_image(self, i: int, like: TestItem) -> np.ndarray:
         """Item `like` of number i with the next image in its hole, (H, W, 3): what may stand behind a hole to mislead."""
@@ -197,6 +203,15 @@ def fit_image(image: np.ndarray, size: int | None, fit: Fit) -> np.ndarray:
     if fit == "center_crop":
         return center_crop(enlarge_to(image, size), size, size)
     return image
+
+
+def fit_labels(labels: np.ndarray, size: int | None, fit: Fit) -> np.ndarray:
+    """The labels (h, w) of an image brought to the pixels of the fitted image, by nearest neighbour."""
+    if fit == "resize":
+        return resize_nearest(labels, size, size)
+    if fit == "center_crop":
+        return center_crop(resize_nearest(labels, *enlarged_size(*labels.shape, size)), size, size)
+    return labels
 
 
 def fit_mask(known: np.ndarray, native: tuple[int, int], size: int | None, fit: Fit) -> np.ndarray:

@@ -13,7 +13,9 @@ from strdiffusion.samplers.sampling import NETWORKS
 from strdiffusion.sde import MeanRevertingSDE
 
 
-def count_evaluations(config: SamplerConfig, sde: MeanRevertingSDE, guided: bool, begin: int | None = None, joint: bool = False) -> dict[str, Evaluations]:
+def count_evaluations(
+    config: SamplerConfig, sde: MeanRevertingSDE, guided: bool, begin: int | None = None, joint: bool = False
+) -> dict[str, Evaluations]:
     """The evaluations of each network for one image, from T or from the time `begin`. The sampler runs twice, with scores that always
     rise and with scores that always fall: these are the two extremes of its decisions.
     """

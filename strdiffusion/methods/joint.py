@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from strdiffusion.batch import Known
-from strdiffusion.data.structure import known_mean, true_structure
+from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import structure_picture
 from strdiffusion.methods.irsde import IRSDEMethod, IRSDEOptions
 from strdiffusion.methods.method import Door, Step, register
@@ -35,25 +35,35 @@ class JointMethod(IRSDEMethod):
 
     def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
         """The map structure_mean, mu_x, of what is known."""
-        return {"structure_mean": known_mean(image, known, self.model.config.structure)}
+        structure = self.model.config.structure
+        if structure.pair == "labels":
+            return {"structure_mean": np.zeros((*known.shape, self.channels), np.float32)}
+        return {"structure_mean": structure_maps(image, known, structure.pair, "known", structure.edge_sigma, ground_truth=False)[1]}
+
+    @property
+    def channels(self) -> int:
+        """The channels of the structure."""
+        return self.model.networks.texture.network.structure_channels
 
     def pictures(self, structure: Tensor | None) -> dict[str, Tensor]:
         return {} if structure is None else {"structure": structure_picture(structure)}
 
     def true_pictures(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        structure = self.model.config.structure
-        return {} if structure.pair == "labels" else {"structure": true_structure(image, structure)}
+        structure, everywhere = self.model.config.structure, np.ones(image.shape[:2], np.float32)
+        if structure.pair == "labels":
+            return {}
+        return {"structure": structure_maps(image, everywhere, structure.pair, "full", structure.edge_sigma)[0]}
 
     def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
         network, size = self.predictors().texture, self.size
         y = torch.rand(1, 3, size, size, device=self.device)
-        x = torch.rand(1, self.model.config.structure.channels, size, size, device=self.device)
+        x = torch.rand(1, self.channels, size, size, device=self.device)
         return {"texture": lambda: network.both_x0(y, y, 1, x, x, 1)[0]}
 
     @torch.inference_mode()
     def predict(self, known: Known, before: Step, after: Step) -> Step:
         """The clean texture and structure that the network predicts from the state `before`; at t = 0 the state itself."""
-        if self.model.config.structure.channels > 1:
+        if self.channels > 1:
             return super(IRSDEMethod, self).predict(known, before, after)  # pictures of labels are no states
         if before.to == 0:
             return before

@@ -221,9 +221,7 @@ def describe(networks: LoadedNetworks) -> NetworksConfig:
     )
 
 
-def load_for_test(
-    checkpoints: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, method: str
-) -> Model:
+def load_for_test(checkpoints: CheckpointsConfig, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, method: str) -> Model:
     """Load the networks that the sampler needs from `checkpoints`. Raises UserError if one does not fit the configuration or the method."""
     guided = method == "strdiffusion"
     kinds: list[Kind] = ["texture", *["structure"] * guided, *["discriminator"] * sampler.scored]

@@ -33,6 +33,7 @@ def training_dataset(config: TrainConfig) -> TrainingDataset:
         crop_from=data.crop_from,
         augment=data.augment,
         index=index_file(data.index, data.images),
+        labels=data.labels,
         **vars(config.structure),
     )
 
@@ -52,6 +53,7 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
         fit="center_crop",
         hole_share=validation.masks.hole_share,
         index=index_file(validation.index, validation.images),
+        labels=validation.labels,
         limit=validation.loss_images,
     )
     items = []
@@ -59,7 +61,8 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
         try:
             item = dataset[i]
             image, known = item.image(), item.known()
-            items.append(sample_tensors(image, known, *structure_maps(image, known, *vars(config.structure).values())))
+            maps = structure_maps(image, known, *vars(config.structure).values())
+            items.append(sample_tensors(image, known, *maps, item.labels))
         except UserError as error:
             log.warning("not validated: %s", error)
     if not items:

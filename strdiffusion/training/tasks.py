@@ -1,10 +1,11 @@
 """The three trainings as the loop sees them: a network, its loss on a batch, and how it is validated."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
@@ -17,6 +18,7 @@ from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
 from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, joint_loss, structure_guide, structure_loss, texture_loss
 from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system.errors import UserError
 from strdiffusion.training.shares import Draw
 
 FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
@@ -121,19 +123,31 @@ class JointTask:
         net, objective = config.network, config.objective
         self.sde, self.config, self.prediction = sde, config, net.prediction
         self.times = joint_times(sde, *objective.ahead)
-        self.network = UNet(3, net.width, net.depth, net.attention, structure_channels=config.structure.channels)
+        channels = objective.classes if config.structure.pair == "labels" else 1
+        self.network = UNet(3, net.width, net.depth, net.attention, structure_channels=channels)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         return Denoiser(network, self.sde, self.prediction, self.config.precision)
 
+    def with_structure(self, batch: Batch) -> Batch:
+        """The batch with the structure that is trained: if it is labels, a channel for each class, and nothing known of them."""
+        if self.config.structure.pair != "labels":
+            return batch
+        classes, most = self.config.objective.classes, int(batch.labels.max())
+        if most >= classes:
+            raise UserError(f"data.labels holds the class {most}, and objective.classes={classes}: classes count from 0, give their number")
+        shares = F.one_hot(batch.labels, classes).permute(0, 3, 1, 2).to(batch.texture.dtype)
+        return replace(batch, structure=shares, structure_mean=torch.zeros_like(shares))
+
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-        options = self.config.objective
+        options, batch = self.config.objective, self.with_structure(batch)
         noise, structure_noise = draw(batch.texture), draw(batch.structure)
         texture, structure = joint_loss(self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on)
         loss = texture.loss + options.structure_weight * structure.loss
         return loss, {"texture_loss": texture.loss, "structure_loss": structure.loss}
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
+        batch = self.with_structure(batch)
         stepping = Stepping(ahead=sum(self.config.objective.ahead) // 2)
         run = Sampling(Networks(self.denoiser(network)), batch.known(), SeededNoise(seeds), stepping)
         result = sample(Joint(), run)
