@@ -78,21 +78,22 @@ def single_error(result):
     return errors[0]
 
 
-def write_network(path, kind, network, **sde):
-    structure = {"pair": "gray2edge", "edge_source": "known", "edge_sigma": 1.0}
+def write_network(path, kind, network, pair="gray2edge", **sde):
+    structure = {"pair": pair, "edge_source": "known", "edge_sigma": 1.0}
     record = network_record(kind, network, MeanRevertingSDE(**{"T": T, **sde}), structure)
     write_checkpoint(path, record | {"step": 0, "network": network.state_dict(), "ema": None})
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """A folder with small random networks: texture.pt, unguided.pt, structure.pt, discriminator.pt and misfits."""
+    """A folder with small random networks: texture.pt, unguided.pt, joint.pt, structure.pt, discriminator.pt and misfits."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     texture = UNet(3, 4, 2, guided=True)
     structure = UNet(1, 4, 2)
     write_network(folder / "texture.pt", "texture", texture)
     write_network(folder / "unguided.pt", "texture", UNet(3, 4, 2))
+    write_network(folder / "joint.pt", "texture", UNet(3, 4, 2, structure_channels=1))
     write_network(folder / "structure.pt", "structure", structure)
     write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
     write_network(folder / "other_T.pt", "texture", texture, T=20)

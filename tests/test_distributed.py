@@ -131,7 +131,7 @@ def test_sample_numbers_times_and_noise_are_those_of_one_process():
     one, device = Shares(TrainingConfig(batch_size=8)), torch.device("cpu")
     numbers = iter(StepSampler(3, 8))
     wanted = [next(numbers) for _ in range(16)]
-    times, draw = one.noise(5, 3, 0, 100, 2, device)
+    times, draw = one.noise(5, 3, 0, torch.arange(2, 101), device)
     first, second = draw(torch.zeros(8, 3, 4, 4)), draw(torch.zeros(8, 1, 4, 4))
     assert wanted == list(range(24, 40)) and 2 <= times.min() and times.max() <= 100
     for rank in range(2):
@@ -140,7 +140,7 @@ def test_sample_numbers_times_and_noise_are_those_of_one_process():
         positions = share.positions.flatten().tolist()
         assert [next(numbers) for _ in range(8)] == [24 + p for p in positions] + [32 + p for p in positions]
         for part in range(2):
-            t, draw = share.noise(5, 3, part, 100, 2, device)
+            t, draw = share.noise(5, 3, part, torch.arange(2, 101), device)
             rows = share.positions[part]
             assert torch.equal(t, times[rows])
             assert torch.equal(draw(torch.zeros(2, 3, 4, 4)), first[rows]) and torch.equal(draw(torch.zeros(2, 1, 4, 4)), second[rows])

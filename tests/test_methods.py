@@ -134,7 +134,7 @@ def options_of(name, weights, **more):
     cls = METHODS[name].Options
     if not hasattr(cls, "guided"):
         return cls()
-    texture = "texture.pt" if cls.guided else "unguided.pt"
+    texture = "texture.pt" if cls.guided else "joint.pt" if cls.joint else "unguided.pt"
     files = CheckpointsConfig(None, f"{weights}/{texture}", f"{weights}/structure.pt", f"{weights}/discriminator.pt")
     structure = more.pop("structure", StructureConfig(edge_source="known", edge_sigma=1))
     return cls(files, sde=SDEConfig(T=T), structure=structure, **more)
@@ -145,7 +145,7 @@ def every_method(weights):
         options = METHODS[name].Options
         samplers = SAMPLERS if hasattr(options, "guided") else {"": None}
         for label, sampler in samplers.items():
-            if sampler is None or options.guided or label in ("none", "repaint", "mars"):
+            if sampler is None or options.guided or label in (("none", "mars") if options.joint else ("none", "repaint", "mars")):
                 yield f"{name} {label}", name, options_of(name, weights, **({} if sampler is None else {"sampler": sampler}))
     for pair in ("gray2gray", "edge2edge", "edge2gray"):
         structure = StructureConfig(pair, "known", 1)

@@ -20,7 +20,7 @@ from strdiffusion.training.faults import FaultCounter
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
-from strdiffusion.training.tasks import TASKS, Task
+from strdiffusion.training.tasks import Task, make_task
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def prepare(kind: Kind, config: TrainConfig, device: torch.device) -> Prepared:
     torch.manual_seed(config.seed)
     sde = MeanRevertingSDE(**vars(config.sde))
     shares = Shares(config.training, distributed.rank(), distributed.count())
-    task = TASKS[kind](config, sde)
+    task = make_task(kind, config, sde)
     dataset = training_dataset(config)
     faults = FaultCounter(len(dataset), config.data.max_bad_share, len(dataset.masks.files))
     return Prepared(config, device, sde, shares, task, dataset, validation_batches(config), faults)

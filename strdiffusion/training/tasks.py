@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, require_same_process
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.data.tensors import structure_picture
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
 from strdiffusion.evaluation.metrics import psnr, ssim
@@ -180,12 +180,14 @@ class DiscriminatorTask:
         return Validation({})
 
 
-def texture_task(config: TrainTextureConfig, sde: MeanRevertingSDE) -> Task:
-    """The training of the texture network that objective.guidance names."""
-    return (JointTask if config.objective.guidance == "joint" else TextureTask)(config, sde)
+TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
 
 
-TASKS = {"structure": StructureTask, "texture": texture_task, "discriminator": DiscriminatorTask}
+def make_task(kind: Kind, config: TrainConfig, sde: MeanRevertingSDE) -> Task:
+    """The training of the network `kind`; of the texture network, that which objective.guidance names."""
+    if isinstance(config, TrainTextureConfig) and config.objective.guidance == "joint":
+        return JointTask(config, sde)
+    return TASKS[kind](config, sde)
 
 
 def all_times(sde: MeanRevertingSDE) -> Tensor:
