@@ -27,16 +27,28 @@ class Denoiser:
         prediction: "noise" (the paper and the release), or "x0": the output is x0_hat - mu (spec sec. 6).
         precision: of the network's evaluation; the results have the dtype of the state.
         clip: clamp the predicted x0 to [0,1] in sampling, so that errors of a briefly trained network do not grow.
+        sees_known: it is a structure network that takes the known pixels (B,3,H,W) in place of a structure.
     """
 
     def __init__(
-        self, network: nn.Module, sde: MeanRevertingSDE, prediction: Prediction = "noise", precision: Precision = "fp32", clip: bool = False
+        self,
+        network: nn.Module,
+        sde: MeanRevertingSDE,
+        prediction: Prediction = "noise",
+        precision: Precision = "fp32",
+        clip: bool = False,
+        sees_known: bool = False,
     ):
         self.network = network
         self.sde = sde
         self.prediction = prediction
         self.precision = precision
         self.clip = clip
+        self.sees_known = sees_known
+
+    def context(self, known: Tensor) -> Tensor | None:
+        """What a structure network sees of the known pixels (B,3,H,W)."""
+        return known if self.sees_known else None
 
     def noise(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
         """The predicted noise of x_t, all of shape (B,C,H,W)."""
@@ -75,6 +87,9 @@ class GivenX0:
 
     def __init__(self, sde: MeanRevertingSDE, x0: Tensor):
         self.sde, self.given = sde, x0
+
+    def context(self, known: Tensor) -> None:
+        return None
 
     def noise(self, x: Tensor, mu: Tensor, t: Time, structure: Tensor | None = None) -> Tensor:
         return self.sde.predict_noise(x, mu, self.given, t)

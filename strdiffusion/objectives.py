@@ -73,7 +73,8 @@ def matching_loss(
 def structure_loss(denoiser: Denoiser, batch: Batch, t: Tensor, noise: Tensor, norm: Norm = "l1", loss_on: LossOn = "step") -> MatchingLoss:
     """Objective of the structure network: x_t from (x0, mu_x), target x*_{t-1}. noise (B,1,H,W)."""
     x = denoiser.sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
-    return matching_loss(denoiser, x, batch.structure, batch.structure_mean, batch.mask, t, None, norm, loss_on)
+    seen = denoiser.context(batch.texture_mean)
+    return matching_loss(denoiser, x, batch.structure, batch.structure_mean, batch.mask, t, seen, norm, loss_on)
 
 
 def structure_guide(sde: MeanRevertingSDE, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:
@@ -86,8 +87,9 @@ def denoised_structure_guide(structure_denoiser: Denoiser, batch: Batch, t: Tens
     """The same guide as predicted by the structure network: the reverse mean of the state (the paper's form, spec sec. 10)."""
     sde = structure_denoiser.sde
     x = sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
+    seen = structure_denoiser.context(batch.texture_mean)
     with torch.no_grad():
-        return sde.reverse_mean(x, batch.structure_mean, structure_denoiser.score(x, batch.structure_mean, t), t)
+        return sde.reverse_mean(x, batch.structure_mean, structure_denoiser.score(x, batch.structure_mean, t, seen), t)
 
 
 def texture_loss(

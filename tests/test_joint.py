@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import write_network
 
-from strdiffusion.batch import Batch
+from strdiffusion.batch import Batch, Known
 from strdiffusion.checkpoints import load_network
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.data.tensors import structure_picture
@@ -14,9 +14,10 @@ from strdiffusion.methods.irsde import IRSDEMethod, IRSDEOptions
 from strdiffusion.methods.joint import JointMethod, JointOptions
 from strdiffusion.methods.loading import CheckpointsConfig
 from strdiffusion.methods.method import run
+from strdiffusion.methods.strdiffusion import StrDiffusionMethod, StrDiffusionOptions
 from strdiffusion.networks import UNet
 from strdiffusion.networks.inference import for_inference
-from strdiffusion.objectives import joint_loss, weighted_distance
+from strdiffusion.objectives import joint_loss, structure_loss, weighted_distance
 from strdiffusion.samplers import Joint, Networks, SamplerConfig, Sampling, Stepping, TimeGrid, Unguided, sample
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
@@ -260,3 +261,29 @@ def test_the_checkpoint_remembers_its_form(tmp_path):
     write_network(tmp_path / "joint.pt", "texture", UNet(3, 4, 2, structure_channels=2))
     assert load_network(tmp_path / "joint.pt", "texture").network.structure_channels == 2
     assert "structure_channels" not in UNet(3, 4, 2).architecture()  # as before the joint form
+
+
+# ---- a structure network that sees the known pixels ---------------------------------------------------
+
+
+def test_a_structure_network_can_see_the_known_pixels(tmp_path, weights):
+    torch.manual_seed(0)
+    network = UNet(1, 4, 2, context=3)
+    write_network(tmp_path / "structure.pt", "structure", network)
+    assert load_network(tmp_path / "structure.pt").network.context == 3
+    batch, t, noise = batch_of(), torch.tensor([7, 3]), torch.randn(2, 1, 12, 12)
+    denoiser = Denoiser(network, SDE, "x0", sees_known=True)
+    found = structure_loss(denoiser, batch, t, noise, loss_on="x0").expectation
+    x = SDE.sample_marginal(batch.structure, batch.structure_mean, t, noise)
+    assert torch.equal(found, batch.structure_mean + network(x, batch.structure_mean, t, batch.texture_mean))
+    files = CheckpointsConfig(None, f"{weights}/texture.pt", f"{tmp_path}/structure.pt")
+    sampler = SamplerConfig(resampling="none", solver="posterior", steps=4)
+    structure = StructureConfig(edge_source="known", edge_sigma=1)
+    method = StrDiffusionMethod.open(
+        StrDiffusionOptions(files, sde=SDEConfig(T=10), structure=structure, sampler=sampler), torch.device("cpu")
+    )
+    known = batch.known()
+    before = run(method, known, [1, 2]).pictures["structure"]
+    brighter = Known(known.image * 0.5, known.mask, known.maps)
+    hole = known.mask < 0.5
+    assert (run(method, brighter, [1, 2]).pictures["structure"] - before)[hole].abs().max() > 1e-4

@@ -15,11 +15,12 @@ FORMAT = "strdiffusion model 1"
 
 @dataclass
 class UNetRecord(UNetConfig):
-    """A saved U-Net. guided: it has SPADE blocks. structure_channels: of the structure that a joint network denoises, 0 for other networks.
-    step: iterations of training, if known.
+    """A saved U-Net. guided: it has SPADE blocks. context: channels of the image that it sees beside its state. structure_channels: of the
+    structure that a joint network denoises, 0 for other networks. step: iterations of training, if known.
     """
 
     guided: bool = False
+    context: Count = 0
     structure_channels: Count = 0
     step: Count | None = None
 

@@ -102,15 +102,25 @@ class DiscriminatorTrainingConfig(TrainingConfig):
 
 
 @dataclass
-class StructureObjectiveConfig:
-    """How the structure network is trained (spec sec. 6)."""
+class ObjectiveConfig:
+    """What the trainings of structure and texture share (spec sec. 6)."""
 
     norm: Norm = "l1"
     loss_on: LossOn = "step"
 
 
 @dataclass
-class TextureObjectiveConfig(StructureObjectiveConfig):
+class StructureObjectiveConfig(ObjectiveConfig):
+    """How the structure network is trained.
+
+    sees: what it sees beside its state and mean: nothing ("edges", as published), or the known pixels ("known", spec sec. 11).
+    """
+
+    sees: Literal["edges", "known"] = "edges"
+
+
+@dataclass
+class TextureObjectiveConfig(ObjectiveConfig):
     """How the texture network is trained: guided by the ground-truth structure state (as released), by a trained structure network's
     estimate ("denoised", as in the paper; needs structure_checkpoint), not guided ("none": IR-SDE), or denoising the structure itself
     ("joint", spec sec. 11).

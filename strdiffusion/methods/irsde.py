@@ -130,8 +130,9 @@ class IRSDEMethod(Method):
         return Networks(texture=self.denoiser("texture", evaluate))
 
     def denoiser(self, kind: Kind, evaluate: Evaluate | None) -> Denoiser:
-        prediction = getattr(self.model.networks, kind).prediction
-        return Denoiser(self.network(kind, evaluate), self.sde, prediction, clip=self.sampler.clip)
+        loaded = getattr(self.model.networks, kind)
+        sees_known = kind == "structure" and loaded.network.context > 0
+        return Denoiser(self.network(kind, evaluate), self.sde, loaded.prediction, clip=self.sampler.clip, sees_known=sees_known)
 
     def network(self, kind: Kind, evaluate: Evaluate | None = None) -> Callable[..., Tensor]:
         """A network in its inference form (networks/inference.py), or the function by which `evaluate` replaces it."""
@@ -172,7 +173,7 @@ class IRSDEMethod(Method):
         gray = texture[:, :1]
         calls = {"texture": lambda: networks.texture.noise(texture, texture, 1, gray if self.guided else None)}
         if networks.structure is not None:
-            calls["structure"] = lambda: networks.structure.noise(gray, gray, 1)
+            calls["structure"] = lambda: networks.structure.noise(gray, gray, 1, networks.structure.context(texture))
         if networks.discriminator is not None:
             calls["discriminator"] = lambda: networks.discriminator(texture, gray, 1, group=1)
         return calls
@@ -222,7 +223,8 @@ class IRSDEMethod(Method):
         networks, structure, pictures = self.predictors(known), before.pictures.get("structure"), {}
         guide = before.image.mean(dim=1, keepdim=True) if self.guided else None
         if structure is not None:
-            pictures["structure"] = networks.structure.x0(structure, known.maps["structure_mean"], before.to)
+            seen = networks.structure.context(known.image)
+            pictures["structure"] = networks.structure.x0(structure, known.maps["structure_mean"], before.to, seen)
             if after.pictures["structure"] is not structure:  # not yet in the late stage
                 guide = after.pictures["structure"]
         return replace(before, image=networks.texture.x0(before.image, known.image, before.to, guide), pictures=pictures)

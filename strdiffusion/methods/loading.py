@@ -139,7 +139,7 @@ def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
         if isinstance(record, UNetRecord):
             channels = 3 if kind == "texture" else 1
             architecture |= {"channels": channels, "depth": record.depth, "attention": record.attention, "guided": record.guided}
-            architecture |= {"structure_channels": record.structure_channels}
+            architecture |= {"context": record.context, "structure_channels": record.structure_channels}
         prediction = getattr(record, "prediction", "noise")
         path = folder / f"{kind}.safetensors"
         return network_from_tensors(path, kind, architecture, vars(config.sde), vars(config.structure), prediction, record.step)

@@ -82,6 +82,7 @@ class UNet(nn.Module):
 
     Args:
         channels: channels of the image, 3 for texture and 1 for structure.
+        context: channels of an image that it sees beside the state: 3 for a structure network that sees the known pixels, otherwise 0.
         structure_channels: of a structure that the network denoises together with the texture (the joint form, spec sec. 11); 0: none.
         width: channels after the first convolution (nf); even, at least 4.
         depth: number of levels; sizes are padded to a multiple of 2^depth.
@@ -96,13 +97,14 @@ class UNet(nn.Module):
         depth: int = 4,
         attention: Attention = "none",
         guided: bool = False,
+        context: int = 0,
         structure_channels: int = 0,
     ):
         super().__init__()
         self.channels, self.width, self.depth = channels, width, depth
-        self.attention, self.guided, self.structure_channels = attention, guided, structure_channels
+        self.attention, self.guided, self.context, self.structure_channels = attention, guided, context, structure_channels
         all_channels, times, time_width = channels + structure_channels, 2 if structure_channels else 1, 4 * width
-        self.stem = nn.Conv2d(2 * all_channels, width, 7, padding=3, bias=False)
+        self.stem = nn.Conv2d(2 * all_channels + context, width, 7, padding=3, bias=False)
         self.time = nn.Sequential(
             SinusoidalEmbedding(width), nn.Linear(times * width, time_width), nn.GELU(), nn.Linear(time_width, time_width)
         )
@@ -120,7 +122,8 @@ class UNet(nn.Module):
 
     def architecture(self) -> dict:
         """The arguments that build a network like this one."""
-        names = ["channels", "width", "depth", "attention", "guided", *["structure_channels"] * self.joint]
+        further = [name for name in ("context", "structure_channels") if getattr(self, name)]
+        names = ["channels", "width", "depth", "attention", "guided", *further]
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -130,15 +133,16 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, mu: Tensor, t: int | Tensor, structure: Tensor | None = None) -> Tensor:
         """Evaluate at the state x (B,C,H,W) with mean mu (B,C,H,W), time t (a number or (B,)) and, if the network is
-        guided, structure (B,1,H,W). Any H and W. Returns (B,C,H,W).
+        guided, structure (B,1,H,W), or, if it has a context, that image (B,context,H,W). Any H and W. Returns (B,C,H,W).
 
         In the joint form C counts the channels of the texture, then those of the structure, and t is (B,2) or (1,2): the time of each.
         """
-        if self.guided != (structure is not None):
-            need = "needs a structure" if self.guided else "takes no structure (it has no SPADE blocks)"
+        if (self.guided or self.context > 0) != (structure is not None):
+            need = "takes no structure (it has no SPADE blocks)" if structure is not None else "needs a structure"
             raise ValueError(f"this U-Net {need}")
         H, W = x.shape[-2:]
-        h = pad_by_reflection(torch.cat([x - mu, mu], dim=1), 2**self.depth)
+        seen = [x - mu, mu, structure] if self.context else [x - mu, mu]
+        h = pad_by_reflection(torch.cat(seen, dim=1), 2**self.depth)
         h = r = self.stem(h)  # (B,nf,H',W')
         time = self.time(batch_of_times(t, x))  # (B,4nf)
 

@@ -125,7 +125,8 @@ class Sampling:
 
     def structure_step(self, k: Tensor, x: State, n: int) -> State:
         """Paste the known structure, then denoise by one step."""
-        return self._denoise("structure", self.paste(k, x), self.known.maps["structure_mean"], n, None)
+        seen = self.networks.structure.context(self.known.image)
+        return self._denoise("structure", self.paste(k, x), self.known.maps["structure_mean"], n, seen)
 
     def texture_step(self, y: State, guide: Tensor | None, n: int) -> State:
         """Denoise the texture by one step under the guidance of a structure (B,1,H,W)."""

@@ -56,10 +56,11 @@ class StructureTask:
     def __init__(self, config: TrainStructureConfig, sde: MeanRevertingSDE):
         net = config.network
         self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
-        self.network = UNet(1, net.width, net.depth, net.attention)
+        self.sees_known = config.objective.sees == "known"
+        self.network = UNet(1, net.width, net.depth, net.attention, context=3 if self.sees_known else 0)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
-        return Denoiser(network, self.sde, self.prediction, self.config.precision)
+        return Denoiser(network, self.sde, self.prediction, self.config.precision, sees_known=self.sees_known)
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.config.objective
@@ -87,7 +88,7 @@ class TextureTask:
         if objective.guidance == "denoised":
             loaded = load_network(objective.structure_checkpoint, "structure")
             require_same_process(loaded, config.sde, config.structure)
-            self.structure = Denoiser(loaded.network, sde, loaded.prediction, config.precision)
+            self.structure = Denoiser(loaded.network, sde, loaded.prediction, config.precision, sees_known=loaded.network.context > 0)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         return Denoiser(network, self.sde, self.prediction, self.config.precision)
