@@ -116,8 +116,8 @@ class IRSDEMethod(Method):
 
     def step(self, run: Sampling, moment: Moment) -> Step:
         """A moment of the sampler as a Step."""
-        pictures = {} if moment.x is None else {"structure": moment.x.x}
-        return Step(run.grid[moment.n], run.grid[moment.to], self.sde.T, moment.n, run.N, moment.y.x, pictures)
+        pictures, guide = ({}, None) if moment.x is None else ({"structure": moment.x.x}, moment.x.guide)
+        return Step(run.grid[moment.n], run.grid[moment.to], self.sde.T, moment.n, run.N, moment.y.x, pictures, guide)
 
     def predictors(self, known: Known | None = None, evaluate: Evaluate | None = None) -> Networks:
         """The networks in the form in which the sampler calls them."""
@@ -218,7 +218,7 @@ class IRSDEMethod(Method):
         if structure is not None:
             pictures["structure"] = networks.structure.x0(structure, known.maps["structure_mean"], before.to)
             if after.pictures["structure"] is not structure:  # not yet in the late stage
-                guide = after.pictures["structure"]
+                guide = after.pictures["structure"] if after.guide is None else after.guide  # None after a jump back
         return replace(before, image=networks.texture.x0(before.image, known.image, before.to, guide), pictures=pictures)
 
     def describe(self) -> str:

@@ -77,7 +77,8 @@ class Step:
 
     t, to: the times from and to which the step led, in T..0. left: the steps left before it, out of `steps`.
     image: (B,3,H,W) after the step, on the method's device; do not change it. pictures: others by name, such as the structure
-    (B,1,H,W). A picture that the step did not change is the same tensor as before.
+    (B,1,H,W). A picture that the step did not change is the same tensor as before. guide: what guided the image, if that is not one of
+    these, for `predict`.
     """
 
     t: int
@@ -87,6 +88,7 @@ class Step:
     steps: int
     image: Tensor
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    guide: Tensor | None = None
 
     @property
     def share(self) -> float:
