@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from strdiffusion.config.common import Device, MaskConfig, check_hole_share_option
+from strdiffusion.config.common import Device, MaskConfig
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.methods import METHODS, Options, method_class
@@ -76,11 +76,13 @@ class TestConfig:
     def as_tree(self) -> dict:
         """The inverse of `from_tree`."""
         tree = dataclasses.asdict(self)
+        if self.data.masks.family == "irregular":
+            del tree["data"]["masks"]["family"]  # finished results of earlier versions have no such key, and stay valid
         return {key: value for key, value in tree.items() if key != "options"} | tree["options"]
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
-        check_hole_share_option("data.masks.hole_share", self.data.masks)
+        self.data.masks.check("data.masks")
         self.options.check()
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to show where the holes are")

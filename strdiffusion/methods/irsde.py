@@ -64,9 +64,16 @@ class IRSDEOptions(Options):
         pair, source = self.structure.pair, self.structure.edge_source
         if self.guided and pair.startswith("edge") and source == "known":
             return None  # their known edges were those of the whole image
+        if self.revision():
+            return None
         rest = {key: value for key, value in tree["sampler"].items() if key != "solver"}
         sampler = rest | {"guidance": self.guided, "method": self.sampler.solver}
         return {"guide": "denoised"} | {key: value for key, value in tree.items() if key != "method"} | {"sampler": sampler}
+
+    def revision(self) -> dict[str, int]:
+        if not self.guided or self.sampler.steps in (None, self.sde.T):
+            return {}
+        return {"fewer_steps": 2}  # 1: known structure, guide and discriminator had the times of the grid (spec sec. 7)
 
     def files(self) -> list[Path | None]:
         return self.checkpoints.files()

@@ -62,6 +62,10 @@ class Options:
         """
         return None
 
+    def revision(self) -> dict[str, int]:
+        """What results depend on besides the options: the changes of this program after which these options give other results."""
+        return {}
+
     def grid(self) -> TimeGrid | None:
         """The times that sampling visits; None for a method without steps."""
         return None
