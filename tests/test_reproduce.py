@@ -165,6 +165,23 @@ def test_results_of_the_time_before_methods_had_names_are_kept(table, monkeypatc
     assert calls.count == 3
 
 
+@pytest.mark.parametrize(("options", "again"), [("steps=5", 3), ("steps=null", 0), (f"steps={T}", 0)])
+def test_results_of_few_guided_steps_of_earlier_versions_are_made_again(table, monkeypatch, options, again):
+    """Known structure and guide had other times (spec sec. 7, "Fewer steps"); on the full grid nothing changed."""
+    options = f"options=[sampler.resampling=none,sampler.{options}]"
+    folder = run(table, options)
+    mark = folder / "runs" / "none" / "10-20" / "fingerprint.txt"
+    tree = yaml.safe_load((mark.parent / "config.yml").read_text())
+    old = {key: value for key, value in tree.items() if key not in ("output", "overwrite", "process", "batch_size")}
+    kinds = ("texture", "structure", "discriminator")
+    paths = [tree["checkpoints"][kind] for kind in kinds]
+    old["content"] = [None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+    mark.write_text(hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest())
+    calls = Calls(monkeypatch)
+    run(table, options)
+    assert calls.count == again
+
+
 def test_images_that_cannot_be_read_are_said_and_the_table_is_still_written(table, photos):
     for name in "abc":
         (photos / f"{name}.png").write_text("text")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig, check_hole_share_option
+from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
 from strdiffusion.objectives import LossOn, Norm
@@ -154,8 +154,8 @@ class TrainConfig:
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
-        check_hole_share_option("data.masks.hole_share", self.data.masks)
-        check_hole_share_option("validation.masks.hole_share", self.validation.masks)
+        self.data.masks.check("data.masks")
+        self.validation.masks.check("validation.masks")
         if self.data.crop_from is not None and self.data.crop_from < self.data.size:
             raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
         if self.validation.best != "loss" and (self.validation.samples == 0 or isinstance(self, TrainDiscriminatorConfig)):

@@ -137,6 +137,7 @@ def test_dataset(config: TestConfig) -> TestDataset:
         size=data.size,
         fit=data.fit,
         hole_share=data.masks.hole_share,
+        family=data.masks.family,
         ground_truth=data.ground_truth,
         limit=data.limit,
         index=index_file(data.index, data.images),

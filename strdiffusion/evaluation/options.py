@@ -1,10 +1,11 @@
 """The options of a test: configs/*/test.yml. Keys that a YAML file omits have their defaults."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from strdiffusion.config.common import Device, MaskConfig, check_hole_share_option
+from strdiffusion.config.common import Device, MaskConfig
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.methods import METHODS, Options, method_class
@@ -13,6 +14,10 @@ from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Positive, Range, Seed, build, fill, require_known_keys
 
 DEFAULT_METHOD = "strdiffusion"
+
+
+# keys that earlier versions did not have: with these defaults they are left out, so that finished results stay valid
+LATER = {("data", "masks", "family"): "irregular", ("sampler", "ahead"): 0}
 
 
 @dataclass
@@ -76,11 +81,16 @@ class TestConfig:
     def as_tree(self) -> dict:
         """The inverse of `from_tree`."""
         tree = dataclasses.asdict(self)
-        return {key: value for key, value in tree.items() if key != "options"} | tree["options"]
+        tree = {key: value for key, value in tree.items() if key != "options"} | tree["options"]
+        for (*parents, key), default in LATER.items():
+            section = functools.reduce(lambda section, parent: section.get(parent, {}), parents, tree)
+            if key in section and section[key] == default:
+                del section[key]
+        return tree
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
-        check_hole_share_option("data.masks.hole_share", self.data.masks)
+        self.data.masks.check("data.masks")
         self.options.check()
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to show where the holes are")

@@ -1,7 +1,6 @@
 """Which output belongs to which truth and mask: by file name, or as recorded in our results.csv."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,8 @@ import numpy as np
 
 from strdiffusion.data.images import read_image, resize_image
 from strdiffusion.data.listing import find_images
-from strdiffusion.data.masks import Polarity, hole_share, irregular_mask, read_mask, stable_hash
+from strdiffusion.data.mask_rules import PREFIX, MaskRule
+from strdiffusion.data.masks import Polarity, hole_share, read_mask
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.data.testset import Fit, fit_image, fit_mask, item_names
 from strdiffusion.evaluation.judging_options import EvaluateConfig
@@ -19,7 +19,6 @@ from strdiffusion.evaluation.table import ResultRow, read_rows
 from strdiffusion.system.errors import UserError, some
 from strdiffusion.system.parser import read_yaml
 
-GENERATED = re.compile(r"generated:seed=(\d+):share=([\d.]+)-([\d.]+)")
 SHARE_TOLERANCE = 1e-5  # results.csv holds six digits
 
 
@@ -122,11 +121,10 @@ def _known(pair: Pair, how: Reading, native: tuple[int, int], size: tuple[int, i
     """The mask (H,W) of a truth of `native` size brought to `size`; None if there is none, or a generated one cannot be drawn again."""
     if isinstance(pair.mask, Path):
         return fit_mask(read_mask(pair.mask, how.polarity), native, how.size, how.fit)
-    rule = GENERATED.fullmatch(pair.mask or "")
-    if not rule:
+    rule = MaskRule.parse(pair.mask or "", pair.name)
+    if rule is None:
         return None
-    rng = np.random.default_rng(stable_hash(f"{rule[1]}:{pair.name}"))
-    known = irregular_mask(rng, *size, (float(rule[2]), float(rule[3])))
+    known = rule.draw(*size)
     same = pair.hole_share is not None and abs(hole_share(known) - pair.hole_share) < SHARE_TOLERANCE
     return known if same else None
 
@@ -190,7 +188,7 @@ def _by_rows(outputs: dict[str, Path], truths: dict[str, Path], config: Evaluate
 
 
 def _recorded_mask(row: ResultRow) -> Path | str | None:
-    if not row.mask or row.mask.startswith("generated:"):
+    if not row.mask or row.mask.startswith(PREFIX):
         return row.mask or None
     return Path(row.mask).expanduser()
 

@@ -39,7 +39,7 @@ class TableRun:
 
     def fingerprint(self) -> str:
         """A hash of everything that the results depend on: the resolved configuration, the method's options and its files' content."""
-        return self._hash(to_dict(self.config))
+        return self._hash(to_dict(self.config) | self.config.options.revision())
 
     def earlier_fingerprint(self) -> str | None:
         """What an earlier version wrote for the same run, if it had this method and gave the same results."""
