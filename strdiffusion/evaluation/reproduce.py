@@ -69,7 +69,7 @@ def reproduce(config: TableConfig) -> Path:
         raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
     base = load_config(TestConfig, config.base, config.options)  # the rows' common part, for the notes
     fingerprints = {key: run.fingerprint() for key, run in runs.items()}  # raises UserError if a checkpoint is missing
-    measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"))
+    measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"), config.judge)
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
     problems: list[str] = []
     for (label, bucket), run in runs.items():
@@ -78,7 +78,7 @@ def reproduce(config: TableConfig) -> Path:
             bring_up_to_date(run, fingerprints[label, bucket])
         except SomeLeftOut as error:
             problems.append(f"{label}, {bucket}: {error}")
-        cells[label, bucket] = run_cells(run.folder, config.metrics, measures)
+        cells[label, bucket] = run_cells(run.folder, config.metrics, measures, config.labels)
         notes = [*table_notes(config, base, measures), *problems]
         table = assemble(config, cells, notes)
         write_table(table, folder)
@@ -135,7 +135,7 @@ def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> li
     ]
     if "seconds" in config.metrics:
         notes.append(f"seconds: on {device_name(choose_device(test.device))}, a batch of {test.batch_size} divided by its images")
-    return [*notes, *how_measured(image_metrics(config.metrics), measures, 0)]
+    return [*notes, *how_measured(image_metrics(config.metrics), measures, 0, config.labels)]
 
 
 def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]], notes: list[str]) -> Table:

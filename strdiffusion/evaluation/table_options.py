@@ -37,7 +37,7 @@ class RowConfig:
 class TableConfig:
     """configs/tables/*.yml. `base` is a test configuration, `options` are overrides of it for all rows.
 
-    notes: what differs from the protocol of the published numbers. weights: as in scripts/evaluate.py.
+    notes: what differs from the protocol of the published numbers. weights, judge, labels: as in scripts/evaluate.py.
     reference: the label of a row that all others are compared with, image by image, in differences.md.
     """
 
@@ -50,6 +50,8 @@ class TableConfig:
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     weights: PretrainedConfig = field(default_factory=PretrainedConfig)
+    judge: str | None = None
+    labels: str | None = None
     reference: str | None = None
 
     def check(self) -> None:

@@ -22,18 +22,21 @@ def image_metrics(metrics: list[str]) -> list[str]:
     return list(dict.fromkeys(metric.removeprefix("hole_") for metric in metrics if not is_cost(metric)))
 
 
-def run_cells(folder: Path, metrics: list[str], measures: Measures) -> dict[str, Cell]:
-    """The cells of a run by metric. They are stored in numbers.json, and computed again only if results or metrics change."""
+def run_cells(folder: Path, metrics: list[str], measures: Measures, labels: str | None = None) -> dict[str, Cell]:
+    """The cells of a run by metric. They are stored in numbers.json, and computed again only if results or metrics change.
+
+    labels: the folder of the truths' labels, for a judge.
+    """
     if not (folder / "results.csv").exists():
         return {metric: Cell(None, f"no image of {folder} could be inpainted") for metric in metrics}
-    key = _key(folder, metrics, measures)
+    key = _key(folder, metrics, measures, labels)
     path = folder / CACHE
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if kept.get("key") == key:
         return {name: Cell(None if s is None else Summary(**s), reason) for name, (s, reason) in kept["cells"].items()}
     cells = _costs(folder, metrics)
     if measures.metrics:
-        config = EvaluateConfig(str(folder / "inpainted"), "", csv=str(folder / "results.csv"))
+        config = EvaluateConfig(str(folder / "inpainted"), "", csv=str(folder / "results.csv"), labels=labels)
         comparison = compare_folders(config, measures)
         if comparison.problems or comparison.pairs.truths_alone:
             reason = (comparison.problems or [f"no picture of {comparison.pairs.truths_alone[0]}"])[0]
@@ -54,10 +57,12 @@ def _costs(folder: Path, metrics: list[str]) -> dict[str, Cell]:
     return cells
 
 
-def _key(folder: Path, metrics: list[str], measures: Measures) -> str:
+def _key(folder: Path, metrics: list[str], measures: Measures, labels: str | None) -> str:
     """A hash of everything that the numbers depend on: the results, the metrics, and their weights or why there are none."""
     content = [(folder / "results.csv").read_text(encoding="utf-8"), metrics, measures.unavailable]
     content.append({name: weights.digest for name, weights in measures.weights.items()})
+    if measures.judge is not None:
+        content.append([measures.judge.digest, labels])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
