@@ -108,14 +108,14 @@ def configure(tmp_path, **sections):
 
 
 def test_a_judge_learns_resumes_and_is_packed(tmp_path, monkeypatch, capsys):
-    """In 24 iterations it gets most pixels right: half of them are wall."""
-    config = configure(tmp_path, training={"iterations": 24, "save_every": 12}, validation={"every": 12})
+    """In 16 iterations it gets most pixels right: half of them are wall."""
+    config = configure(tmp_path, training={"iterations": 16, "save_every": 8}, validation={"every": 8})
     train("judge", config)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     validations = [line for line in lines if line["kind"] == "validation"]
     assert {"loss", "accuracy", "mean_iou"} <= validations[-1].keys() and validations[-1]["accuracy"] > 0.6 > validations[0]["accuracy"]
     whole = read_checkpoint(tmp_path / "run" / "latest.pt")
-    again = replace(config, output=str(tmp_path / "again"), resume=str(tmp_path / "run" / "step_000000012.pt"))
+    again = replace(config, output=str(tmp_path / "again"), resume=str(tmp_path / "run" / "step_000000008.pt"))
     train("judge", again)
     resumed = read_checkpoint(tmp_path / "again" / "latest.pt")
     assert all(torch.equal(value, resumed["ema"][name]) for name, value in whole["ema"].items())
@@ -231,7 +231,7 @@ def test_the_truth_is_best(judged, of_truth):
 CHANGES = {
     "blur": (lambda truth, other, n, amount: gaussian_filter(truth, (amount, amount, 0)), (1, 2, 4)),
     "noise": (lambda truth, other, n, amount: truth + amount * np.random.default_rng(n).standard_normal(truth.shape), (0.05, 0.15, 0.4)),
-    "ghost": (lambda truth, other, n, amount: truth + amount * (np.roll(truth, 6, axis=1) - truth), (0.15, 0.3, 0.5)),
+    "ghost": (lambda truth, other, n, amount: truth + amount * (np.roll(truth, 6, axis=1) - truth), (0.3, 0.4, 0.5)),
     "another street": (lambda truth, other, n, amount: truth + amount * (other - truth), (0.25, 0.5, 1)),
 }
 
