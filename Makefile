@@ -10,7 +10,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
 # make lint: format and check the code.
-.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-tables clean-demo
+.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-judge benchmark-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -90,6 +90,12 @@ benchmark-compare: $(INSTALLED)
 		$(call COMPARE,structure,structure_$$pair) $(PAIRS) structure.pair=$$pair || exit 1; \
 		$(call COMPARE,texture,texture_$$pair) $(PAIRS) structure.pair=$$pair || exit 1; \
 	done
+
+# the judge of results, weights/judge: about ten minutes
+benchmark-judge: $(INSTALLED)
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	$(call TRAIN,judge)
+	$(BIN)/python scripts/pack_judge.py $(RUNS)/judge/best.pt $(RUNS)/judge/packed --images facades:64/test --labels facades:64/test
 
 # every table of docs/benchmark.md, after benchmark-train, benchmark-noise and benchmark-compare
 benchmark-tables: $(INSTALLED)

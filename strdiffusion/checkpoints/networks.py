@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.released import detect, released_names, strip_module
 from strdiffusion.denoiser import Precision, Prediction
-from strdiffusion.networks import KINDS, Kind, build_network
+from strdiffusion.networks import CLASSES, Kind, build_network
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError, brief
@@ -151,7 +151,7 @@ def _load_released(path: Path, content: dict) -> LoadedNetwork:
 
 def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes can be compared before anything is allocated."""
-    if kind not in KINDS:
+    if kind not in CLASSES:
         raise ValueError(f"unknown network {brief(kind)}")
     if not 1 <= architecture.get("depth", 1) <= LARGEST_DEPTH or not 1 <= architecture["width"] <= LARGEST_WIDTH:
         raise ValueError(f"no network can be built with {brief(architecture)}")

@@ -68,6 +68,11 @@ def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
     yield "network", f"{loaded.kind}, {count:,} parameters"
     yield "file", f"{loaded.path} ({'released' if loaded.released else 'ours'}, {loaded.path.stat().st_size / 1e6:.1f} MB)"
     yield "width", str(architecture["width"])
+    if loaded.kind == "judge":
+        yield "depth", str(architecture["depth"])
+        yield "classes", str(architecture["classes"])
+        yield "trained", f"{loaded.step:,} iterations"
+        return
     if loaded.kind != "discriminator":
         yield "depth", str(architecture["depth"])
         yield "attention", architecture["attention"]

@@ -1,19 +1,25 @@
-"""Train one of the three networks.
+"""Train one of the networks.
 
     strdiffusion train structure -opt configs/psv/structure.yml [key=value ...]
     strdiffusion train texture -opt configs/psv/texture.yml resume=auto
     strdiffusion train discriminator -opt configs/psv/discriminator.yml training.batch_size=8
+    strdiffusion train judge -opt configs/benchmark/judge.yml
 
 All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto continues.
 """
 
 from collections.abc import Sequence
 
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.config import TrainDiscriminatorConfig, TrainJudgeConfig, TrainStructureConfig, TrainTextureConfig, load_config
 from strdiffusion.networks import Kind
 from strdiffusion.system.cli import exit_on_user_error, parse_options
 
-CONFIGURATIONS = {"structure": TrainStructureConfig, "texture": TrainTextureConfig, "discriminator": TrainDiscriminatorConfig}
+CONFIGURATIONS = {
+    "structure": TrainStructureConfig,
+    "texture": TrainTextureConfig,
+    "discriminator": TrainDiscriminatorConfig,
+    "judge": TrainJudgeConfig,
+}
 
 
 @exit_on_user_error

@@ -1,7 +1,7 @@
-"""The options of the three trainings: configs/*/{structure,texture,discriminator}.yml. Keys that a YAML file omits have their defaults."""
+"""The options of the trainings: configs/*/{structure,texture,discriminator,judge}.yml. Keys that a YAML file omits have their defaults."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig
 from strdiffusion.denoiser import Precision, Prediction
@@ -29,6 +29,15 @@ class DiscriminatorConfig:
 
 
 @dataclass
+class SegmenterConfig:
+    """The judge: a U-Net that names the class of every pixel. classes: their names, in the order of the labels."""
+
+    classes: list[str]
+    width: Annotated[int, Range(4, 4096)] = 16
+    depth: Annotated[int, Range(1, 8)] = 3
+
+
+@dataclass
 class TrainDataConfig:
     """Training images. Every folder is searched recursively; `index` is the file for the list of its images ("auto": in the cache
     folder; null: none). Files that cannot be used are replaced by others, unless they are more than the share `max_bad_share`.
@@ -50,7 +59,7 @@ class TrainDataConfig:
 class ValidationConfig:
     """Held-out images (null: no validation). Every `every` iterations: the loss on `loss_images` of them (null: all), and PSNR and SSIM
     of `samples` of them, sampled from T to 0. Each image has the same mask in every run. best.pt is chosen by the number `best`.
-    labels: as data.labels.
+    labels: as data.labels. For a judge, `samples` are images whose accuracy and mean IoU are measured.
     """
 
     images: str | None = None
@@ -59,7 +68,7 @@ class ValidationConfig:
     every: Positive = 5000
     loss_images: Positive | None = 64
     samples: Count = 8
-    best: Literal["loss", "psnr", "ssim", "hole_psnr", "hole_ssim"] = "loss"
+    best: Literal["loss", "psnr", "ssim", "hole_psnr", "hole_ssim", "accuracy", "mean_iou"] = "loss"
     index: str | None = "auto"
 
 
@@ -139,7 +148,9 @@ class TextureObjectiveConfig(ObjectiveConfig):
 
 @dataclass
 class TrainConfig:
-    """What the three trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
+    """What the trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
+
+    measured: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # of samples, besides the loss
 
     data: TrainDataConfig
     output: str
@@ -158,10 +169,11 @@ class TrainConfig:
         self.validation.masks.check("validation.masks")
         if self.data.crop_from is not None and self.data.crop_from < self.data.size:
             raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
-        if self.validation.best != "loss" and (self.validation.samples == 0 or isinstance(self, TrainDiscriminatorConfig)):
-            raise UserError(
-                f"validation.best={self.validation.best} needs sampled images, and this training samples none: set validation.best=loss"
-            )
+        best = self.validation.best
+        if best != "loss" and (self.validation.samples == 0 or not self.measured):
+            raise UserError(f"validation.best={best} needs sampled images, and this training samples none: set validation.best=loss")
+        if best not in ("loss", *self.measured):
+            raise UserError(f"validation.best={best} is not measured in this training: choose one of loss, {', '.join(self.measured)}")
         if self.training.warmup >= self.training.iterations:
             raise UserError(f"training.warmup ({self.training.warmup}) must be below training.iterations ({self.training.iterations})")
 
@@ -211,8 +223,35 @@ class TrainTextureConfig(TrainConfig):
 class TrainDiscriminatorConfig(TrainConfig):
     """configs/*/discriminator.yml"""
 
+    measured: ClassVar[tuple[str, ...]] = ()
+
     network: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     training: DiscriminatorTrainingConfig = field(default_factory=DiscriminatorTrainingConfig)
+
+
+@dataclass
+class TrainJudgeConfig(TrainConfig):
+    """configs/*/judge.yml. A judge sees whole images: `sde`, `structure` and masks change nothing."""
+
+    measured: ClassVar[tuple[str, ...]] = ("accuracy", "mean_iou")
+
+    network: SegmenterConfig = field(kw_only=True)
+
+    def check(self) -> None:
+        super().check()
+        require_labels(self)
+        if self.network.width % 4:
+            raise UserError(f"network.width must be a multiple of 4, not {self.network.width}")
+        if not 2 <= len(set(self.network.classes)) == len(self.network.classes) <= 256:
+            raise UserError("network.classes must name 2 to 256 classes, none twice")
+
+
+def require_labels(config: TrainConfig) -> None:
+    """Raise UserError if the images of a training that needs labels have none."""
+    if config.data.labels is None:
+        raise UserError("data.labels is missing: this training needs the class of every pixel, in a folder of labels")
+    if config.validation.images is not None and config.validation.labels is None:
+        raise UserError("validation.labels is missing: give a folder of labels, or set validation.images=null")
 
 
 def _check_width(network: UNetConfig) -> None:

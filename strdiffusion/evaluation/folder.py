@@ -193,8 +193,9 @@ def batches(dataset: TestDataset, numbers: list[int], method: Method, batch_size
 
 
 def image_seed(config: TestConfig, item: TestItem) -> int:
-    """The seed of an image's noise, from only its name and the configuration's seed."""
-    return stable_hash(f"{config.seed}:{item.name}") % 2**62
+    """The seed of an image's noise, from only its name and the configuration's seed and sample."""
+    which = f":sample={config.sample}" if config.sample else ""
+    return stable_hash(f"{config.seed}:{item.name}{which}") % 2**62
 
 
 def inpaint_batch(

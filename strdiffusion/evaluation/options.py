@@ -17,7 +17,7 @@ DEFAULT_METHOD = "strdiffusion"
 
 
 # keys that earlier versions did not have: with these defaults they are left out, so that finished results stay valid
-LATER = {("data", "masks", "family"): "irregular", ("sampler", "ahead"): 0}
+LATER = {("data", "masks", "family"): "irregular", ("sampler", "ahead"): 0, ("sample",): 0}
 
 
 @dataclass
@@ -51,6 +51,7 @@ class TestConfig:
 
     Options of other methods are ignored, so that method=telea works with any of these files.
     process: write every process-th step as pictures (0: none).
+    sample: which of many results of each image: every number has other noise, and the same images and masks.
     """
 
     __test__ = False
@@ -64,6 +65,7 @@ class TestConfig:
     device: Device = "auto"
     batch_size: Annotated[int, Range(1, 65536)] = 8
     process: Count = 0
+    sample: Count = 0
 
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "TestConfig":

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from strdiffusion.data.images import read_image, resize_image
+from strdiffusion.data.labels import read_labels_of
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.mask_rules import PREFIX, MaskRule
 from strdiffusion.data.masks import Polarity, hole_share, read_mask
 from strdiffusion.data.pairing import pair_masks
-from strdiffusion.data.testset import Fit, fit_image, fit_mask, item_names
+from strdiffusion.data.testset import Fit, fit_image, fit_labels, fit_mask, item_names
 from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.table import ResultRow, read_rows
 from strdiffusion.system.errors import UserError, some
@@ -44,22 +45,27 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Reading:
-    """How truths and masks are brought to the outputs' size."""
+    """How truths and masks are brought to the outputs' size, and where the truths' labels are, if there are any."""
 
     fit: Fit
     size: int | None
     polarity: Polarity
     resize: bool  # outputs of another size than their truth
+    labels: Path | None = None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A pair as arrays: image and truth (H,W,3) float32 in [0,1] at 8-bit levels; known (H,W), 1 = known, or None; the output's size."""
+    """A pair as arrays: image and truth (H,W,3) float32 in [0,1] at 8-bit levels; known (H,W), 1 = known, or None; the output's size.
+
+    labels: the class of every pixel of the truth, (H,W) uint8, or None.
+    """
 
     image: np.ndarray
     truth: np.ndarray
     known: np.ndarray | None
     output_size: tuple[int, int]
+    labels: np.ndarray | None = None
 
 
 def find_pairs(config: EvaluateConfig) -> Pairs:
@@ -88,7 +94,8 @@ def reading(config: EvaluateConfig) -> Reading:
         masks = data.get("masks")
         if polarity is None and config.masks.folder is None and isinstance(masks, dict) and masks.get("polarity") == "white_known":
             polarity = "white_known"
-    return Reading(fit or "none", size, polarity or "white_hole", config.resize)
+    labels = None if config.labels is None else Path(config.labels).expanduser()
+    return Reading(fit or "none", size, polarity or "white_hole", config.resize, labels)
 
 
 def load_pair(pair: Pair, how: Reading) -> Loaded:
@@ -104,7 +111,8 @@ def load_pair(pair: Pair, how: Reading) -> Loaded:
             sizes = f"{size_text(output_size)} pixels and its truth {pair.truth} {size_text(truth.shape[:2])}"
             raise UserError(f"the output {pair.output} has {sizes}: {mend}")
         image = resize_image(image, *truth.shape[:2])
-    return Loaded(to_8_bit(image), to_8_bit(truth), _known(pair, how, native, truth.shape[:2]), output_size)
+    known = _known(pair, how, native, truth.shape[:2])
+    return Loaded(to_8_bit(image), to_8_bit(truth), known, output_size, _labels(pair, how, native))
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
@@ -127,6 +135,14 @@ def _known(pair: Pair, how: Reading, native: tuple[int, int], size: tuple[int, i
     known = rule.draw(*size)
     same = pair.hole_share is not None and abs(hole_share(known) - pair.hole_share) < SHARE_TOLERANCE
     return known if same else None
+
+
+def _labels(pair: Pair, how: Reading, native: tuple[int, int]) -> np.ndarray | None:
+    """The labels of a truth of `native` size, fitted like it; their file has the truth's name and the suffix .png."""
+    if how.labels is None:
+        return None
+    path = (how.labels / pair.name).with_name(f"{pair.truth.stem}.png")
+    return fit_labels(read_labels_of(pair.truth, path, native), how.size, how.fit)
 
 
 def _named_outputs(folder: Path) -> dict[str, Path]:

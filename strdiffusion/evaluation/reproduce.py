@@ -61,31 +61,36 @@ def reproduce(config: TableConfig) -> Path:
     All configurations are checked before anything runs. Raises UserError at the end if images were left out.
     """
     runs = {
-        (row.label, bucket.name): plan(config, row, bucket) for row in config.rows if not row.published_only for bucket in config.buckets
+        (row.label, bucket.name): [plan(config, row, bucket, sample) for sample in range(config.samples)]
+        for row in config.rows
+        if not row.published_only
+        for bucket in config.buckets
     }
     folder = Path(config.output).expanduser()
-    folders = [run.folder for run in runs.values()]
+    folders = [run.folder for samples in runs.values() for run in samples]
     if len(set(folders)) < len(folders):
         raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
     base = load_config(TestConfig, config.base, config.options)  # the rows' common part, for the notes
-    fingerprints = {key: run.fingerprint() for key, run in runs.items()}  # raises UserError if a checkpoint is missing
-    measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"))
+    # raises UserError if a checkpoint is missing
+    fingerprints = {run.folder: run.fingerprint() for samples in runs.values() for run in samples}
+    measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"), config.judge)
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
     problems: list[str] = []
-    for (label, bucket), run in runs.items():
+    for (label, bucket), samples in runs.items():
         log.info("%s, %s %%", label, bucket)
-        try:
-            bring_up_to_date(run, fingerprints[label, bucket])
-        except SomeLeftOut as error:
-            problems.append(f"{label}, {bucket}: {error}")
-        cells[label, bucket] = run_cells(run.folder, config.metrics, measures)
+        for run in samples:
+            try:
+                bring_up_to_date(run, fingerprints[run.folder])
+            except SomeLeftOut as error:
+                problems.append(f"{label}, {bucket}: {error}")
+        cells[label, bucket] = run_cells([run.folder for run in samples], config.metrics, measures, config.labels)
         notes = [*table_notes(config, base, measures), *problems]
         table = assemble(config, cells, notes)
         write_table(table, folder)
     save_config(config, folder / "config.yml")
     print(as_markdown(table))
     if config.reference is not None:
-        differences = compare_rows(config, runs)
+        differences = compare_rows(config, {key: samples[0] for key, samples in runs.items()})
         write_table(differences, folder, "differences")
         print(as_markdown(differences))
     print(f"table.csv, table.md and table.tex are in {folder}")
@@ -94,11 +99,14 @@ def reproduce(config: TableConfig) -> Path:
     return folder
 
 
-def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig) -> TableRun:
-    """The run of a row in a bucket."""
+def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig, sample: int = 0) -> TableRun:
+    """The run of a row in a bucket, or a further sample of it."""
     folder = Path(config.output).expanduser() / "runs" / slug(row.label) / slug(bucket.name)
+    if sample:
+        folder = folder.with_name(f"{folder.name}_sample_{sample}")
     method = [] if row.method is None else [f"method={row.method}"]
     options = [*config.options, *bucket.options, *method, *row.options, f"output={json.dumps(str(folder))}", "overwrite=false"]
+    options += [f"sample={sample}"] if sample else []
     return TableRun(folder, load_config(TestConfig, config.base, options), "seconds" in config.metrics)
 
 
@@ -133,9 +141,14 @@ def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> li
         "ours: " + "; ".join(f"{bucket.name}: {' '.join(bucket.options) or 'masks as in the base'}" for bucket in config.buckets),
         "n: number of images",
     ]
+    if config.samples > 1:
+        notes.append(
+            f"{config.samples} samples of each image; diversity: the mean over their pairs of L1, or of the judge's distance, in the hole; "
+            "best: of each image the best sample; all other numbers are of the first"
+        )
     if "seconds" in config.metrics:
         notes.append(f"seconds: on {device_name(choose_device(test.device))}, a batch of {test.batch_size} divided by its images")
-    return [*notes, *how_measured(image_metrics(config.metrics), measures, 0)]
+    return [*notes, *how_measured(image_metrics(config.metrics), measures, 0, config.labels)]
 
 
 def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]], notes: list[str]) -> Table:

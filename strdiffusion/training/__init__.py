@@ -1,4 +1,4 @@
-"""Training: run.py sets a run up, loop.py is the one loop, step.py an iteration of it, tasks.py the three trainings.
+"""Training: run.py sets a run up, loop.py is the one loop, step.py an iteration of it, tasks.py the trainings.
 
 preparation.py  what a run and its rehearsal prepare alike; data.py: the data of a configuration
 state.py        what is saved and resumed; ema.py: the moving average; folder.py: the checkpoint files

@@ -137,7 +137,7 @@ def validation_seconds(prepared: Prepared, state: TrainingState) -> float:
     times = task.times[-1:].expand(len(batch), *task.times.shape[1:])
     with torch.no_grad():
         loss = timed(lambda: task.loss(state.ema.network, batch, times, torch.randn_like), prepared.device)
-    sampled = 0 if task.kind == "discriminator" else min(prepared.config.validation.samples, len(batch)) / len(batch)
+    sampled = 0 if task.kind in ("discriminator", "judge") else min(prepared.config.validation.samples, len(batch)) / len(batch)
     return loss * (len(prepared.validation) + sampled * T)
 
 

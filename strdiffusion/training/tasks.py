@@ -1,4 +1,4 @@
-"""The three trainings as the loop sees them: a network, its loss on a batch, and how it is validated."""
+"""The trainings as the loop sees them: a network, its loss on a batch, and how it is validated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, require_same_process
-from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainJudgeConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.data.tensors import structure_picture
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
-from strdiffusion.evaluation.metrics import psnr, ssim
-from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
+from strdiffusion.evaluation.metrics import agreement, mean_iou, psnr, ssim
+from strdiffusion.networks import CorrelationDiscriminator, Kind, Segmenter, UNet
 from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, joint_loss, structure_guide, structure_loss, texture_loss
 from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
 from strdiffusion.sde import MeanRevertingSDE
@@ -181,7 +181,35 @@ class DiscriminatorTask:
         return Validation({})
 
 
-TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
+class JudgeTask:
+    """Train the judge of results: the class of every pixel of a whole image, by cross-entropy. Times and noise are not used."""
+
+    kind: Kind = "judge"
+    prediction = "noise"
+
+    def __init__(self, config: TrainJudgeConfig, sde: MeanRevertingSDE):
+        self.config, options, self.times = config, config.network, all_times(sde)
+        self.network = Segmenter(len(options.classes), options.width, options.depth)
+
+    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        largest = int(batch.labels.max())
+        if largest >= self.network.classes:
+            raise UserError(f"the labels hold class {largest}, and network.classes names {self.network.classes}, from 0 on")
+        with autocast(batch.mask.device, self.config.precision):
+            logits = network(batch.texture)  # (B,classes,H,W)
+        accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
+        return F.cross_entropy(logits.float(), batch.labels), {"accuracy": accuracy}
+
+    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
+        with autocast(batch.mask.device, self.config.precision):
+            found = network(batch.texture).argmax(dim=1)  # (B,H,W)
+        pairs = [(a.cpu().numpy(), b.cpu().numpy()) for a, b in zip(found, batch.labels, strict=True)]
+        scalars = {"accuracy": [agreement(a, b) for a, b in pairs], "mean_iou": [mean_iou(a, b) for a, b in pairs]}
+        gray = [(labels[:, None] / (self.network.classes - 1)).expand(-1, 3, -1, -1) for labels in (found, batch.labels)]
+        return Validation(scalars, {"image_result_truth": side_by_side(batch.texture, *gray)})
+
+
+TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask, "judge": JudgeTask}
 
 
 def make_task(kind: Kind, config: TrainConfig, sde: MeanRevertingSDE) -> Task:
