@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
-from strdiffusion.checkpoints import load_network, require_same_process
+from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.denoiser import Denoiser, OracleStructure, autocast
 from strdiffusion.evaluation.metrics import psnr, ssim
@@ -76,11 +76,10 @@ class TextureTask:
         self.sde, self.config, self.prediction = sde, config, net.prediction
         self.guided = objective.guidance != "none"
         self.network = UNet(3, net.width, net.depth, net.attention, guided=self.guided)
-        self.structure: Denoiser | None = None
+        self.structure: LoadedNetwork | None = None
         if objective.guidance == "denoised":
-            loaded = load_network(objective.structure_checkpoint, "structure")
-            require_same_process(loaded, config.sde, config.structure)
-            self.structure = Denoiser(loaded.network, sde, loaded.prediction, config.precision)
+            self.structure = load_network(objective.structure_checkpoint, "structure")
+            require_same_process(self.structure, config.sde, config.structure)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         return Denoiser(network, self.sde, self.prediction, self.config.precision)
@@ -96,8 +95,9 @@ class TextureTask:
         noise = draw(batch.structure)
         if self.structure is None:
             return structure_guide(self.sde, batch, t, noise)
-        self.structure.network.to(batch.mask.device)
-        return denoised_structure_guide(self.structure, batch, t, noise)
+        self.structure.to(batch.mask.device)
+        denoiser = Denoiser(self.structure.for_inference(self.config.precision), self.sde, self.structure.prediction)
+        return denoised_structure_guide(denoiser, batch, t, noise)
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
         networks = Networks(self.denoiser(network), OracleStructure(self.sde, batch.structure) if self.guided else None)
