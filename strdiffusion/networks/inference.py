@@ -4,7 +4,7 @@ The network keeps its own `forward`; its blocks are replaced. What changes:
 
 * Spectral norm is folded into its weights. All weights are cast and laid out once: channels last, on a CPU in oneDNN's blocked order.
 * The modulations of all residual blocks by the time are one matrix product, with one row if the batch shares its t.
-* SPADE's two modulation convolutions are one, and its normalisation is a layer norm.
+* SPADE's two modulation convolutions are one.
 * Upsampling by 2 and the convolution after it become one convolution of the small image.
 * Linear attention multiplies its context with the output weights before the pixels.
 * Element-wise operations are done in place.
@@ -21,7 +21,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from strdiffusion.denoiser import AUTOCAST_DTYPES, Precision
 from strdiffusion.networks.attention import HEAD_WIDTH, HEADS, LinearAttention
 from strdiffusion.networks.discriminator import CorrelationDiscriminator, DownBlock, halve, lrelu
-from strdiffusion.networks.spade import EPS, SpadeBlock, SpadeNorm
+from strdiffusion.networks.spade import EPS, SpadeBlock, SpadeNorm, norm_over_channels, unbiased
 from strdiffusion.networks.unet import ResidualBlock, UNet
 from strdiffusion.system.compiling import compiled
 from strdiffusion.system.device import require_precision
@@ -232,22 +232,12 @@ def halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return torch.cat([a, b + c], dim), torch.cat([a + b, c], dim)
 
 
-def norm_over_channels(h: Tensor, gain: Tensor | None, eps: float) -> Tensor:
-    """(h - mean)/sqrt(var + eps) over channels at each pixel, with the biased variance, times a gain (C,)."""
-    return F.layer_norm(h.permute(0, 2, 3, 1), h.shape[1:2], gain, None, eps).permute(0, 3, 1, 2)
-
-
 class FastSpadeNorm(nn.Module):
-    """A SpadeNorm followed by the leaky ReLU.
-
-    SpadeNorm uses the unbiased variance, C/(C-1) times the biased one: x/sqrt(var C/(C-1) + eps) = c x/sqrt(var + c^2 eps) with
-    c = sqrt((C-1)/C). The factor c is folded into the modulation.
-    """
+    """A SpadeNorm followed by the leaky ReLU. The factor of its unbiased variance is folded into the modulation."""
 
     def __init__(self, norm: SpadeNorm, make: Convert):
         super().__init__()
-        C = norm.gamma.out_channels
-        c = ((C - 1) / C) ** 0.5
+        c = unbiased(norm.gamma.out_channels)
         self.eps = c**2 * EPS
         self.shared = make.conv(norm.shared)
         weight = torch.cat([c * norm.gamma.weight, norm.beta.weight])

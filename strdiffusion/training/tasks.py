@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
-from strdiffusion.checkpoints import load_network, require_same_process
+from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
 from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainJudgeConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.data.tensors import structure_picture
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
@@ -84,11 +84,10 @@ class TextureTask:
         self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
         self.guided = objective.guidance != "none"
         self.network = UNet(3, net.width, net.depth, net.attention, guided=self.guided)
-        self.structure: Denoiser | None = None
+        self.structure: LoadedNetwork | None = None
         if objective.guidance == "denoised":
-            loaded = load_network(objective.structure_checkpoint, "structure")
-            require_same_process(loaded, config.sde, config.structure)
-            self.structure = Denoiser(loaded.network, sde, loaded.prediction, config.precision, sees_known=loaded.network.context > 0)
+            self.structure = load_network(objective.structure_checkpoint, "structure")
+            require_same_process(self.structure, config.sde, config.structure)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         return Denoiser(network, self.sde, self.prediction, self.config.precision)
@@ -104,8 +103,10 @@ class TextureTask:
         noise = draw(batch.structure)
         if self.structure is None:
             return structure_guide(self.sde, batch, t, noise)
-        self.structure.network.to(batch.mask.device)
-        return denoised_structure_guide(self.structure, batch, t, noise)
+        self.structure.to(batch.mask.device)
+        form, sees_known = self.structure.for_inference(self.config.precision), self.structure.network.context > 0
+        denoiser = Denoiser(form, self.sde, self.structure.prediction, sees_known=sees_known)
+        return denoised_structure_guide(denoiser, batch, t, noise)
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
         networks = Networks(self.denoiser(network), GivenX0(self.sde, batch.structure) if self.guided else None)
