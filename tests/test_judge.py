@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -320,6 +321,16 @@ def test_evaluate_with_a_judge(command, folder, judge):
         assert abs(float(row["agreement"]) - (seen.labels == labels)[hole].mean()) < 1e-6
     _, without, _ = command(ALL, f"judge={SHIPPED}")
     assert "true classes as the judge sees them in the truths" in without
+
+
+def test_a_judge_that_was_trained_on_the_truths_is_told(command, folder, caplog):
+    command(ALL, f"judge={SHIPPED}")
+    assert "was trained on" not in caplog.text
+    own = folder / "judge"
+    shutil.copytree(SHIPPED, own)
+    (own / "judge.yml").write_text((own / "judge.yml").read_text().replace("datasets/facades/train", str(folder / "truths")))
+    command(ALL, f"judge={own}")
+    assert "was trained on 3 of these truths" in caplog.text
 
 
 def test_evaluate_without_a_judge_says_so(command):

@@ -7,8 +7,10 @@ comparison.rows()[-1].cells["fid"]                                 # a Cell: a v
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -258,7 +260,17 @@ def compare_pairs(pairs: Pairs, how: Reading, measures: Measures) -> Comparison:
                 log.warning("left out: %s", error)
                 comparison.problems.append(str(error))
     warn_if_inverted(comparison)
+    warn_if_seen(comparison)
     return comparison
+
+
+def warn_if_seen(comparison: Comparison) -> None:
+    """Log one warning if the judge was trained on truths that it now judges by."""
+    judge = comparison.measures.judge
+    folder = None if judge is None else os.path.abspath(Path(judge.record.images).expanduser())
+    seen = [] if judge is None else [pair for pair in comparison.pairs.pairs if Path(os.path.abspath(pair.truth)).is_relative_to(folder)]
+    if seen:
+        log.warning("the judge %s was trained on %d of these truths: its numbers look better than they are", judge.folder, len(seen))
 
 
 def warn_if_inverted(comparison: Comparison) -> None:
