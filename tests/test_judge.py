@@ -19,11 +19,15 @@ from strdiffusion.data import write_image
 from strdiffusion.data.facades import CLASSES, draw_facade, draw_scene
 from strdiffusion.data.masks import irregular_mask
 from strdiffusion.evaluation.compare import Comparison, Measures
+from strdiffusion.evaluation.differences import paired_differences, quick_frechet
 from strdiffusion.evaluation.judge import Judge, features_distance, hole_features, hole_shares, measure_accuracy
 from strdiffusion.evaluation.metrics import agreement, mean_iou, sharpness
 from strdiffusion.evaluation.pairs import Loaded, to_8_bit
+from strdiffusion.evaluation.perceptual import frechet_distance
 from strdiffusion.evaluation.reproduce import reproduce
+from strdiffusion.evaluation.table import ResultRow, write_rows
 from strdiffusion.evaluation.table_options import TableConfig
+from strdiffusion.evaluation.tablecells import ImageNumbers
 from strdiffusion.networks import Segmenter
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build
@@ -372,3 +376,37 @@ def test_a_table_with_a_judge(tmp_path):
     assert all(cells[row, metric] for row in ("Telea", "gray") for metric in METRICS)
     assert float(cells["gray", "sharpness"]) < 1 and 0 < float(cells["Telea", "agreement"]) < 1
     assert "hole sharpness → 1" in (folder / "table.md").read_text(encoding="utf-8")
+
+
+# ---- differences between rows -------------------------------------------------------------------------
+
+
+def test_the_quick_frechet_distance_is_the_frechet_distance():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(60, 12)), rng.normal(0.3, 1.2, (50, 12))
+    assert quick_frechet(a, b) == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    few = rng.normal(size=(5, 12))  # fewer images than features
+    assert quick_frechet(few, few + 1) == pytest.approx(12, rel=1e-6)
+
+
+def test_differences_of_the_judges_numbers_are_of_the_same_images(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"{i:02d}" for i in range(30)]
+    truth = rng.normal(size=(30, 6))
+    numbers = {}
+    for label, worse in (("ours", 0.1), ("theirs", 0.6)):
+        folder = tmp_path / label
+        folder.mkdir()
+        rows = [ResultRow(name, f"{name}.png", "", 0.2, hole_psnr=10.0) for name in names]
+        write_rows(rows, folder / "results.csv")
+        values = {name: {"agreement": 0.9 - worse * (0.5 + 0.01 * i)} for i, name in enumerate(names)}
+        judged = {name: (list(truth[i] * (1 + worse) + worse), list(truth[i])) for i, name in enumerate(names)}
+        numbers[folder] = ImageNumbers(values, judged)
+    ours, theirs = numbers
+    cells = paired_differences(ours, theirs, ["hole_psnr", "agreement", "judge_fid"], numbers)
+    assert cells["hole_psnr"].summary.mean == 0
+    wanted = [0.5 * (0.5 + 0.01 * i) for i in range(30)]
+    assert cells["agreement"].summary.mean == pytest.approx(np.mean(wanted))
+    of_sets = [frechet_distance(*(np.array([run.judged[name][side] for name in names]) for side in (0, 1))) for run in numbers.values()]
+    summary = cells["judge_fid"].summary
+    assert summary.mean == pytest.approx(of_sets[0] - of_sets[1], rel=1e-5) and summary.low < summary.mean < summary.high < 0

@@ -48,6 +48,11 @@ METRICS = {
 }
 
 
+def is_compared(metric: str) -> bool:
+    """Whether rows can be compared by it image by image: every metric but costs, those of several results, and FID and KID."""
+    return not (is_cost(metric) or of_samples(metric) or metric in ("fid", "kid"))
+
+
 def is_evaluations(metric: str) -> bool:
     """Whether a column counts the evaluations of a network: NETWORK_evaluations."""
     return metric.endswith(SUFFIX) and metric != SUFFIX

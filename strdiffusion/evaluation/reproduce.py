@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strdiffusion.config import load_config, save_config, to_dict
-from strdiffusion.evaluation.columns import PAIRED
+from strdiffusion.evaluation.columns import is_compared
 from strdiffusion.evaluation.compare import Cell, Measures
 from strdiffusion.evaluation.differences import paired_differences
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
@@ -17,7 +17,7 @@ from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.table_options import BucketConfig, RowConfig, TableConfig
-from strdiffusion.evaluation.tablecells import image_metrics, published_cell, run_cells
+from strdiffusion.evaluation.tablecells import image_metrics, image_numbers, published_cell, run_cells
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import file_hash, write_text
@@ -90,7 +90,7 @@ def reproduce(config: TableConfig) -> Path:
     save_config(config, folder / "config.yml")
     print(as_markdown(table))
     if config.reference is not None:
-        differences = compare_rows(config, {key: samples[0] for key, samples in runs.items()})
+        differences = compare_rows(config, {key: samples[0] for key, samples in runs.items()}, measures)
         write_table(differences, folder, "differences")
         print(as_markdown(differences))
     print(f"table.csv, table.md and table.tex are in {folder}")
@@ -165,14 +165,15 @@ def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]],
     return Table(config.title, [b.name for b in config.buckets], list(config.metrics), rows, [*config.notes, *notes])
 
 
-def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun]) -> Table:
+def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun], measures: Measures) -> Table:
     """The table of the differences of all rows to the reference, image by image."""
-    metrics, buckets = [metric for metric in config.metrics if metric in PAIRED], [bucket.name for bucket in config.buckets]
+    metrics, buckets = [m for m in config.metrics if is_compared(m) and m not in measures.unavailable], [b.name for b in config.buckets]
     rows = []
     for label in (row.label for row in config.rows if not row.published_only and row.label != config.reference):
         cells = {}
         for bucket in buckets:
-            found = paired_differences(runs[label, bucket].folder, runs[config.reference, bucket].folder, metrics)
+            folders = runs[label, bucket].folder, runs[config.reference, bucket].folder
+            found = paired_differences(*folders, metrics, {folder: image_numbers(folder) for folder in folders})
             cells |= {(bucket, metric): cell for metric, cell in found.items()}
         rows.append(TableRow(label, cells))
     notes = [f"differences to {config.reference!r} of the same image and mask; [low, high]: 95% bootstrap interval of their mean"]

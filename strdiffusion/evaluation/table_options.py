@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from strdiffusion.evaluation.columns import PAIRED, TABLE_METRICS, is_evaluations, of_samples
+from strdiffusion.evaluation.columns import TABLE_METRICS, is_compared, is_evaluations, of_samples
 from strdiffusion.evaluation.judging_options import PretrainedConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.methods import METHODS
@@ -84,7 +84,7 @@ class TableConfig:
         if self.reference is not None:
             if self.reference not in (row.label for row in self.rows if not row.published_only):
                 raise UserError(f"reference={self.reference!r} is not the label of a row that is run")
-            if not set(self.metrics) & set(PAIRED):
-                raise UserError(f"reference needs one of the metrics {', '.join(PAIRED)}, which every image has")
+            if not any(map(is_compared, self.metrics)):
+                raise UserError("reference compares rows image by image: add a metric such as hole_psnr to metrics")
         if all(row.published_only for row in self.rows):
             raise UserError("a table needs a row that is run: all of its rows are published_only")

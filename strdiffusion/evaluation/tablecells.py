@@ -4,11 +4,11 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from strdiffusion.evaluation.columns import is_cost, of_samples
-from strdiffusion.evaluation.compare import Cell, Measures, compare_folders
+from strdiffusion.evaluation.compare import Cell, Comparison, Measures, compare_folders
 from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.samples import sample_cells
 from strdiffusion.evaluation.statistics import Summary, summarise
@@ -16,7 +16,28 @@ from strdiffusion.evaluation.table import read_rows
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
 
-CACHE, SAMPLES_CACHE = "numbers.json", "samples.json"
+CACHE, SAMPLES_CACHE, IMAGES_CACHE = "numbers.json", "samples.json", "images.json"
+
+
+@dataclass(frozen=True)
+class ImageNumbers:
+    """The numbers of a run by image: values by column, and the judge's features (C,) in the hole of result and truth."""
+
+    values: dict[str, dict[str, float]]
+    judged: dict[str, tuple[list[float], list[float]]]
+
+
+def image_numbers(folder: Path) -> ImageNumbers:
+    """What `run_cells` stored of the images of a run."""
+    path = folder / IMAGES_CACHE
+    return ImageNumbers(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ImageNumbers({}, {})
+
+
+def _store_images(folder: Path, comparison: Comparison) -> None:
+    values = {image.name: image.values for image in comparison.images}
+    pairs = zip(comparison.images, comparison.judged, strict=False)  # without a judge there are no features
+    judged = {image.name: [part.tolist() for part in features] for image, features in pairs if features is not None}
+    write_atomically(folder / IMAGES_CACHE, json.dumps({"values": values, "judged": judged}).encode())
 
 
 def image_metrics(metrics: list[str]) -> list[str]:
@@ -63,6 +84,7 @@ def _single_cells(folder: Path, metrics: list[str], measures: Measures, labels: 
             reason = (comparison.problems or [f"no picture of {comparison.pairs.truths_alone[0]}"])[0]
             raise UserError(f"the results in {folder} are not whole any more ({reason}): remove that folder, and start again")
         cells |= comparison.rows()[-1].cells
+        _store_images(folder, comparison)
     return {metric: cells.get(metric, Cell(None, f"{metric} is not computed here")) for metric in metrics}
 
 
@@ -77,7 +99,7 @@ def _costs(folder: Path, metrics: list[str]) -> dict[str, Cell]:
 
 def _key(folders: list[Path], metrics: list[str], measures: Measures, labels: str | None) -> str:
     """A hash of everything that the numbers depend on: the results, the metrics, and their weights or why there are none."""
-    content = [*((folder / "results.csv").read_text(encoding="utf-8") for folder in folders), metrics, measures.unavailable]
+    content = [*((folder / "results.csv").read_text(encoding="utf-8") for folder in folders), metrics, measures.unavailable, IMAGES_CACHE]
     content.append({name: weights.digest for name, weights in measures.weights.items()})
     if measures.judge is not None:
         content.append([measures.judge.digest, labels])
