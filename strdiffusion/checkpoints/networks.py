@@ -19,6 +19,7 @@ FORMAT = "strdiffusion"
 VERSION = 1
 LARGEST_DEPTH, LARGEST_WIDTH = 8, 4096
 SDE_OPTIONS = ("T", "schedule", "max_sigma", "eps")
+LATER_SDE_OPTIONS = {"rounding": "exact", "mean_fill": "black"}  # recorded only if they are not these, as in older checkpoints
 Weights = Literal["ema", "raw"]
 
 
@@ -61,9 +62,15 @@ def network_record(kind: Kind, network: nn.Module, sde: MeanRevertingSDE, struct
         "kind": kind,
         "architecture": network.architecture(),
         "prediction": prediction,
-        "sde": {name: getattr(sde, name) for name in SDE_OPTIONS},
+        "sde": sde_record(sde),
         "structure": structure,
     }
+
+
+def sde_record(sde: MeanRevertingSDE) -> dict:
+    """The options of a process, as a checkpoint records them."""
+    later = {name: getattr(sde, name) for name, usual in LATER_SDE_OPTIONS.items() if getattr(sde, name) != usual}
+    return {name: getattr(sde, name) for name in SDE_OPTIONS} | later
 
 
 def load_network(path: str | Path, kind: Kind | None = None, weights: Weights = "ema") -> LoadedNetwork:
@@ -122,14 +129,15 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
         state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
         network = network_on_meta(kind, architecture)
         recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
-        described = recorded["prediction"] in get_args(Prediction) and "pair" in recorded["structure"] and set(sde) == set(SDE_OPTIONS)
+        described = recorded["prediction"] in get_args(Prediction) and "pair" in recorded["structure"]
+        described = described and set(sde) - set(LATER_SDE_OPTIONS) == set(SDE_OPTIONS)
         described = described and all(isinstance(v, str | int | float) for v in (*sde.values(), *recorded["structure"].values()))
         if not described:
             raise ValueError("prediction, sde or structure is unknown")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({brief(error)})") from None
     fill_network(path, network, state, {name: name for name in network.state_dict()})
-    return LoadedNetwork(kind, network, path, released=False, sde=sde, **recorded)
+    return LoadedNetwork(kind, network, path, released=False, sde=LATER_SDE_OPTIONS | sde, **recorded)
 
 
 def _load_released(path: Path, content: dict) -> LoadedNetwork:

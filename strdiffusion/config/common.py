@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.structure import EdgeSource, StructurePair
-from strdiffusion.sde import Schedule
+from strdiffusion.sde import MeanFill, Rounding, Schedule
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Range, Share
 
@@ -14,12 +14,18 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 @dataclass
 class SDEConfig:
-    """The mean-reverting SDE (spec sec. 2)."""
+    """The mean-reverting SDE (spec sec. 2). Checkpoints record it; released files do not.
+
+    rounding: of the optimum step: "released" cancels in float32 as the release's training does.
+    mean_fill: what the texture's mean holds in the hole; the released IR-SDE was trained with "white".
+    """
 
     T: Annotated[int, Range(2, 10_000)] = 100
     schedule: Schedule = "cosine"
     max_sigma: Annotated[float, Range(0, open_low=True)] = 30.0
     eps: Annotated[float, Range(1e-12, 0.5)] = 0.005
+    rounding: Rounding = "exact"
+    mean_fill: MeanFill = "black"
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig, check_hole_share_option
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
-from strdiffusion.objectives import LossOn, Norm
+from strdiffusion.objectives import HOLE_WEIGHT, LossOn, Norm
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Momentum, Positive, Range, Seed, Share
 
@@ -101,12 +101,20 @@ class DiscriminatorTrainingConfig(TrainingConfig):
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = 1.0
 
 
+FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
+
+
 @dataclass
 class ObjectiveConfig:
-    """What the trainings of structure and texture share (spec sec. 6)."""
+    """What the trainings of structure and texture share (spec sec. 6). IR-SDE's authors train with hole_weight=1 and first_t=1.
+
+    hole_weight: of the hole in the loss; known pixels have 1. first_t: the first time that is trained.
+    """
 
     norm: Norm = "l1"
     loss_on: LossOn = "step"
+    hole_weight: Annotated[float, Range(0, open_low=True)] = HOLE_WEIGHT
+    first_t: Literal[1, 2] = FIRST_T
 
 
 @dataclass

@@ -60,6 +60,12 @@ def ancestral(state: State, step: Transition) -> State:
     return State(step.sde.reverse_sde_step(state.x, step.mu, score, step.t, step.draw(state.x), step.to))
 
 
+def ode(state: State, step: Transition) -> State:
+    """The probability-flow ODE by Euler's method; no noise is drawn."""
+    score = step.sde.score(step.noise(state.x), step.t)
+    return State(step.sde.reverse_ode_step(state.x, step.mu, score, step.t, step.to))
+
+
 def posterior(state: State, step: Transition) -> State:
     """A draw from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
     return State(step.sde.posterior_step(state.x, step.mu, step.noise(state.x), step.t, step.draw(state.x), step.to))
@@ -77,6 +83,7 @@ def mars_sde(state: State, step: Transition) -> State:
 
 SOLVERS: dict[str, Callable[[State, Transition], State]] = {
     "ancestral": ancestral,
+    "ode": ode,
     "posterior": posterior,
     "mars_ode": mars_ode,
     "mars_sde": mars_sde,

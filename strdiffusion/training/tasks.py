@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import load_network, require_same_process
 from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config.training import FIRST_T
 from strdiffusion.data.tensors import structure_picture
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
 from strdiffusion.evaluation.metrics import psnr, ssim
@@ -20,8 +21,6 @@ from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 from strdiffusion.training.shares import Draw
-
-FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,8 @@ class StructureTask:
 
     def __init__(self, config: TrainStructureConfig, sde: MeanRevertingSDE):
         net = config.network
-        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.times = all_times(sde, config.objective.first_t)
         self.sees_known = config.objective.sees == "known"
         self.network = UNet(1, net.width, net.depth, net.attention, context=3 if self.sees_known else 0)
 
@@ -64,7 +64,7 @@ class StructureTask:
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.config.objective
-        result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on)
+        result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on, options.hole_weight)
         return result.loss, {}
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
@@ -81,7 +81,8 @@ class TextureTask:
 
     def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
         net, objective = config.network, config.objective
-        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.times = all_times(sde, objective.first_t)
         self.guided = objective.guidance != "none"
         self.network = UNet(3, net.width, net.depth, net.attention, guided=self.guided)
         self.structure: Denoiser | None = None
@@ -97,7 +98,7 @@ class TextureTask:
         options = self.config.objective
         noise = draw(batch.texture)
         guide = self._guide(batch, t, draw) if self.guided else None
-        result = texture_loss(self.denoiser(network), batch, t, noise, guide, options.norm, options.loss_on)
+        result = texture_loss(self.denoiser(network), batch, t, noise, guide, options.norm, options.loss_on, options.hole_weight)
         return result.loss, {}
 
     def _guide(self, batch: Batch, t: Tensor, draw: Draw) -> Tensor:
@@ -123,7 +124,7 @@ class JointTask:
     def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
         net, objective = config.network, config.objective
         self.sde, self.config, self.prediction = sde, config, net.prediction
-        self.times = joint_times(sde, *objective.ahead)
+        self.times = joint_times(sde, *objective.ahead, objective.first_t)
         channels = objective.classes if config.structure.pair == "labels" else 1
         self.network = UNet(3, net.width, net.depth, net.attention, structure_channels=channels)
 
@@ -143,7 +144,9 @@ class JointTask:
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         options, batch = self.config.objective, self.with_structure(batch)
         noise, structure_noise = draw(batch.texture), draw(batch.structure)
-        texture, structure = joint_loss(self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on)
+        texture, structure = joint_loss(
+            self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on, options.hole_weight
+        )
         loss = texture.loss + options.structure_weight * structure.loss
         return loss, {"texture_loss": texture.loss, "structure_loss": structure.loss}
 
@@ -191,14 +194,14 @@ def make_task(kind: Kind, config: TrainConfig, sde: MeanRevertingSDE) -> Task:
     return TASKS[kind](config, sde)
 
 
-def all_times(sde: MeanRevertingSDE) -> Tensor:
-    """2..T: the times of a training, each as likely."""
-    return torch.arange(FIRST_T, sde.T + 1)
+def all_times(sde: MeanRevertingSDE, first: int = FIRST_T) -> Tensor:
+    """first..T: the times of a training, each as likely."""
+    return torch.arange(first, sde.T + 1)
 
 
-def joint_times(sde: MeanRevertingSDE, least: int, most: int) -> Tensor:
+def joint_times(sde: MeanRevertingSDE, least: int, most: int, first: int = FIRST_T) -> Tensor:
     """The pairs of times (n,2) of texture and structure that sampling visits with the structure `least` to `most` times ahead."""
-    pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(FIRST_T, sde.T + ahead + 1)]
+    pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(first, sde.T + ahead + 1)]
     return torch.tensor(sorted(pairs))
 
 
