@@ -20,7 +20,7 @@ from strdiffusion.denoiser import Denoiser
 from strdiffusion.networks import GuidedUNet, NoiseClassifier, UNet
 from strdiffusion.objectives import hybrid_loss, texture_loss
 from strdiffusion.samplers import Networks, Sampling, Stepping, Unguided
-from strdiffusion.samplers.prior import Jumps, Prior, evaluations, repaint
+from strdiffusion.samplers.prior import Jumps, Prior, count_reverse_steps, repaint
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 
@@ -237,7 +237,7 @@ def run_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
         yield stored.compare(f"{name}_output", states[-1], OUTPUT)
         yield stored.compare(f"{name}_times", np.array(times), EXACT)
         yield stored.compare(f"{name}_draws", tape.draws, EXACT)
-        yield stored.compare(f"{name}_evaluations", counted.calls if counted.calls == evaluations(times) else -1, EXACT)
+        yield stored.compare(f"{name}_evaluations", counted.calls if counted.calls == count_reverse_steps(times) else -1, EXACT)
         yield stored.compare(f"{name}_rms", np.array([x.double().square().mean().sqrt().item() for x in states]), RMS)
         for k in meta["keep"]:
             yield stored.compare(f"{name}_state_{k}", states[k], STATE)

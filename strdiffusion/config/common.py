@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.structure import EdgeSource, StructurePair
+from strdiffusion.ddpm import NoiseSchedule
 from strdiffusion.sde import MeanFill, Rounding, Schedule
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Range, Share
@@ -26,6 +27,14 @@ class SDEConfig:
     eps: Annotated[float, Range(1e-12, 0.5)] = 0.005
     rounding: Rounding = "exact"
     mean_fill: MeanFill = "black"
+
+
+@dataclass
+class ProcessConfig:
+    """The diffusion process of a prior (docs/repaint_spec.md sec. 4): its number of steps S and its variances."""
+
+    steps: Annotated[int, Range(2, 10_000)] = 1000
+    schedule: NoiseSchedule = "linear"
 
 
 @dataclass

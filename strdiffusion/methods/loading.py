@@ -12,7 +12,7 @@ from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, n
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.networks import KINDS, Kind
+from strdiffusion.networks import KINDS, PRIOR_KINDS, Kind
 from strdiffusion.samplers import SamplerConfig
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
@@ -86,24 +86,25 @@ class Model(NamedTuple):
     config: ModelConfig
 
 
-def load_model(source: Path | Mapping[Kind, str | Path], T: int | None = None, size: int | None = None, weights: Weights = "ema") -> Model:
-    """Load a model from a model folder, a folder of training runs or checkpoint files, or a mapping from kind to checkpoint file.
+def load_model(folder: Path, T: int | None = None, size: int | None = None, weights: Weights = "ema") -> Model:
+    """Load the model of a model folder. T, size and weights, if they are given, must be those recorded."""
+    model = load_folder(folder)
+    require_same_settings(model.config, folder, T, size)
+    if weights != "ema":
+        raise UserError(f"the model folder {folder} holds one set of weights: leave weights={weights} out")
+    return model
 
-    T: of released files, which do not record it. size: of the training images, if it is not recorded (default 256).
-    weights: which weights of our checkpoints, the moving average or the raw weights. Raises UserError if the source is not a model.
+
+def load_networks(source: Path | Mapping[Kind, str | Path], weights: Weights) -> list[LoadedNetwork]:
+    """The networks of a folder of training runs or checkpoint files, or of a mapping from kind to file. Raises UserError if kinds do not
+    belong together.
     """
-    if isinstance(source, Mapping):
-        unknown = [kind for kind in source if kind not in KINDS]
-        if unknown or "texture" not in source:
-            raise UserError(f"the networks to load are texture and possibly structure and discriminator, not {', '.join(map(str, source))}")
-        return from_checkpoints((load_network(path, kind, weights) for kind, path in source.items()), T, size)
-    if (source / DESCRIPTION).exists():
-        model = load_folder(source)
-        require_same_settings(model.config, source, T, size)
-        if weights != "ema":
-            raise UserError(f"the model folder {source} holds one set of weights: leave weights={weights} out")
-        return model
-    return from_checkpoints((load_network(path, None, weights) for path in checkpoint_files(source)), T, size)
+    if not isinstance(source, Mapping):
+        return [load_network(path, None, weights) for path in checkpoint_files(source)]
+    if not any(first in source and source.keys() <= set(kinds) for first, kinds in (("texture", KINDS), ("prior", PRIOR_KINDS))):
+        given = ", ".join(map(str, source))
+        raise UserError(f"the networks to load are texture and possibly structure and discriminator, or prior and classifier, not {given}")
+    return [load_network(path, kind, weights) for kind, path in source.items()]
 
 
 def require_same_settings(config: ModelConfig, source: Path, T: int | None, size: int | None) -> None:
@@ -142,7 +143,8 @@ def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
             architecture |= {"context": record.context, "structure_channels": record.structure_channels}
         prediction = getattr(record, "prediction", "noise")
         path = folder / f"{kind}.safetensors"
-        return network_from_tensors(path, kind, architecture, vars(config.sde), vars(config.structure), prediction, record.step)
+        recorded = {"sde": vars(config.sde), "structure": vars(config.structure), "prediction": prediction, "step": record.step}
+        return network_from_tensors(path, kind, architecture, **recorded)
 
     return Model(LoadedNetworks(*map(load, ("texture", "structure", "discriminator"))), config)
 
@@ -157,7 +159,10 @@ def save_folder(model: Model, folder: str | Path, dtype: StorageType = "float32"
 
 
 def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int | None) -> Model:
-    """The model made of checkpoints, our own or released, one for each network."""
+    """The model made of checkpoints, our own or released, one for each network.
+
+    T: of released files, which do not record it. size: of the training images, if it is not recorded (default 256).
+    """
     found: dict[Kind, LoadedNetwork] = {}
     for network in loaded:
         other = found.setdefault(network.kind, network)

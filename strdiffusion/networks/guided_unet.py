@@ -173,6 +173,7 @@ class GuidedEncoder(nn.Module):
         if any(c < GROUPS or c % GROUPS for c in self.channels):
             raise ValueError(f"channels must be multiples of {GROUPS}, not {', '.join(map(str, self.channels))}")
         self.embedding = 4 * width
+        self.features: torch.dtype | None = None  # set by the inference form: the dtype between the convolutions; None: that of images
         self.time_embed = nn.Sequential(nn.Linear(width, self.embedding), nn.SiLU(), nn.Linear(self.embedding, self.embedding))
 
         first, last = self.channels[0], self.channels[-1]
@@ -219,8 +220,8 @@ class GuidedEncoder(nn.Module):
         return self.time_embed(time_embedding(times, self.width).to(weight.dtype))
 
     def first_features(self, x: Tensor) -> Tensor:
-        """Images in the dtype of the convolutions, which an inference form may have changed."""
-        return x.to(self.input_blocks[0][0].weight.dtype)
+        """Images in the dtype of the features."""
+        return x if self.features is None else x.to(self.features, memory_format=torch.channels_last)
 
 
 class GuidedUNet(GuidedEncoder):

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from strdiffusion.ddpm import DDPM, Predicted
-from strdiffusion.system.parser import Positive
+from strdiffusion.ddpm import DDPM, NoiseSchedule, Predicted
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Positive, Range
 
 
 @dataclass
@@ -51,12 +52,45 @@ class Jumps:
         return [*times, -1]
 
 
+@dataclass
+class RepaintConfig(Jumps):
+    """How RePaint samples: its times, and the process that is sampled. The defaults are the released ones, but for put_back.
+
+    steps: T, chosen evenly from the steps that the prior was trained with; respacing: instead of it, another choice such as "10,5,7" or
+        "ddim50" (sec. 4).
+    clip: every predicted x0 to [-1,1].
+    put_back: the known pixels of the result are the given ones; false, as released: what the network leaves there.
+    label: the class of all images, if the prior is class-conditional or a classifier guides; null, as released: one drawn for each image.
+    classifier_scale: of the classifier's gradient.
+    """
+
+    steps: Annotated[int, Range(2, 10_000)] = 250
+    respacing: str | None = None
+    clip: bool = True
+    put_back: bool = True
+    label: Annotated[int, Range(0, 999)] | None = None
+    classifier_scale: Annotated[float, Range(0)] = 1.0
+
+    def process(self, trained: int, schedule: NoiseSchedule, key: str = "repaint") -> DDPM:
+        """The process that is sampled, of one with `trained` steps. Raises UserError if these options do not fit it."""
+        chosen = f"respacing={self.respacing}" if self.respacing is not None else f"steps={self.steps}"
+        try:
+            process = DDPM(trained, schedule, self.respacing if self.respacing is not None else str(self.steps))
+        except ValueError as error:
+            raise UserError(f"{key}.{chosen} does not fit a prior that was trained with {trained} steps: {error}") from None
+        for name in ("jump", "jump2", "jump3"):
+            length, samples = getattr(self, f"{name}_length"), getattr(self, f"{name}_n_sample")
+            if samples > 1 and length >= process.T:
+                raise UserError(f"{key}.{name}_length={length} is longer than the process of {process.T} steps: give less than that")
+        return process
+
+
 def places(T: int, length: int, samples: int) -> dict[int, int]:
     """The number of jumps at each place: 0, length, 2 length, ... below T - length."""
     return dict.fromkeys(range(0, T - length, length), samples - 1)
 
 
-def evaluations(times: Sequence[int]) -> int:
+def count_reverse_steps(times: Sequence[int]) -> int:
     """The network evaluations of a list of times: its steps down."""
     return sum(k < i for i, k in pairwise(times))
 
