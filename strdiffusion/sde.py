@@ -45,7 +45,8 @@ class MeanRevertingSDE:
         eps: share of x0 - mu that is left in the marginal mean at T: exp(-theta_bar_T) = eps.
         rounding: "released" computes the coefficients of the optimum step in float32 like the release, with its cancellation
             error (2e-4 at t = 2 of T = 100, more for larger T), to reproduce its training losses to the last digits.
-        mean_fill: what the mean mu of a texture holds in the hole: "black" as in StrDiffusion, or "white" as in the released IR-SDE.
+        mean_fill: what the mean mu of a texture holds in the hole: "black" as in StrDiffusion, or "white" as in the released IR-SDE;
+            None: black.
 
     Shapes: states x, x0, mu, noise and score are (B,C,H,W); results have the shape and dtype of x.
     """
@@ -57,7 +58,7 @@ class MeanRevertingSDE:
         max_sigma: float = 30.0,
         eps: float = 0.005,
         rounding: Rounding = "exact",
-        mean_fill: MeanFill = "black",
+        mean_fill: MeanFill | None = None,
     ):
         if T < 1:
             raise ValueError(f"T must be at least 1, not {T}")
@@ -66,7 +67,7 @@ class MeanRevertingSDE:
         self.max_sigma = max_sigma
         self.eps = eps
         self.rounding = rounding
-        self.mean_fill = mean_fill
+        self.mean_fill = mean_fill or "black"
         self.lambda_ = max_sigma / 255 if max_sigma >= 1 else float(max_sigma)
 
         # The schedule is rounded to float32, as in the release, so that small t agree with the released weights.

@@ -16,7 +16,7 @@ from conftest import script
 
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.config import TrainDiscriminatorConfig, TrainPriorConfig, TrainStructureConfig, TrainTextureConfig, load_config
 from strdiffusion.evaluation.judging_options import EvaluateConfig, load_evaluation
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table_options import TableConfig
@@ -35,9 +35,11 @@ CONFIGURATIONS = {
     "train_structure": TrainStructureConfig,
     "train_texture": TrainTextureConfig,
     "train_discriminator": TrainDiscriminatorConfig,
+    "train_prior": TrainPriorConfig,
     "train structure": TrainStructureConfig,
     "train texture": TrainTextureConfig,
     "train discriminator": TrainDiscriminatorConfig,
+    "train prior": TrainPriorConfig,
     "test": TestConfig,
     "figures": FiguresConfig,
 }
@@ -251,7 +253,7 @@ def test_make_targets_in_the_readme_exist():
 
 # ---- options in the text ------------------------------------------------------------------------------
 
-TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig]
+TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig, TrainPriorConfig]
 CLASSES = [*TRAININGS, TestConfig, *(method.Options for method in METHODS.values()), EvaluateConfig, FiguresConfig, TableConfig]
 
 

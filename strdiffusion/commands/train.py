@@ -1,19 +1,25 @@
-"""Train one of the three networks.
+"""Train a network.
 
     strdiffusion train structure -opt configs/psv/structure.yml [key=value ...]
     strdiffusion train texture -opt configs/psv/texture.yml resume=auto
     strdiffusion train discriminator -opt configs/psv/discriminator.yml training.batch_size=8
+    strdiffusion train prior -opt configs/benchmark/prior.yml
 
 All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto continues.
 """
 
 from collections.abc import Sequence
 
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.config import TrainDiscriminatorConfig, TrainPriorConfig, TrainStructureConfig, TrainTextureConfig, load_config
 from strdiffusion.networks import Kind
 from strdiffusion.system.cli import exit_on_user_error, parse_options
 
-CONFIGURATIONS = {"structure": TrainStructureConfig, "texture": TrainTextureConfig, "discriminator": TrainDiscriminatorConfig}
+CONFIGURATIONS = {
+    "structure": TrainStructureConfig,
+    "texture": TrainTextureConfig,
+    "discriminator": TrainDiscriminatorConfig,
+    "prior": TrainPriorConfig,
+}
 
 
 @exit_on_user_error

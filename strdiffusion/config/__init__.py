@@ -3,7 +3,16 @@
 The options of samplers, methods and tests are next to their code: `samplers/`, `methods/`, `evaluation/options.py`.
 """
 
-from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainPriorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.system.parser import load_config, save_config, to_dict
 
-__all__ = ["TrainConfig", "TrainDiscriminatorConfig", "TrainStructureConfig", "TrainTextureConfig", "load_config", "save_config", "to_dict"]
+__all__ = [
+    "TrainConfig",
+    "TrainDiscriminatorConfig",
+    "TrainPriorConfig",
+    "TrainStructureConfig",
+    "TrainTextureConfig",
+    "load_config",
+    "save_config",
+    "to_dict",
+]

@@ -18,7 +18,8 @@ class SDEConfig:
     """The mean-reverting SDE (spec sec. 2). Checkpoints record it; released files do not.
 
     rounding: of the optimum step: "released" cancels in float32 as the release's training does.
-    mean_fill: what the texture's mean holds in the hole; the released IR-SDE was trained with "white".
+    mean_fill: what the texture's mean holds in the hole: the released IR-SDE was trained with "white", all else with "black"; null: black,
+        but for a released file of IR-SDE it must be stated.
     """
 
     T: Annotated[int, Range(2, 10_000)] = 100
@@ -26,7 +27,7 @@ class SDEConfig:
     max_sigma: Annotated[float, Range(0, open_low=True)] = 30.0
     eps: Annotated[float, Range(1e-12, 0.5)] = 0.005
     rounding: Rounding = "exact"
-    mean_fill: MeanFill = "black"
+    mean_fill: MeanFill | None = None
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from strdiffusion.data.masks import SUSPICIOUS_SHARE, hole_share, other_polarity
 from strdiffusion.evaluation.columns import ComparedMetric
 from strdiffusion.evaluation.judging_options import EvaluateConfig, PretrainedConfig
-from strdiffusion.evaluation.metrics import l1, psnr, ssim
+from strdiffusion.evaluation.metrics import inside, l1, psnr, ssim
 from strdiffusion.evaluation.pairs import Loaded, Pair, Pairs, Reading, find_pairs, load_pair, reading, to_8_bit
 from strdiffusion.evaluation.perceptual import Inception, Lpips, frechet_distance, kernel_distance
 from strdiffusion.evaluation.statistics import Summary, summarise
@@ -69,6 +69,7 @@ class ImageResult:
 class Measures:
     """The metrics to compute, with their networks loaded.
 
+    crop_border: pixels on each side that PSNR, SSIM and L1 leave out.
     unavailable: why a metric cannot be computed. weights: the file that each metric's network was loaded from.
     Raises UserError if a given file of weights is missing or wrong.
     """
@@ -78,7 +79,9 @@ class Measures:
         metrics: Sequence[ComparedMetric] = get_args(ComparedMetric),
         weights: PretrainedConfig | None = None,
         device: torch.device | str = "cpu",
+        crop_border: int = 0,
     ):
+        self.crop_border = crop_border
         weights = weights or PretrainedConfig()
         self.metrics = list(metrics)
         self.unavailable: dict[str, str] = {}
@@ -96,11 +99,12 @@ class Measures:
     def of_image(self, image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None) -> dict[str, float]:
         """Per-image metrics by column, of image (H,W,3) in [0,1] against truth; hole_* only with a hole (H,W) bool."""
         values = {}
+        judged = [None if part is None else inside(part, self.crop_border) for part in (image, truth, hole)]
         for metric in self.metrics:
             if metric in PIXEL_METRICS:
-                values[metric] = PIXEL_METRICS[metric](image, truth)
+                values[metric] = PIXEL_METRICS[metric](*judged[:2])
                 if hole is not None:
-                    values[f"hole_{metric}"] = PIXEL_METRICS[metric](image, truth, hole)
+                    values[f"hole_{metric}"] = PIXEL_METRICS[metric](*judged)
             elif metric in self.lpips:
                 values[metric], in_hole = self.lpips[metric](image, truth, hole)
                 if hole is not None:
@@ -209,7 +213,7 @@ def compare_folders(config: EvaluateConfig, measures: Measures | None = None) ->
 def load_measures(config: EvaluateConfig) -> Measures:
     """The metrics that a configuration asks for, with their networks on its device."""
     set_float32_precision("fp32")
-    return Measures(config.metrics, config.weights, choose_device(config.device))
+    return Measures(config.metrics, config.weights, choose_device(config.device), config.crop_border)
 
 
 def compare_pairs(pairs: Pairs, how: Reading, measures: Measures) -> Comparison:

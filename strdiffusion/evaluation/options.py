@@ -46,6 +46,7 @@ class TestConfig:
 
     Options of other methods are ignored, so that method=telea works with any of these files.
     process: write every process-th step as pictures (0: none).
+    crop_border: PSNR and SSIM leave out so many pixels on each side (4 in IR-SDE's program).
     """
 
     __test__ = False
@@ -59,6 +60,7 @@ class TestConfig:
     device: Device = "auto"
     batch_size: Annotated[int, Range(1, 65536)] = 8
     process: Count = 0
+    crop_border: Count = 0
 
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "TestConfig":
@@ -82,6 +84,8 @@ class TestConfig:
         """Check the keys that depend on each other. Raises UserError."""
         check_hole_share_option("data.masks.hole_share", self.data.masks)
         self.options.check()
+        if self.data.fit != "none" and 2 * self.crop_border >= self.data.size:
+            raise UserError(f"crop_border={self.crop_border} leaves nothing of data.size={self.data.size}: give less than half of it")
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to show where the holes are")
         if not self.data.ground_truth and self.options.doors:

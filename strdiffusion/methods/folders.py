@@ -14,20 +14,26 @@ from strdiffusion.methods.method import METHODS, Method, method_class
 from strdiffusion.methods.prior_loading import load_prior_folder, make_prior_model, save_prior_folder
 from strdiffusion.methods.repaint import RepaintMethod
 from strdiffusion.networks import Kind
+from strdiffusion.sde import MeanFill
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
 from strdiffusion.system.parser import build, read_yaml, save_tree, to_dict
 
 
 def load_method(
-    source: Path | Mapping[Kind, str | Path], device: torch.device, T: int | None = None, size: int | None = None, weights: Weights = "ema"
+    source: Path | Mapping[Kind, str | Path],
+    device: torch.device,
+    T: int | None = None,
+    size: int | None = None,
+    weights: Weights = "ema",
+    mean_fill: MeanFill | None = None,
 ) -> Method:
     """The method of a model folder, a folder of training runs or checkpoint files, a mapping from kind to checkpoint file, or a name.
 
-    T: of released files, which do not record it. size: of the training images, if it is not recorded (default 256). weights: which
-    weights of our checkpoints, the moving average or the raw weights. Raises UserError if the source is none of these.
+    T, mean_fill: of released files, which do not record them. size: of the training images, if it is not recorded (default 256).
+    weights: which weights of our checkpoints, the moving average or the raw weights. Raises UserError if the source is none of these.
     """
-    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights}  # only for networks
+    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights, "mean_fill": mean_fill}  # only for networks
     if isinstance(source, Path) and not source.is_dir():
         if str(source) in METHODS and not source.exists():
             return open_by_name(str(source), device).varied(**others)
@@ -41,12 +47,12 @@ def load_method(
             return method.varied(**others)
         if is_of_prior(source):
             return RepaintMethod(load_prior_folder(source), device).varied(**others)
-        model = load_model(source, T, size, weights)
+        model = load_model(source, T, size, weights, mean_fill)
     else:
         networks = load_networks(source, weights)
         if any(loaded.kind == "prior" for loaded in networks):
-            return RepaintMethod(make_prior_model(networks, size=size), device).varied(T=T)
-        model = from_checkpoints(networks, T, size)
+            return RepaintMethod(make_prior_model(networks, size=size), device).varied(T=T, mean_fill=mean_fill)
+        model = from_checkpoints(networks, T, size, mean_fill)
     return method_class(model.config.method)(model, device)
 
 
