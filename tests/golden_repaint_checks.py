@@ -18,6 +18,7 @@ from strdiffusion.batch import Batch, Known
 from strdiffusion.ddpm import DDPM
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.networks import GuidedUNet, NoiseClassifier, UNet
+from strdiffusion.networks.inference import for_inference
 from strdiffusion.objectives import hybrid_loss, texture_loss
 from strdiffusion.samplers import Networks, Sampling, Stepping, Unguided
 from strdiffusion.samplers.prior import Jumps, Prior, count_reverse_steps, repaint
@@ -43,14 +44,18 @@ TABLE_NAMES = {
 
 
 class Golden:
-    """A folder of golden numbers: its description, and the networks by name."""
+    """A folder of golden numbers: its description, and the networks by name.
 
-    def __init__(self, folder: Path):
+    evaluated: the U-Nets as they are called, if `fast` in their inference form; unets: as they are trained.
+    """
+
+    def __init__(self, folder: Path, fast: bool = False):
         self.folder = folder
         try:
             self.meta = json.loads((folder / "meta.json").read_text())
             self.seed, scale = self.meta["seed"], self.meta["output_scale"]
             self.unets = {name: filled(unet_of(options), self.seed, scale) for name, options in self.meta["unets"].items()}
+            self.evaluated = {name: for_inference(unet) if fast else unet for name, unet in self.unets.items()}
             self.classifier = filled(classifier_of(self.meta["classifier"]), self.seed)
         except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{folder / 'meta.json'} is not the description of golden numbers of RePaint: {error!r}") from None
@@ -105,11 +110,11 @@ def filled(network: nn.Module, seed: int, output_scale: float = 1.0) -> nn.Modul
 
 @torch.no_grad()
 def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
-    """Recompute every item of the folder, file by file. `fast` changes nothing here: inference forms of priors round otherwise.
+    """Recompute every item of the folder, file by file, with the U-Nets as they are trained or (`fast`) used at test.
 
     Raises UserError where the folder is not of this form.
     """
-    golden = Golden(folder)
+    golden = Golden(folder, fast)
     parts = {
         "unet": unet_items,
         "classifier": classifier_items,
@@ -131,7 +136,7 @@ def unet_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
         times, classes = (torch.tensor(options[key]) if key in options else None for key in ("times", "classes"))
         for label, (h, w) in options["sizes"].items():
             x = rnd(21 + golden.seed, len(times), 3, h, w)
-            yield stored.compare(f"{name}_{label}", golden.unets[name](x, times, classes), UNET)
+            yield stored.compare(f"{name}_{label}", golden.evaluated[name](x, times, classes), UNET)
 
 
 def classifier_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
@@ -231,7 +236,7 @@ def run_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
         classes = torch.tensor(meta["classes"]) if "classes" in meta else None
         scale = meta.get("classifier_scale")
         gradient = None if scale is None else partial(guide, golden.classifier, classes, scale)
-        counted = Counted(golden.unets[meta["unet"]])
+        counted = Counted(golden.evaluated[meta["unet"]])
         prior = Prior(counted, DDPM(meta["steps"], respacing=meta["respacing"]), classes=classes, gradient=gradient)
         states = [x for _, _, x in repaint(prior, x0, m, times, partial(tape, [*range(B)]))][1:]
         yield stored.compare(f"{name}_output", states[-1], OUTPUT)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import script
+from golden_checks import Stored
 
 from strdiffusion.networks import GuidedUNet, NoiseClassifier
 from strdiffusion.system.errors import UserError
@@ -19,8 +20,9 @@ FILES = ("unet", "classifier", "schedules", "times", "step", "training", "repain
 RELEASED = [256, 256, 512, 512, 1024, 1024]  # channels of the released networks' levels
 
 
-def test_every_golden_item_is_within_its_tolerance(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["check_golden.py", str(GOLDEN)])
+@pytest.mark.parametrize("fast", [[], ["--fast"]], ids=["trained", "inference"])
+def test_every_golden_item_is_within_its_tolerance(fast, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["check_golden.py", str(GOLDEN), *fast])
     assert script("check_golden").main() == 0, capsys.readouterr().out
     stored = sum(len(np.load(GOLDEN / f"{name}.npz").files) for name in FILES)
     assert f"{stored} of {stored} items within tolerance" in capsys.readouterr().out
@@ -46,14 +48,14 @@ def test_nothing_is_wired_to_the_names_and_sizes_of_this_folder(tmp_path, monkey
     assert {"unet/tiny_wide", "repaint/x_output", "schedules/named_otherwise_betas", "times/one"} <= {item.name for item in items}
 
 
-def test_a_changed_number_is_found_and_a_missing_one_too(tmp_path):
-    shutil.copytree(GOLDEN, tmp_path / "golden")
-    content = dict(np.load(GOLDEN / "times.npz"))
+def test_a_changed_number_is_found_and_so_are_missing_and_unknown_ones(tmp_path):
+    golden, content = golden_repaint_checks.Golden(GOLDEN), dict(np.load(GOLDEN / "times.npz"))
     content["short"][3] += 1
-    del content["late"]
-    np.savez(tmp_path / "golden" / "times.npz", **content)
-    failed = {item.name for item in golden_forms.check_folder(tmp_path / "golden") if not item.passed}
-    assert failed == {"times/short", "times/late"}
+    content["more"] = content.pop("late")
+    np.savez(tmp_path / "times.npz", **content)
+    stored = Stored(tmp_path / "times.npz")
+    items = [*golden_repaint_checks.time_items(golden, stored), *stored.not_recomputed()]
+    assert {item.name for item in items if not item.passed} == {"times/short", "times/late", "times/more (not recomputed)"}
 
 
 def test_a_folder_of_another_form_is_refused_in_one_line(tmp_path):
