@@ -12,11 +12,12 @@ from strdiffusion.app import StrDiffusion
 from strdiffusion.batch import Batch, Known
 from strdiffusion.checkpoints import load_network, save_released
 from strdiffusion.config import TrainTextureConfig
-from strdiffusion.config.common import SDEConfig
+from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.evaluation.metrics import inside, psnr
+from strdiffusion.evaluation.reproduce import without_later
 from strdiffusion.methods import METHODS, run
-from strdiffusion.methods.loading import CheckpointsConfig
+from strdiffusion.methods.loading import CheckpointsConfig, load_for_test
 from strdiffusion.networks import UNet
 from strdiffusion.objectives import matching_loss, weighted_distance
 from strdiffusion.samplers import SamplerConfig
@@ -81,6 +82,21 @@ def test_the_mean_is_kept_in_checkpoints_and_model_folders(released, tmp_path):
     assert StrDiffusion.load(folder).method.sde.mean_fill == "white"
     with pytest.raises(UserError, match="is a model of mean_fill=white, not black"):
         StrDiffusion.load(folder, mean_fill="black")
+    write_network(tmp_path / "black.pt", "texture", UNet(3, 4, 2))
+    black = StrDiffusion.load({"texture": tmp_path / "black.pt"}, size=SIZE).save(tmp_path / "black")
+    test = SDEConfig(T=T), StructureConfig(edge_source="known"), SamplerConfig(resampling="none")
+    assert load_for_test(CheckpointsConfig(folder=str(black)), *test, "irsde").config.sde == test[0]
+    with pytest.raises(UserError, match=r"trained with mean_fill=white.*set sde.mean_fill=white"):
+        load_for_test(CheckpointsConfig(folder=str(folder)), *test, "irsde")
+
+
+def test_options_that_came_later_leave_finished_results_valid():
+    before = {"sde": {"T": 10}, "sampler": {"steps": None}, "seed": 0}
+    later = {"put_back": True, "steps": None}
+    assert (
+        without_later({"sde": {"T": 10, "rounding": "exact", "mean_fill": None}, "sampler": later, "seed": 0, "crop_border": 0}) == before
+    )
+    assert without_later({"sampler": {"put_back": False}, "crop_border": 4}) == {"sampler": {"put_back": False}, "crop_border": 4}
 
 
 def test_known_pixels_are_the_networks_if_they_are_not_put_back(released):

@@ -108,7 +108,8 @@ def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
     `sde` and `structure` state. Released files record neither, so they pass.
     """
     for key, value in (loaded.sde or {}).items():
-        wanted = getattr(sde, key) or LATER_SDE_OPTIONS.get(key)
+        usual = LATER_SDE_OPTIONS.get(key)
+        value, wanted = value or usual, getattr(sde, key) or usual
         if value != wanted:
             raise UserError(
                 f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: "

@@ -101,6 +101,9 @@ def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
         yield "T", "not recorded in a released file: 400 for Places2, 100 elsewhere, unless you know better"
         return
     yield "T", f"{loaded.sde['T']} ({loaded.sde['schedule']} schedule, max_sigma {loaded.sde['max_sigma']:g}, eps {loaded.sde['eps']:g})"
+    if loaded.sde["mean_fill"] == "white" or loaded.sde["rounding"] == "released":
+        filled = loaded.sde["mean_fill"] or "black"
+        yield "mean", f"{filled} in the hole; the optimum step with {loaded.sde['rounding']} rounding"
     structure = loaded.structure
     edges = f"edges of the {structure.get('edge_source', '?')} image, sigma {structure.get('edge_sigma', '?')}"
     yield "structure", f"{structure['pair']}, {edges}"

@@ -3,7 +3,8 @@
 The options of samplers, methods and tests are next to their code: `samplers/`, `methods/`, `evaluation/options.py`.
 """
 
-from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainPriorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config.prior import TrainPriorConfig
+from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.system.parser import load_config, save_config, to_dict
 
 __all__ = [
