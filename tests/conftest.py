@@ -13,7 +13,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from strdiffusion.checkpoints import network_record, save_released, write_checkpoint
-from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.ddpm import DDPM
+from strdiffusion.networks import CorrelationDiscriminator, GuidedUNet, UNet
 from strdiffusion.sde import MeanRevertingSDE
 
 # the networks here are tiny: a second thread costs more than it brings
@@ -86,7 +87,7 @@ def write_network(path, kind, network, pair="gray2edge", **sde):
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """A folder with small random networks: texture.pt, unguided.pt, joint.pt, structure.pt, discriminator.pt and misfits."""
+    """A folder with small random networks: texture.pt, unguided.pt, joint.pt, structure.pt, discriminator.pt, prior.pt and misfits."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     texture = UNet(3, 4, 2, guided=True)
@@ -96,6 +97,9 @@ def weights(tmp_path_factory):
     write_network(folder / "joint.pt", "texture", UNet(3, 4, 2, structure_channels=1))
     write_network(folder / "structure.pt", "structure", structure)
     write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
+    prior = GuidedUNet(32, [32, 32], 1, [], head_channels=32)
+    record = network_record("prior", prior, DDPM())
+    write_checkpoint(folder / "prior.pt", record | {"step": 0, "network": prior.state_dict(), "ema": None})
     write_network(folder / "other_T.pt", "texture", texture, T=20)
     write_network(folder / "wide.pt", "texture", UNet(3, 8, 2, guided=True))
     save_released(folder / "released.pth", structure)

@@ -25,8 +25,10 @@ from strdiffusion.evaluation.folder import look_at, test_dataset
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS, Method, Options, Result, Step, method_class, register, run
 from strdiffusion.methods.loading import CheckpointsConfig
+from strdiffusion.methods.prior_loading import PriorCheckpointsConfig
 from strdiffusion.methods.strdiffusion import StrDiffusionOptions
 from strdiffusion.samplers import Paper, Released, Repaint, SamplerConfig
+from strdiffusion.samplers.prior import RepaintConfig
 from strdiffusion.system.parser import build, load_config
 
 MARKER = 188  # a level that nothing else in the pictures has
@@ -132,6 +134,8 @@ SAMPLERS = {
 def options_of(name, weights, **more):
     """Options of a registered method with the small networks."""
     cls = METHODS[name].Options
+    if name == "repaint":
+        return cls(PriorCheckpointsConfig(prior=f"{weights}/prior.pt"), repaint=RepaintConfig(2, 2, steps=5))
     if not hasattr(cls, "guided"):
         return cls()
     texture = "texture.pt" if cls.guided else "joint.pt" if cls.joint else "unguided.pt"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from strdiffusion.networks import CorrelationDiscriminator, Kind
+from strdiffusion.networks.guided_unet import GuidedEncoder
 
 # (our module path, released module path); the last level of the decoder has no resize before its convolution
 UNET_MODULES = [
@@ -77,6 +78,8 @@ DISCRIMINATOR_ENTRIES = [
 
 def released_names(network: nn.Module) -> dict[str, str]:
     """Map every entry of the network's state dict to its released name."""
+    if isinstance(network, GuidedEncoder):
+        return {name: name for name in network.state_dict()}
     if isinstance(network, CorrelationDiscriminator):
         modules, entries = DISCRIMINATOR_MODULES, DISCRIMINATOR_ENTRIES
     else:

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:
     """What a checkpoint, or a folder of them, records, as names and values."""
-    from strdiffusion.methods.folders import open_without_networks
+    from strdiffusion.methods.folders import is_of_prior, open_without_networks
     from strdiffusion.methods.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
@@ -41,6 +41,9 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
             yield "model folder", str(path)
             yield "method", method.name
             yield from ((name, str(value)) for name, value in to_dict(method.options).items())
+            return
+        if is_of_prior(path):
+            yield from describe_prior_folder(path)
             return
         model = load_folder(path)
         config = model.config
@@ -61,6 +64,24 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
         yield from describe_network(loaded)
 
 
+def describe_prior_folder(path: Path) -> Iterator[tuple[str, str]]:
+    """What a model folder of RePaint records."""
+    from strdiffusion.methods.prior_loading import load_prior_folder
+
+    model = load_prior_folder(path)
+    config = model.config
+    yield "model folder", str(path)
+    yield "trained at", f"{config.size}x{config.size} pixels"
+    yield "method", config.method
+    jumps = f"jumps of {config.repaint.jump_length}, {config.repaint.jump_n_sample} times"
+    yield "sampler", f"T {config.repaint.respacing or config.repaint.steps}, {jumps}"
+    for line in config.provenance:
+        yield "provenance", line
+    for loaded in model.networks():
+        yield "", ""
+        yield from describe_network(loaded)
+
+
 def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
     """The properties of a network and its record."""
     architecture = loaded.network.architecture()
@@ -73,6 +94,9 @@ def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
         yield "classes", str(architecture["classes"])
         yield "trained", f"{loaded.step:,} iterations"
         return
+    if loaded.process is not None:
+        yield from describe_prior(loaded, architecture)
+        return
     if loaded.kind != "discriminator":
         yield "depth", str(architecture["depth"])
         yield "attention", architecture["attention"]
@@ -82,7 +106,32 @@ def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
         yield "T", "not recorded in a released file: 400 for Places2, 100 elsewhere, unless you know better"
         return
     yield "T", f"{loaded.sde['T']} ({loaded.sde['schedule']} schedule, max_sigma {loaded.sde['max_sigma']:g}, eps {loaded.sde['eps']:g})"
+    if loaded.sde["mean_fill"] == "white" or loaded.sde["rounding"] == "released":
+        filled = loaded.sde["mean_fill"] or "black"
+        yield "mean", f"{filled} in the hole; the optimum step with {loaded.sde['rounding']} rounding"
     structure = loaded.structure
     edges = f"edges of the {structure.get('edge_source', '?')} image, sigma {structure.get('edge_sigma', '?')}"
     yield "structure", f"{structure['pair']}, {edges}"
     yield "trained", f"{loaded.step:,} iterations" if loaded.step is not None else "for an unknown number of iterations"
+
+
+def describe_prior(loaded: LoadedNetwork, architecture: dict) -> Iterator[tuple[str, str]]:
+    """The properties of a prior or its classifier, and of the process it was trained with."""
+    yield "channels", f"{', '.join(map(str, architecture['channels']))}, {architecture['blocks']} blocks a level"
+    heads = architecture["head_channels"]
+    divided = f"{architecture['heads']} heads" if heads is None else f"heads of {heads} channels"
+    factors = ", ".join(f"1/{factor}" for factor in architecture["attention"])
+    yield (
+        "attention",
+        f"at {factors or 'the middle alone'} of the size, {divided}, {'new' if architecture['new_order'] else 'released'} order",
+    )
+    switches = [name for name in ("scale_shift", "resblock_updown", "class_conditional", "learned_sigma") if architecture.get(name)]
+    yield "switches", ", ".join(switches) or "none"
+    if loaded.kind == "classifier":
+        yield "classifies", f"{architecture['classes']} classes at {architecture['size']}x{architecture['size']} pixels"
+    else:
+        yield "predicts", "x0" if loaded.prediction == "x0" else "noise"
+    process = f"{loaded.process['steps']} steps, {loaded.process['schedule']} schedule"
+    yield "process", f"{process}; not recorded in a released file, nor is the division of attention" if loaded.released else process
+    if not loaded.released:
+        yield "trained", f"{loaded.step:,} iterations" if loaded.step is not None else "for an unknown number of iterations"

@@ -25,6 +25,7 @@ COMMANDS = {
     ("train", "texture"): Command("train", "train the texture network", {"network": "texture"}),
     ("train", "discriminator"): Command("train", "train the discriminator", {"network": "discriminator"}),
     ("train", "judge"): Command("train", "train the judge, which names the class of every pixel", {"network": "judge"}),
+    ("train", "prior"): Command("train", "train the prior of RePaint", {"network": "prior"}),
     ("test",): Command("test", "inpaint a test folder as a configuration says, with metrics"),
     ("evaluate",): Command("evaluate", "judge a folder of outputs of any method"),
     ("reproduce",): Command("reproduce", "run a table of configs/tables/"),

@@ -1,16 +1,24 @@
-"""Train one of the networks.
+"""Train a network.
 
     strdiffusion train structure -opt configs/psv/structure.yml [key=value ...]
     strdiffusion train texture -opt configs/psv/texture.yml resume=auto
     strdiffusion train discriminator -opt configs/psv/discriminator.yml training.batch_size=8
     strdiffusion train judge -opt configs/benchmark/judge.yml
+    strdiffusion train prior -opt configs/benchmark/prior.yml
 
 All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto continues.
 """
 
 from collections.abc import Sequence
 
-from strdiffusion.config import TrainDiscriminatorConfig, TrainJudgeConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.config import (
+    TrainDiscriminatorConfig,
+    TrainJudgeConfig,
+    TrainPriorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+    load_config,
+)
 from strdiffusion.networks import Kind
 from strdiffusion.system.cli import exit_on_user_error, parse_options
 
@@ -19,6 +27,7 @@ CONFIGURATIONS = {
     "texture": TrainTextureConfig,
     "discriminator": TrainDiscriminatorConfig,
     "judge": TrainJudgeConfig,
+    "prior": TrainPriorConfig,
 }
 
 

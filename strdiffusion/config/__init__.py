@@ -3,6 +3,7 @@
 The options of samplers, methods and tests are next to their code: `samplers/`, `methods/`, `evaluation/options.py`.
 """
 
+from strdiffusion.config.prior import TrainPriorConfig
 from strdiffusion.config.training import TrainConfig, TrainDiscriminatorConfig, TrainJudgeConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.system.parser import load_config, save_config, to_dict
 
@@ -10,6 +11,7 @@ __all__ = [
     "TrainConfig",
     "TrainDiscriminatorConfig",
     "TrainJudgeConfig",
+    "TrainPriorConfig",
     "TrainStructureConfig",
     "TrainTextureConfig",
     "load_config",

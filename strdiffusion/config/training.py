@@ -1,4 +1,7 @@
-"""The options of the trainings: configs/*/{structure,texture,discriminator,judge}.yml. Keys that a YAML file omits have their defaults."""
+"""The options of trainings: configs/*/{structure,texture,discriminator,judge}.yml; those of a prior are in prior.py.
+
+Keys that a YAML file omits have their defaults.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
@@ -6,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
-from strdiffusion.objectives import LossOn, Norm
+from strdiffusion.objectives import HOLE_WEIGHT, LossOn, Norm
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Momentum, Positive, Range, Seed, Share
 
@@ -110,12 +113,20 @@ class DiscriminatorTrainingConfig(TrainingConfig):
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = 1.0
 
 
+FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
+
+
 @dataclass
 class ObjectiveConfig:
-    """What the trainings of structure and texture share (spec sec. 6)."""
+    """What the trainings of structure and texture share (spec sec. 6). IR-SDE's authors train with hole_weight=1 and first_t=1.
+
+    hole_weight: of the hole in the loss; known pixels have 1. first_t: the first time that is trained.
+    """
 
     norm: Norm = "l1"
     loss_on: LossOn = "step"
+    hole_weight: Annotated[float, Range(0, open_low=True)] = HOLE_WEIGHT
+    first_t: Literal[1, 2] = FIRST_T
 
 
 @dataclass
@@ -148,7 +159,7 @@ class TextureObjectiveConfig(ObjectiveConfig):
 
 @dataclass
 class TrainConfig:
-    """What the trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
+    """What all trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
 
     measured: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # of samples, besides the loss
 
@@ -158,8 +169,6 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "fp32"
     resume: str = "none"
-    sde: SDEConfig = field(default_factory=SDEConfig)
-    structure: StructureConfig = field(default_factory=StructureConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
@@ -179,7 +188,15 @@ class TrainConfig:
 
 
 @dataclass
-class TrainStructureConfig(TrainConfig):
+class TrainSDEConfig(TrainConfig):
+    """What the trainings of StrDiffusion's networks share, and that of the judge."""
+
+    sde: SDEConfig = field(default_factory=SDEConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+
+
+@dataclass
+class TrainStructureConfig(TrainSDEConfig):
     """configs/*/structure.yml"""
 
     network: UNetConfig = field(default_factory=UNetConfig)
@@ -191,7 +208,7 @@ class TrainStructureConfig(TrainConfig):
 
 
 @dataclass
-class TrainTextureConfig(TrainConfig):
+class TrainTextureConfig(TrainSDEConfig):
     """configs/*/texture.yml"""
 
     network: UNetConfig = field(default_factory=UNetConfig)
@@ -220,7 +237,7 @@ class TrainTextureConfig(TrainConfig):
 
 
 @dataclass
-class TrainDiscriminatorConfig(TrainConfig):
+class TrainDiscriminatorConfig(TrainSDEConfig):
     """configs/*/discriminator.yml"""
 
     measured: ClassVar[tuple[str, ...]] = ()
@@ -230,7 +247,7 @@ class TrainDiscriminatorConfig(TrainConfig):
 
 
 @dataclass
-class TrainJudgeConfig(TrainConfig):
+class TrainJudgeConfig(TrainSDEConfig):
     """configs/*/judge.yml. A judge sees whole images: `sde`, `structure` and masks change nothing."""
 
     measured: ClassVar[tuple[str, ...]] = ("accuracy", "mean_iou")

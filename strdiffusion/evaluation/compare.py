@@ -22,7 +22,7 @@ from strdiffusion.data.masks import SUSPICIOUS_SHARE, hole_share, other_polarity
 from strdiffusion.evaluation.columns import HOLE_ONLY, ComparedMetric, JudgeMetric, UsualMetric
 from strdiffusion.evaluation.judge import Judge, features_distance, hole_features
 from strdiffusion.evaluation.judging_options import EvaluateConfig, PretrainedConfig
-from strdiffusion.evaluation.metrics import agreement, l1, mean_iou, psnr, sharpness, ssim
+from strdiffusion.evaluation.metrics import agreement, inside, l1, mean_iou, psnr, sharpness, ssim
 from strdiffusion.evaluation.pairs import Loaded, Pair, Pairs, Reading, find_pairs, load_pair, reading, to_8_bit
 from strdiffusion.evaluation.perceptual import Inception, Lpips, frechet_distance, kernel_distance
 from strdiffusion.evaluation.statistics import Summary, summarise
@@ -75,6 +75,7 @@ class Measures:
     """The metrics to compute, with their networks loaded.
 
     unavailable: why a metric cannot be computed. weights: the file that each metric's network was loaded from. judge: a judge's folder.
+    crop_border: pixels on each side that PSNR, SSIM and L1 leave out.
     Raises UserError if a given file of weights or judge is missing or wrong.
     """
 
@@ -84,7 +85,9 @@ class Measures:
         weights: PretrainedConfig | None = None,
         device: torch.device | str = "cpu",
         judge: str | None = None,
+        crop_border: int = 0,
     ):
+        self.crop_border = crop_border
         weights = weights or PretrainedConfig()
         self.metrics = list(metrics)
         self.unavailable: dict[str, str] = {}
@@ -108,11 +111,12 @@ class Measures:
         values = {}
         if "sharpness" in self.metrics and hole is not None:
             values["sharpness"] = sharpness(image, truth, hole)
+        judged = [None if part is None else inside(part, self.crop_border) for part in (image, truth, hole)]
         for metric in self.metrics:
             if metric in PIXEL_METRICS:
-                values[metric] = PIXEL_METRICS[metric](image, truth)
+                values[metric] = PIXEL_METRICS[metric](*judged[:2])
                 if hole is not None:
-                    values[f"hole_{metric}"] = PIXEL_METRICS[metric](image, truth, hole)
+                    values[f"hole_{metric}"] = PIXEL_METRICS[metric](*judged)
             elif metric in self.lpips:
                 values[metric], in_hole = self.lpips[metric](image, truth, hole)
                 if hole is not None:
@@ -246,7 +250,7 @@ def compare_folders(config: EvaluateConfig, measures: Measures | None = None) ->
 def load_measures(config: EvaluateConfig) -> Measures:
     """The metrics that a configuration asks for, with their networks on its device."""
     set_float32_precision("fp32")
-    return Measures(config.metrics, config.weights, choose_device(config.device), config.judge)
+    return Measures(config.metrics, config.weights, choose_device(config.device), config.judge, config.crop_border)
 
 
 def compare_pairs(pairs: Pairs, how: Reading, measures: Measures) -> Comparison:

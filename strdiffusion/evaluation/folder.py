@@ -16,7 +16,7 @@ from strdiffusion.config import save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.tensors import as_tensor
-from strdiffusion.evaluation.metrics import psnr, ssim
+from strdiffusion.evaluation.metrics import inside, psnr, ssim
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.overlap import Writer, ahead
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
@@ -232,16 +232,16 @@ def write_batch(
         write_pictures(item, image, pictures, folder, config.data.ground_truth)
         if result.traces:
             write_trace(item, result.traces[i], folder)
-        new.append(result_row(item, image, result, i, seconds, config.data.ground_truth))
+        new.append(result_row(item, image, result, i, seconds, config))
     record(new)
 
 
-def result_row(item: TestItem, image: np.ndarray, result: Result, i: int, seconds: float, ground_truth: bool) -> ResultRow:
+def result_row(item: TestItem, image: np.ndarray, result: Result, i: int, seconds: float, config: TestConfig) -> ResultRow:
     """The CSV row of one image; metrics only if there is a truth."""
     metrics = {}
-    if ground_truth:
-        truth, masked = as_8_bit(item.texture), as_8_bit(item.texture * item.mask)
-        hole = item.known() < 0.5
+    if config.data.ground_truth:
+        judged = image, as_8_bit(item.texture), as_8_bit(item.texture * item.mask), item.known() < 0.5
+        image, truth, masked, hole = (inside(values, config.crop_border) for values in judged)
         metrics = {
             "psnr": psnr(image, truth),
             "ssim": ssim(image, truth),

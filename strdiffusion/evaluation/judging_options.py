@@ -11,7 +11,7 @@ from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.evaluation.columns import ComparedMetric, JudgeMetric, UsualMetric
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Positive, Range, Seed, build, load_config, set_override
+from strdiffusion.system.parser import Count, Positive, Range, Seed, build, load_config, set_override
 
 Percent = Annotated[float, Range(0, 100)]
 COMMAND_LINE = "the command line"
@@ -42,6 +42,7 @@ class EvaluateConfig:
     csv: a results.csv of scripts/test.py, which records the pairs and their masks. It also gives the truths if `truths` is not
     given, and the config.yml beside it gives `fit`, `size` and polarity if they are not given here.
     fit, size: how truths and masks are brought to the outputs' size, as in a test; null is `none`.
+    crop_border: PSNR, SSIM and L1 leave out so many pixels on each side (4 in IR-SDE's program).
     resize: resize outputs that still have another size than their truth, instead of leaving them out.
     buckets: hole shares in %, each above the first and up to the second number.
     judge: the folder of the judge for the metrics that need one. labels: the folder of the truths' labels; null: truths have the classes
@@ -57,6 +58,7 @@ class EvaluateConfig:
     fit: Fit | None = None
     size: Positive | None = None
     resize: bool = False
+    crop_border: Count = 0
     buckets: list[tuple[Percent, Percent]] = field(default_factory=lambda: [(float(low), low + 10.0) for low in range(0, 60, 10)])
     weights: PretrainedConfig = field(default_factory=PretrainedConfig)
     judge: str | None = None

@@ -6,6 +6,11 @@ from skimage.metrics import structural_similarity
 SSIM_WINDOW = 11  # of a Gaussian with sigma 1.5
 
 
+def inside(image: np.ndarray, border: int) -> np.ndarray:
+    """The image (H,W[,C]) without so many pixels on each side, as IR-SDE's program judges it (border 4)."""
+    return image[border : image.shape[0] - border, border : image.shape[1] - border]
+
+
 def psnr(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB of image (H,W,C) against truth; over the pixels of hole (H,W) bool if given.
 

@@ -1,7 +1,6 @@
 """The options of a test: configs/*/test.yml. Keys that a YAML file omits have their defaults."""
 
 import dataclasses
-import functools
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -14,10 +13,6 @@ from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Positive, Range, Seed, build, fill, require_known_keys
 
 DEFAULT_METHOD = "strdiffusion"
-
-
-# keys that earlier versions did not have: with these defaults they are left out, so that finished results stay valid
-LATER = {("data", "masks", "family"): "irregular", ("sampler", "ahead"): 0, ("sample",): 0}
 
 
 @dataclass
@@ -52,6 +47,7 @@ class TestConfig:
     Options of other methods are ignored, so that method=telea works with any of these files.
     process: write every process-th step as pictures (0: none).
     sample: which of many results of each image: every number has other noise, and the same images and masks.
+    crop_border: PSNR and SSIM leave out so many pixels on each side (4 in IR-SDE's program).
     """
 
     __test__ = False
@@ -66,6 +62,7 @@ class TestConfig:
     batch_size: Annotated[int, Range(1, 65536)] = 8
     process: Count = 0
     sample: Count = 0
+    crop_border: Count = 0
 
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "TestConfig":
@@ -83,17 +80,14 @@ class TestConfig:
     def as_tree(self) -> dict:
         """The inverse of `from_tree`."""
         tree = dataclasses.asdict(self)
-        tree = {key: value for key, value in tree.items() if key != "options"} | tree["options"]
-        for (*parents, key), default in LATER.items():
-            section = functools.reduce(lambda section, parent: section.get(parent, {}), parents, tree)
-            if key in section and section[key] == default:
-                del section[key]
-        return tree
+        return {key: value for key, value in tree.items() if key != "options"} | tree["options"]
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
         self.data.masks.check("data.masks")
         self.options.check()
+        if self.data.fit != "none" and 2 * self.crop_border >= self.data.size:
+            raise UserError(f"crop_border={self.crop_border} leaves nothing of data.size={self.data.size}: give less than half of it")
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to show where the holes are")
         if not self.data.ground_truth and self.options.doors:

@@ -26,6 +26,16 @@ log = logging.getLogger(__name__)
 
 # keys of a test configuration that do not change its results; batch_size is one too, unless the table shows seconds
 NEUTRAL = ("output", "overwrite", "process")
+# options that did not exist when older results were computed, and what they were then: only other values make a new fingerprint
+LATER = {
+    "crop_border": 0,
+    "sample": 0,
+    "data.masks.family": "irregular",
+    "sampler.ahead": 0,
+    "sampler.put_back": True,
+    "sde.rounding": "exact",
+    "sde.mean_fill": None,
+}
 FINGERPRINT, FINISHED = "fingerprint.txt", "finished.txt"
 
 
@@ -48,11 +58,17 @@ class TableRun:
 
     def _hash(self, tree: dict) -> str:
         neutral = NEUTRAL if self.timed else (*NEUTRAL, "batch_size")
-        options = {key: value for key, value in tree.items() if key not in neutral}
+        options = {key: value for key, value in without_later(tree).items() if key not in neutral}
         options["content"] = [None if path is None else checkpoint_hash(path) for path in self.config.options.files()]
         if self.timed:
             options["timed"] = [device_name(choose_device(self.config.device)), self.config.batch_size]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+
+
+def without_later(tree: dict, prefix: str = "") -> dict:
+    """The options without those of LATER that are as they were."""
+    kept = {key: value for key, value in tree.items() if prefix + key not in LATER or value != LATER[prefix + key]}
+    return {key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def reproduce(config: TableConfig) -> Path:

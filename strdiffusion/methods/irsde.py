@@ -229,12 +229,13 @@ class IRSDEMethod(Method):
         known = known.to(self.device)
         networks, structure, pictures = self.predictors(known), before.pictures.get("structure"), {}
         guide = before.image.mean(dim=1, keepdim=True) if self.guided else None
+        mean = self.sde.texture_mean(known.image, known.mask)
         if structure is not None:
             seen = networks.structure.context(known.image)
             pictures["structure"] = networks.structure.x0(structure, known.maps["structure_mean"], before.to, seen)
             if after.pictures["structure"] is not structure:  # not yet in the late stage
                 guide = after.pictures["structure"] if after.guide is None else after.guide  # None after a jump back
-        return replace(before, image=networks.texture.x0(before.image, known.image, before.to, guide), pictures=pictures)
+        return replace(before, image=networks.texture.x0(before.image, mean, before.to, guide), pictures=pictures)
 
     def describe(self) -> str:
         resampling = "no resampling" if self.sampler.resampling == "none" else f"resampling {self.sampler.resampling}"

@@ -34,7 +34,7 @@ class Repaint:
         first, last = jump_range(grid, self.start, self.stop, guided)
         for n, to in run.follow(timeline(run.N, self.jump_length, self.resamplings, first, last)):
             if to > n:
-                y = run.forward_step(y, run.known.image, to, grid[to])
+                y = run.forward_step(y, run.texture_mean, to, grid[to])
                 x = run.forward_step(x, run.known.maps["structure_mean"], to, grid[to]) if guided else None
             elif guided and n >= grid.early_end:
                 x = run.structure_step(run.known_structure(), x, n)
@@ -71,7 +71,7 @@ class Fixed:
 
 def keep_known(run: Sampling, y: State, n: int) -> State:
     """Replace the known pixels of the texture at grid[n] by a draw from their marginal."""
-    mu = run.known.image
+    mu = run.texture_mean
     return run.paste(run.sde.sample_marginal(mu, mu, run.grid[n], run.draw(y.x)), y)
 
 

@@ -39,10 +39,11 @@ class Networks:
 class Stepping:
     """How a step is taken, and which times are visited.
 
-    solver: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
+    solver: "ancestral" as released; "ode", its probability flow; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
     steps: the number of steps from T to 0; null: one for each t, as released.
     spacing: whether the times are evenly spaced in t or in the log signal-to-noise ratio.
     ahead: in the joint form, the number of times by which the structure leads the texture (spec sec. 11).
+    put_back: the known pixels of the result are the given ones; false: what the network leaves there, as IR-SDE's program.
     """
 
     solver: Solver = "ancestral"
@@ -50,6 +51,7 @@ class Stepping:
     steps: Annotated[int, Range(2)] | None = None
     spacing: Spacing = "t"
     ahead: Count = 0
+    put_back: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,14 @@ class Sampling:
 
     # ---- texture and structure ------------------------------------------------------------------------
 
+    @property
+    def texture_mean(self) -> Tensor:
+        """mu_y (B,3,H,W)."""
+        return self.sde.texture_mean(self.known.image, self.known.mask)
+
     def start_texture(self) -> State:
         """mu_y + lambda z."""
-        return self._start(self.known.image, self.begin and self.begin.texture, self.grid.texture(self.N))
+        return self._start(self.texture_mean, self.begin and self.begin.texture, self.grid.texture(self.N))
 
     def start_structure(self) -> State:
         """mu_x + lambda z."""
@@ -153,11 +160,11 @@ class Sampling:
 
     def texture_step(self, y: State, guide: Tensor | None, n: int) -> State:
         """Denoise the texture by one step under the guidance of a structure (B,1,H,W)."""
-        return self._solve("texture", y, self.known.image, n, guide)(self.grid[n - 1])
+        return self._solve("texture", y, self.texture_mean, n, guide)(self.grid[n - 1])
 
     def joint_step(self, y: State, x: State, n: int) -> tuple[State, State]:
         """Denoise texture and structure by one step, each from its own time, with one evaluation of the joint network."""
-        mu_y, mu_x = self.known.image, self.known.maps["structure_mean"]
+        mu_y, mu_x = self.texture_mean, self.known.maps["structure_mean"]
         texture, structure = self.grid.texture, self.grid.structure
         self._count("texture")
         y0, x0 = self.networks.texture.both_x0(y.x, mu_y, texture(n), x.x, mu_x, structure(n))
@@ -236,7 +243,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """The result of sampling: the inpainted texture (B,3,H,W) with the given known pixels; the last structure state (B,1,H,W), None
+    """The result of sampling: the inpainted texture (B,3,H,W); the last structure state (B,1,H,W), None
     without guidance; a trace for each image.
     """
 
@@ -255,5 +262,6 @@ def sample(sampler: Sampler, run: Sampling, watch: Callable[[Moment], None] | No
 
 
 def finished(run: Sampling, moment: Moment) -> Sample:
-    """The result, with the known pixels put back: y0 m + y (1-m)."""
-    return Sample(run.known.put_back(moment.y.x), None if moment.x is None else moment.x.x, run.traces)
+    """The result, with the known pixels put back: y0 m + y (1-m), unless `put_back` is off."""
+    texture = run.known.put_back(moment.y.x) if run.stepping.put_back else moment.y.x
+    return Sample(texture, None if moment.x is None else moment.x.x, run.traces)

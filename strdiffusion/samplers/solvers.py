@@ -65,6 +65,12 @@ def ancestral(state: State, step: Transition) -> Solution:
     return lambda to: State(step.sde.reverse_sde_step(state.x, step.mu, score, step.t, z, to))
 
 
+def ode(state: State, step: Transition) -> Solution:
+    """The probability-flow ODE by Euler's method; no noise is drawn."""
+    score = step.sde.score(step.noise(state.x), step.t)
+    return lambda to: State(step.sde.reverse_ode_step(state.x, step.mu, score, step.t, to))
+
+
 def posterior(state: State, step: Transition) -> Solution:
     """A draw from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
     noise, z = step.noise(state.x), step.draw(state.x)
@@ -83,6 +89,7 @@ def mars_sde(state: State, step: Transition) -> Solution:
 
 SOLVERS: dict[str, Callable[[State, Transition], Solution]] = {
     "ancestral": ancestral,
+    "ode": ode,
     "posterior": posterior,
     "mars_ode": mars_ode,
     "mars_sde": mars_sde,

@@ -14,6 +14,7 @@ from strdiffusion.checkpoints.files import compare_entries
 from strdiffusion.checkpoints.networks import is_plain
 from strdiffusion.config import TrainConfig, to_dict
 from strdiffusion.config.training import TrainingConfig
+from strdiffusion.ddpm import DDPM
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.distributed import count, on_main
 from strdiffusion.system.errors import UserError, brief
@@ -51,9 +52,9 @@ class Standing:
 class TrainingState:
     """The network and its moving average, the optimizer, the scale of the loss, and how far the training is."""
 
-    def __init__(self, files: CheckpointFolder, task: Task, sde: MeanRevertingSDE, config: TrainConfig, device: torch.device):
+    def __init__(self, files: CheckpointFolder, task: Task, process: MeanRevertingSDE | DDPM, config: TrainConfig, device: torch.device):
         options = config.training
-        self.files, self.task, self.sde, self.config = files, task, sde, config
+        self.files, self.task, self.process, self.config = files, task, process, config
         self.standing = Standing()
         self.ema = EMA(task.network, options.ema_decay)
         self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas, fused=True)
@@ -72,7 +73,7 @@ class TrainingState:
     def content(self) -> dict:
         """What a checkpoint holds."""
         structure = to_dict(self.config.structure)
-        return network_record(self.task.kind, self.task.network, self.sde, structure, self.task.prediction) | {
+        return network_record(self.task.kind, self.task.network, self.process, structure, self.task.prediction) | {
             **vars(self.standing),
             "network": self.task.network.state_dict(),
             "ema": self.ema.network.state_dict(),
@@ -117,7 +118,7 @@ class TrainingState:
             self.files.link(self.step, BEST)
 
     def _load(self, path: Path, content: dict) -> None:
-        ours = network_record(self.task.kind, self.task.network, self.sde, to_dict(self.config.structure), self.task.prediction)
+        ours = network_record(self.task.kind, self.task.network, self.process, to_dict(self.config.structure), self.task.prediction)
         for key, wanted in ours.items():
             if not agrees(content.get(key), wanted):
                 raise UserError(
@@ -196,6 +197,8 @@ def agrees(found: object, wanted: object) -> bool:
     """Whether a value of a file is the one wanted. A file may hold anything, and comparing tensors gives no truth value."""
     if isinstance(wanted, dict):
         return isinstance(found, dict) and found.keys() == wanted.keys() and all(agrees(found[k], wanted[k]) for k in wanted)
+    if isinstance(wanted, list):
+        return isinstance(found, list) and len(found) == len(wanted) and all(map(agrees, found, wanted))
     return isinstance(found, str | int | float | bool | None) and found == wanted
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -10,18 +11,34 @@ from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
-from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainJudgeConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config import (
+    TrainConfig,
+    TrainDiscriminatorConfig,
+    TrainJudgeConfig,
+    TrainPriorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+)
+from strdiffusion.config.training import FIRST_T
 from strdiffusion.data.tensors import structure_picture
+from strdiffusion.ddpm import DDPM, Index
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
 from strdiffusion.evaluation.metrics import agreement, mean_iou, psnr, ssim
-from strdiffusion.networks import CorrelationDiscriminator, Kind, Segmenter, UNet
-from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, joint_loss, structure_guide, structure_loss, texture_loss
+from strdiffusion.networks import CorrelationDiscriminator, GuidedUNet, Kind, Segmenter, UNet
+from strdiffusion.objectives import (
+    denoised_structure_guide,
+    discriminator_loss,
+    hybrid_loss,
+    joint_loss,
+    structure_guide,
+    structure_loss,
+    texture_loss,
+)
 from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
+from strdiffusion.samplers.prior import Prior, count_reverse_steps, repaint
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 from strdiffusion.training.shares import Draw
-
-FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
 
 
 @dataclass(frozen=True)
@@ -36,12 +53,14 @@ class Task(Protocol):
     """What the training loop needs. `loss` returns the loss to minimise and further numbers to log.
 
     times: the equally likely times of a training image, (n,), or (n,2) with a time for each part of a joint network.
+    evaluations: of the network that `sample` takes for an image.
     """
 
     kind: Kind
     network: nn.Module
     prediction: str
     times: Tensor
+    evaluations: int
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
 
@@ -55,7 +74,8 @@ class StructureTask:
 
     def __init__(self, config: TrainStructureConfig, sde: MeanRevertingSDE):
         net = config.network
-        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.times, self.evaluations = all_times(sde, config.objective.first_t), sde.T
         self.sees_known = config.objective.sees == "known"
         self.network = UNet(1, net.width, net.depth, net.attention, context=3 if self.sees_known else 0)
 
@@ -64,7 +84,7 @@ class StructureTask:
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.config.objective
-        result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on)
+        result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on, options.hole_weight)
         return result.loss, {}
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
@@ -81,7 +101,8 @@ class TextureTask:
 
     def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
         net, objective = config.network, config.objective
-        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.times, self.evaluations = all_times(sde, objective.first_t), sde.T
         self.guided = objective.guidance != "none"
         self.network = UNet(3, net.width, net.depth, net.attention, guided=self.guided)
         self.structure: LoadedNetwork | None = None
@@ -96,7 +117,7 @@ class TextureTask:
         options = self.config.objective
         noise = draw(batch.texture)
         guide = self._guide(batch, t, draw) if self.guided else None
-        result = texture_loss(self.denoiser(network), batch, t, noise, guide, options.norm, options.loss_on)
+        result = texture_loss(self.denoiser(network), batch, t, noise, guide, options.norm, options.loss_on, options.hole_weight)
         return result.loss, {}
 
     def _guide(self, batch: Batch, t: Tensor, draw: Draw) -> Tensor:
@@ -124,7 +145,7 @@ class JointTask:
     def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
         net, objective = config.network, config.objective
         self.sde, self.config, self.prediction = sde, config, net.prediction
-        self.times = joint_times(sde, *objective.ahead)
+        self.times, self.evaluations = joint_times(sde, *objective.ahead, objective.first_t), sde.T
         channels = objective.classes if config.structure.pair == "labels" else 1
         self.network = UNet(3, net.width, net.depth, net.attention, structure_channels=channels)
 
@@ -144,7 +165,9 @@ class JointTask:
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         options, batch = self.config.objective, self.with_structure(batch)
         noise, structure_noise = draw(batch.texture), draw(batch.structure)
-        texture, structure = joint_loss(self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on)
+        texture, structure = joint_loss(
+            self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on, options.hole_weight
+        )
         loss = texture.loss + options.structure_weight * structure.loss
         return loss, {"texture_loss": texture.loss, "structure_loss": structure.loss}
 
@@ -165,6 +188,7 @@ class DiscriminatorTask:
 
     kind: Kind = "discriminator"
     prediction = "noise"
+    evaluations = 0
 
     def __init__(self, config: TrainDiscriminatorConfig, sde: MeanRevertingSDE):
         self.sde, self.config, self.times = sde, config, all_times(sde)
@@ -187,6 +211,7 @@ class JudgeTask:
 
     kind: Kind = "judge"
     prediction = "noise"
+    evaluations = 1
 
     def __init__(self, config: TrainJudgeConfig, sde: MeanRevertingSDE):
         self.config, options, self.times = config, config.network, all_times(sde)
@@ -210,24 +235,63 @@ class JudgeTask:
         return Validation(scalars, {"image_result_truth": side_by_side(batch.texture, *gray)})
 
 
-TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask, "judge": JudgeTask}
+class PriorTask:
+    """Train RePaint's prior (docs/repaint_spec.md sec. 9). It looks at no mask; validation inpaints by short runs of RePaint."""
+
+    kind: Kind = "prior"
+
+    def __init__(self, config: TrainPriorConfig, process: DDPM):
+        self.process, self.config, self.prediction = process, config, config.network.prediction
+        self.network = GuidedUNet(**config.network.architecture(config.data.size))
+        self.times = torch.arange(process.T)
+        self.sampled = config.sampling.process(process.steps, process.schedule, "sampling")
+        self.visited = config.sampling.times(self.sampled.T)
+        self.evaluations = count_reverse_steps(self.visited)
+
+    def evaluate(self, network: nn.Module, x: Tensor, t: Index, classes: None = None) -> Tensor:
+        """The network's output in the dtype of x."""
+        with autocast(x.device, self.config.precision):
+            return network(x, t).to(x.dtype)
+
+    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        x0, evaluate = 2 * batch.texture - 1, partial(self.evaluate, network)
+        found = hybrid_loss(evaluate, self.process, x0, t, draw(x0), self.prediction, self.config.objective.rescale)
+        return found.loss.mean(), {"mse": found.mse.mean(), "vb": found.vb.mean()}
+
+    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
+        known, options = batch.known(), self.config.sampling
+        prior = Prior(partial(self.evaluate, network), self.sampled, self.prediction, options.clip)
+        draw = partial(SeededNoise(seeds), range(len(seeds)))
+        *_, (_, _, x) = repaint(prior, 2 * known.image - 1, known.mask, self.visited, draw)
+        y = (x + 1) / 2
+        y = known.put_back(y) if options.put_back else y
+        grid = side_by_side(batch.texture_mean, y, batch.texture)
+        return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
 
 
-def make_task(kind: Kind, config: TrainConfig, sde: MeanRevertingSDE) -> Task:
+TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask, "judge": JudgeTask, "prior": PriorTask}
+
+
+def make_process(config: TrainConfig) -> MeanRevertingSDE | DDPM:
+    """The process of a training: of a prior the whole diffusion, of other networks the mean-reverting SDE."""
+    return DDPM(**vars(config.process)) if isinstance(config, TrainPriorConfig) else MeanRevertingSDE(**vars(config.sde))
+
+
+def make_task(kind: Kind, config: TrainConfig, process: MeanRevertingSDE | DDPM) -> Task:
     """The training of the network `kind`; of the texture network, that which objective.guidance names."""
     if isinstance(config, TrainTextureConfig) and config.objective.guidance == "joint":
-        return JointTask(config, sde)
-    return TASKS[kind](config, sde)
+        return JointTask(config, process)
+    return TASKS[kind](config, process)
 
 
-def all_times(sde: MeanRevertingSDE) -> Tensor:
-    """2..T: the times of a training, each as likely."""
-    return torch.arange(FIRST_T, sde.T + 1)
+def all_times(sde: MeanRevertingSDE, first: int = FIRST_T) -> Tensor:
+    """first..T: the times of a training, each as likely."""
+    return torch.arange(first, sde.T + 1)
 
 
-def joint_times(sde: MeanRevertingSDE, least: int, most: int) -> Tensor:
+def joint_times(sde: MeanRevertingSDE, least: int, most: int, first: int = FIRST_T) -> Tensor:
     """The pairs of times (n,2) of texture and structure that sampling visits with the structure `least` to `most` times ahead."""
-    pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(FIRST_T, sde.T + ahead + 1)]
+    pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(first, sde.T + ahead + 1)]
     return torch.tensor(sorted(pairs))
 
 
