@@ -32,6 +32,7 @@ class JointMethod(IRSDEMethod):
 
     Options = JointOptions
     joint: ClassVar[bool] = True
+    tiles = False  # to begin from an estimate it would need the estimate's structure, too
 
     def look(self, image: np.ndarray, known: np.ndarray, shown: Mapping[Door, np.ndarray]) -> dict[str, np.ndarray]:
         """The map structure_mean, mu_x, of what is known."""
