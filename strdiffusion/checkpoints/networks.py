@@ -53,15 +53,17 @@ class LoadedNetwork:
             self.forms.clear()
 
 
-def network_record(kind: Kind, network: nn.Module, sde: MeanRevertingSDE, structure: dict, prediction: Prediction = "noise") -> dict:
-    """The part of our checkpoint that describes the network: everything but the weights."""
+def network_record(
+    kind: Kind, network: nn.Module, sde: MeanRevertingSDE | None, structure: dict | None, prediction: Prediction = "noise"
+) -> dict:
+    """The part of our checkpoint that describes the network: everything but the weights. sde, structure: None outside of diffusion."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
         "architecture": network.architecture(),
         "prediction": prediction,
-        "sde": {name: getattr(sde, name) for name in SDE_OPTIONS},
+        "sde": None if sde is None else {name: getattr(sde, name) for name in SDE_OPTIONS},
         "structure": structure,
     }
 
@@ -122,14 +124,20 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
         state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
         network = network_on_meta(kind, architecture)
         recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
-        described = recorded["prediction"] in get_args(Prediction) and "pair" in recorded["structure"] and set(sde) == set(SDE_OPTIONS)
-        described = described and all(isinstance(v, str | int | float) for v in (*sde.values(), *recorded["structure"].values()))
-        if not described:
+        if recorded["prediction"] not in get_args(Prediction) or not describes_process(kind, sde, recorded["structure"]):
             raise ValueError("prediction, sde or structure is unknown")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({brief(error)})") from None
     fill_network(path, network, state, {name: name for name in network.state_dict()})
     return LoadedNetwork(kind, network, path, released=False, sde=sde, **recorded)
+
+
+def describes_process(kind: Kind, sde: object, structure: object) -> bool:
+    """Whether a checkpoint records what a network of this kind needs. Raises TypeError or AttributeError if it records something else."""
+    if kind not in KINDS:
+        return sde is None and structure is None
+    plain = all(isinstance(value, str | int | float) for value in (*sde.values(), *structure.values()))
+    return plain and "pair" in structure and set(sde) == set(SDE_OPTIONS)
 
 
 def _load_released(path: Path, content: dict) -> LoadedNetwork:
@@ -151,9 +159,10 @@ def _load_released(path: Path, content: dict) -> LoadedNetwork:
 
 def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes can be compared before anything is allocated."""
-    if kind not in KINDS:
+    if kind not in get_args(Kind):
         raise ValueError(f"unknown network {brief(kind)}")
-    if not 1 <= architecture.get("depth", 1) <= LARGEST_DEPTH or not 1 <= architecture["width"] <= LARGEST_WIDTH:
+    deep = max(architecture.get(name, 1) for name in ("depth", "encoder_layers", "decoder_layers"))
+    if not 1 <= deep <= LARGEST_DEPTH or not 1 <= architecture["width"] <= LARGEST_WIDTH:
         raise ValueError(f"no network can be built with {brief(architecture)}")
     with torch.device("meta"):
         return build_network(kind, architecture)
@@ -166,15 +175,25 @@ def is_plain(value: object) -> bool:
     return value.device.type == "cpu" and value.dtype.is_floating_point
 
 
+def are_weights(state: object) -> bool:
+    """Whether a value from a file holds ordinary tensors by name: real numbers, and the counters of batch norms."""
+
+    def is_counter(name: object, value: object) -> bool:
+        return str(name).endswith("num_batches_tracked") and isinstance(value, Tensor) and value.dtype == torch.int64
+
+    return isinstance(state, dict) and all(is_plain(value) or is_counter(name, value) for name, value in state.items())
+
+
 def fill_network(path: Path, network: nn.Module, state: dict[str, Tensor], names: dict[str, str]) -> None:
-    """Load the weights into the network as float32. `names` maps its entries to those of `state`."""
-    if not isinstance(state, dict) or not all(map(is_plain, state.values())):
+    """Load the weights into the network as float32, and counters as they are. `names` maps its entries to those of `state`."""
+    if not are_weights(state):
         raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
     expected = {names[ours]: value for ours, value in network.state_dict().items()}
     difference = compare_entries(expected, state)
     if difference:
         raise UserError(f"the checkpoint {path} does not fit the {type(network).__name__} that it seems to be: {difference}")
-    values = {ours: state[name].float().contiguous() for ours, name in names.items()}
+    dtypes = {ours: torch.float32 if value.is_floating_point() else value.dtype for ours, value in network.state_dict().items()}
+    values = {ours: state[name].to(dtypes[ours]).contiguous() for ours, name in names.items()}
     broken = next((names[ours] for ours, value in values.items() if not value.isfinite().all()), None)
     if broken:
         raise UserError(f"the checkpoint {path} holds values that are not finite (in {broken}): use an older one")

@@ -1,4 +1,4 @@
-"""The options of the three trainings: configs/*/{structure,texture,discriminator}.yml. Keys that a YAML file omits have their defaults."""
+"""The options of trainings, and of configs/*/{structure,texture,discriminator}.yml. Keys that a YAML file omits have their defaults."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -78,6 +78,7 @@ class TrainingConfig:
     accumulate: Positive = 1
     learning_rate: Annotated[float, Range(0, open_low=True)] = 1e-4
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
+    weight_decay: Annotated[float, Range(0)] = 0.0
     milestones: list[Positive] = field(default_factory=list)
     lr_decay: Annotated[float, Range(0, 1, open_low=True)] = 0.5
     lr_schedule: Literal["steps", "cosine"] = "steps"
@@ -139,7 +140,7 @@ class TextureObjectiveConfig(ObjectiveConfig):
 
 @dataclass
 class TrainConfig:
-    """What the three trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
+    """What all trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
 
     data: TrainDataConfig
     output: str
@@ -147,10 +148,13 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "fp32"
     resume: str = "none"
-    sde: SDEConfig = field(default_factory=SDEConfig)
-    structure: StructureConfig = field(default_factory=StructureConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    @property
+    def maps(self) -> StructureConfig:
+        """The structure maps of its data; a training without them gets gray values, which cost least."""
+        return StructureConfig("gray2gray", "known")
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
@@ -167,7 +171,19 @@ class TrainConfig:
 
 
 @dataclass
-class TrainStructureConfig(TrainConfig):
+class TrainDiffusionConfig(TrainConfig):
+    """What the trainings of StrDiffusion's three networks share beside that."""
+
+    sde: SDEConfig = field(default_factory=SDEConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+
+    @property
+    def maps(self) -> StructureConfig:
+        return self.structure
+
+
+@dataclass
+class TrainStructureConfig(TrainDiffusionConfig):
     """configs/*/structure.yml"""
 
     network: UNetConfig = field(default_factory=UNetConfig)
@@ -179,7 +195,7 @@ class TrainStructureConfig(TrainConfig):
 
 
 @dataclass
-class TrainTextureConfig(TrainConfig):
+class TrainTextureConfig(TrainDiffusionConfig):
     """configs/*/texture.yml"""
 
     network: UNetConfig = field(default_factory=UNetConfig)
@@ -208,7 +224,7 @@ class TrainTextureConfig(TrainConfig):
 
 
 @dataclass
-class TrainDiscriminatorConfig(TrainConfig):
+class TrainDiscriminatorConfig(TrainDiffusionConfig):
     """configs/*/discriminator.yml"""
 
     network: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)

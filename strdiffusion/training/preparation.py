@@ -7,7 +7,7 @@ from torch import nn
 
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
-from strdiffusion.config.training import TrainingConfig
+from strdiffusion.config.training import TrainDiffusionConfig, TrainingConfig
 from strdiffusion.data import TrainingDataset
 from strdiffusion.networks import Kind
 from strdiffusion.networks.recompute import recompute_blocks
@@ -20,7 +20,8 @@ from strdiffusion.training.faults import FaultCounter
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
-from strdiffusion.training.tasks import Task, make_task
+from strdiffusion.training.task import Task
+from strdiffusion.training.tasks import make_task
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Prepared:
 
     config: TrainConfig
     device: torch.device
-    sde: MeanRevertingSDE
+    sde: MeanRevertingSDE | None
     shares: Shares
     task: Task
     dataset: TrainingDataset
@@ -46,7 +47,7 @@ def prepare(kind: Kind, config: TrainConfig, device: torch.device) -> Prepared:
     """Seed the generators, make the network `kind` and list the data. Raises UserError for what the user can mend."""
     set_float32_precision(config.precision)
     torch.manual_seed(config.seed)
-    sde = MeanRevertingSDE(**vars(config.sde))
+    sde = MeanRevertingSDE(**vars(config.sde)) if isinstance(config, TrainDiffusionConfig) else None
     shares = Shares(config.training, distributed.rank(), distributed.count())
     task = make_task(kind, config, sde)
     dataset = training_dataset(config)

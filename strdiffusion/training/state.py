@@ -11,7 +11,7 @@ from torch import nn
 
 from strdiffusion.checkpoints import network_record, read_checkpoint
 from strdiffusion.checkpoints.files import compare_entries
-from strdiffusion.checkpoints.networks import is_plain
+from strdiffusion.checkpoints.networks import are_weights
 from strdiffusion.config import TrainConfig, to_dict
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.sde import MeanRevertingSDE
@@ -19,7 +19,8 @@ from strdiffusion.system.distributed import count, on_main
 from strdiffusion.system.errors import UserError, brief
 from strdiffusion.training.ema import EMA
 from strdiffusion.training.folder import BEST, CheckpointFolder
-from strdiffusion.training.tasks import Task
+from strdiffusion.training.optimizer import make_optimizer, parameters_of
+from strdiffusion.training.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,12 @@ class Standing:
 class TrainingState:
     """The network and its moving average, the optimizer, the scale of the loss, and how far the training is."""
 
-    def __init__(self, files: CheckpointFolder, task: Task, sde: MeanRevertingSDE, config: TrainConfig, device: torch.device):
+    def __init__(self, files: CheckpointFolder, task: Task, sde: MeanRevertingSDE | None, config: TrainConfig, device: torch.device):
         options = config.training
         self.files, self.task, self.sde, self.config = files, task, sde, config
         self.standing = Standing()
         self.ema = EMA(task.network, options.ema_decay)
-        self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas, fused=True)
+        self.optimizer = make_optimizer(task.groups(), options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     @property
@@ -69,10 +70,14 @@ class TrainingState:
         """The learning rate of the next iteration."""
         return self.config.training.learning_rate * rate_factor(self.step, self.config.training)
 
+    def record(self) -> dict:
+        """What describes the network in a checkpoint."""
+        structure = None if self.sde is None else to_dict(self.config.structure)
+        return network_record(self.task.kind, self.task.network, self.sde, structure, self.task.prediction)
+
     def content(self) -> dict:
         """What a checkpoint holds."""
-        structure = to_dict(self.config.structure)
-        return network_record(self.task.kind, self.task.network, self.sde, structure, self.task.prediction) | {
+        return self.record() | {
             **vars(self.standing),
             "network": self.task.network.state_dict(),
             "ema": self.ema.network.state_dict(),
@@ -117,8 +122,7 @@ class TrainingState:
             self.files.link(self.step, BEST)
 
     def _load(self, path: Path, content: dict) -> None:
-        ours = network_record(self.task.kind, self.task.network, self.sde, to_dict(self.config.structure), self.task.prediction)
-        for key, wanted in ours.items():
+        for key, wanted in self.record().items():
             if not agrees(content.get(key), wanted):
                 raise UserError(
                     f"the checkpoint {path} cannot be resumed: its {key} is {brief(content.get(key))}, the configuration's is {wanted}; "
@@ -146,7 +150,7 @@ class TrainingState:
 
     def _check_weights(self, path: Path, network: nn.Module, found: dict) -> None:
         """Raise UserError if entries are not those of the network, or not finite."""
-        if not isinstance(found, dict) or not all(map(is_plain, found.values())):
+        if not are_weights(found):
             raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
         difference = compare_entries(network.state_dict(), found)
         broken = [name for name, value in found.items() if not value.isfinite().all()]
@@ -158,7 +162,7 @@ class TrainingState:
 
         Raises UserError if they do not fit the network's parameters, are not finite, or if an average of squares is negative.
         """
-        parameters = list(self.task.network.parameters())
+        parameters = parameters_of(self.optimizer)
         if found and found.keys() != set(range(len(parameters))):
             raise UserError(f"the checkpoint {path} is damaged: the optimizer's state does not fit the network")
         state = {}
@@ -196,6 +200,8 @@ def agrees(found: object, wanted: object) -> bool:
     """Whether a value of a file is the one wanted. A file may hold anything, and comparing tensors gives no truth value."""
     if isinstance(wanted, dict):
         return isinstance(found, dict) and found.keys() == wanted.keys() and all(agrees(found[k], wanted[k]) for k in wanted)
+    if isinstance(wanted, list):
+        return isinstance(found, list) and len(found) == len(wanted) and all(map(agrees, found, wanted))
     return isinstance(found, str | int | float | bool | None) and found == wanted
 
 

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from strdiffusion.batch import Batch
 from strdiffusion.system import distributed
+from strdiffusion.training.optimizer import set_rate
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
 
@@ -23,8 +24,7 @@ def train_step(model: nn.Module, state: TrainingState, shares: Shares, parts: li
     the loss, what else the task reports, and the norm of the gradient.
     """
     config, network, optimizer, scaler = state.config, state.task.network, state.optimizer, state.scaler
-    for group in optimizer.param_groups:
-        group["lr"] = state.rate
+    set_rate(optimizer, state.rate)
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(parts):

@@ -1,8 +1,7 @@
-"""The three trainings as the loop sees them: a network, its loss on a batch, and how it is validated."""
+"""The trainings of StrDiffusion's networks, and which task trains which network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,42 +12,19 @@ from strdiffusion.checkpoints import load_network, require_same_process
 from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.data.tensors import structure_picture
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
-from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
 from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, joint_loss, structure_guide, structure_loss, texture_loss
 from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
+from strdiffusion.training.dgts import DGTSTask, UpsamplerTask
 from strdiffusion.training.shares import Draw
+from strdiffusion.training.task import Task, Validation, compare, side_by_side
 
 FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Numbers to log, one for each image, and pictures (B,3,H,W) to show."""
-
-    scalars: dict[str, list[float]]
-    pictures: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Task(Protocol):
-    """What the training loop needs. `loss` returns the loss to minimise and further numbers to log.
-
-    times: the equally likely times of a training image, (n,), or (n,2) with a time for each part of a joint network.
-    """
-
-    kind: Kind
-    network: nn.Module
-    prediction: str
-    times: Tensor
-
-    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation: ...
-
-
-class StructureTask:
+class StructureTask(Task):
     """Train the structure network (spec sec. 6.1)."""
 
     kind: Kind = "structure"
@@ -74,7 +50,7 @@ class StructureTask:
         return Validation(compare(x, batch.structure, batch.mask), {"edges_result_truth": grid.expand(-1, 3, -1, -1)})
 
 
-class TextureTask:
+class TextureTask(Task):
     """Train the texture network (spec sec. 6.2); with guidance "none" it is plain IR-SDE."""
 
     kind: Kind = "texture"
@@ -115,7 +91,7 @@ class TextureTask:
         return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
 
 
-class JointTask:
+class JointTask(Task):
     """Train a network that denoises texture and structure together (spec sec. 11)."""
 
     kind: Kind = "texture"
@@ -159,7 +135,7 @@ class JointTask:
         return Validation(compare(result.texture, batch.texture, batch.mask), pictures)
 
 
-class DiscriminatorTask:
+class DiscriminatorTask(Task):
     """Train the correlation discriminator (spec sec. 6.3)."""
 
     kind: Kind = "discriminator"
@@ -182,10 +158,13 @@ class DiscriminatorTask:
 
 
 TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
+WITHOUT_PROCESS = {"dgts": DGTSTask, "upsampler": UpsamplerTask}
 
 
-def make_task(kind: Kind, config: TrainConfig, sde: MeanRevertingSDE) -> Task:
+def make_task(kind: Kind, config: TrainConfig, sde: MeanRevertingSDE | None) -> Task:
     """The training of the network `kind`; of the texture network, that which objective.guidance names."""
+    if kind in WITHOUT_PROCESS:
+        return WITHOUT_PROCESS[kind](config)
     if isinstance(config, TrainTextureConfig) and config.objective.guidance == "joint":
         return JointTask(config, sde)
     return TASKS[kind](config, sde)
@@ -200,18 +179,3 @@ def joint_times(sde: MeanRevertingSDE, least: int, most: int) -> Tensor:
     """The pairs of times (n,2) of texture and structure that sampling visits with the structure `least` to `most` times ahead."""
     pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(FIRST_T, sde.T + ahead + 1)]
     return torch.tensor(sorted(pairs))
-
-
-def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, list[float]]:
-    """PSNR and SSIM of the whole images and of the holes, for each of a batch (B,C,H,W)."""
-    rows = []
-    for image, reference, known in zip(result, truth, mask, strict=True):
-        a, b = (v.clamp(0, 1).permute(1, 2, 0).cpu().numpy() for v in (image, reference))
-        hole = known[0].cpu().numpy() < 0.5
-        rows.append([psnr(a, b), ssim(a, b), psnr(a, b, hole), ssim(a, b, hole)])
-    return dict(zip(("psnr", "ssim", "hole_psnr", "hole_ssim"), map(list, zip(*rows, strict=True)), strict=True))
-
-
-def side_by_side(*images: Tensor) -> Tensor:
-    """Images (B,C,H,W) next to each other, clipped to [0,1]."""
-    return torch.cat(images, dim=3).clamp(0, 1)
