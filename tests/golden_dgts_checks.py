@@ -207,7 +207,7 @@ def released_passes(filled: Filled) -> int:
 @torch.no_grad()
 def generator_items(golden: GoldenDGTS, stored: Stored) -> Iterator[Comparison]:
     network = golden.network
-    yield from compare_sample(stored, "position_structure", network.structure.position, SAMPLES)
+    yield from compare_sample(stored, "position_structure", network.structure.position(), SAMPLES)
     for case in sorted({name[0] for name in stored.content if re.fullmatch(r"[a-z]_order", name)}):
         image, mask = golden.case(case)
         counts = known_counts(network.reduced(mask), network.patch)
@@ -228,7 +228,10 @@ def inner_items(golden: GoldenDGTS, stored: Stored, case: str) -> Iterator[Compa
     structure, texture = network.structure, network.references
     counts = known_counts(small_mask, network.patch)
 
-    values = {"patches": structure.of_patches(small * small_mask) + structure.position.flatten(1).t(), "position_texture": texture.position}
+    values = {
+        "patches": structure.of_patches(small * small_mask) + structure.position().flatten(1).t(),
+        "position_texture": texture.position(),
+    }
     values["coarse_sum"] = 2 * structure.coarse_filling(values["patches"], counts)
     values["coarse"] = structure(small, small_mask)
     inner = {f"backbone_layer{i}": getattr(texture.backbone, f"layer{i}") for i in range(1, 5)} | {"projected": texture.project}

@@ -69,7 +69,13 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def network_from_tensors(
-    path: Path, kind: Kind, architecture: dict, sde: dict, structure: dict, prediction: Prediction = "noise", step: int | None = None
+    path: Path,
+    kind: Kind,
+    architecture: dict,
+    sde: dict | None,
+    structure: dict | None,
+    prediction: Prediction = "noise",
+    step: int | None = None,
 ) -> LoadedNetwork:
     """Build a network from a safetensors file and its description, in evaluation mode, on the CPU, in float32."""
     try:

@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:
     """What a checkpoint, or a folder of them, records, as names and values."""
-    from strdiffusion.methods.folders import open_without_networks
+    from strdiffusion.methods.dgts import DGTSMethod
+    from strdiffusion.methods.folders import method_of_folder, open_without_networks
     from strdiffusion.methods.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
@@ -41,6 +42,9 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
             yield "model folder", str(path)
             yield "method", method.name
             yield from ((name, str(value)) for name, value in to_dict(method.options).items())
+            return
+        if method_of_folder(path) is DGTSMethod:
+            yield from describe_dgts(path)
             return
         model = load_folder(path)
         config = model.config
@@ -61,12 +65,32 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
         yield from describe_network(loaded)
 
 
+def describe_dgts(folder: Path) -> Iterator[tuple[str, str]]:
+    """What a model folder of DGTS records."""
+    from strdiffusion.methods.dgts_loading import load_dgts_folder
+
+    model = load_dgts_folder(folder)
+    yield "model folder", str(folder)
+    yield "method", "dgts"
+    yield from ((name, str(value)) for name, value in to_dict(model.settings).items())
+    for line in model.provenance:
+        yield "provenance", line
+    for name, network in (("dgts", model.core), ("upsampler", model.upsampler)):
+        if network is not None:
+            count = sum(parameter.numel() for parameter in network.parameters())
+            yield name, f"{count:,} parameters, {network.architecture()}"
+
+
 def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
     """The properties of a network and its record."""
     architecture = loaded.network.architecture()
     count = sum(parameter.numel() for parameter in loaded.network.parameters())
     yield "network", f"{loaded.kind}, {count:,} parameters"
     yield "file", f"{loaded.path} ({'released' if loaded.released else 'ours'}, {loaded.path.stat().st_size / 1e6:.1f} MB)"
+    if loaded.kind in ("dgts", "upsampler"):
+        yield from ((name, str(value)) for name, value in architecture.items())
+        yield "trained", f"{loaded.step:,} iterations" if loaded.step is not None else "for an unknown number of iterations"
+        return
     yield "width", str(architecture["width"])
     if loaded.kind != "discriminator":
         yield "depth", str(architecture["depth"])

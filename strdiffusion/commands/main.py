@@ -24,6 +24,8 @@ COMMANDS = {
     ("train", "structure"): Command("train", "train the structure network", {"network": "structure"}),
     ("train", "texture"): Command("train", "train the texture network", {"network": "texture"}),
     ("train", "discriminator"): Command("train", "train the discriminator", {"network": "discriminator"}),
+    ("train", "dgts"): Command("train", "train DGTS", {"network": "dgts"}),
+    ("train", "upsampler"): Command("train", "train DGTS's enlarging network", {"network": "upsampler"}),
     ("test",): Command("test", "inpaint a test folder as a configuration says, with metrics"),
     ("evaluate",): Command("evaluate", "judge a folder of outputs of any method"),
     ("reproduce",): Command("reproduce", "run a table of configs/tables/"),

@@ -100,12 +100,18 @@ class TrainDGTSConfig(TrainConfig):
 
 
 @dataclass
-class UpsamplerNetworkConfig:
-    """The sizes of the enlarging network, see `Upsampler`. critic_width: of the discriminator that it is trained with."""
+class UpsamplerSizes:
+    """The sizes of the enlarging network, see `Upsampler`."""
 
     width: Width = 64
     factor: Literal[4, 8] = 8
     dilations: list[Positive] = field(default_factory=lambda: list(DILATIONS))
+
+
+@dataclass
+class UpsamplerNetworkConfig(UpsamplerSizes):
+    """The sizes of the enlarging network. critic_width: of the discriminator that it is trained with."""
+
     critic_width: Positive = 64
 
 

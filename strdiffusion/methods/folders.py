@@ -8,6 +8,9 @@ import torch
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.config.model import FORMAT
+from strdiffusion.methods.dgts import DGTSMethod
+from strdiffusion.methods.dgts_loading import NAMES as DGTS_NAMES
+from strdiffusion.methods.dgts_loading import from_files, load_dgts_folder, runs_in, save_dgts_folder
 from strdiffusion.methods.irsde import IRSDEMethod
 from strdiffusion.methods.loading import DESCRIPTION, load_model, save_folder
 from strdiffusion.methods.method import METHODS, Method, method_class
@@ -35,15 +38,32 @@ def load_method(
         method = open_without_networks(source / DESCRIPTION, device)
         if method is not None:
             return method.varied(**others)
+        if method_of_folder(source) is DGTSMethod:
+            return DGTSMethod(load_dgts_folder(source), device).varied(**others)
+    files = dgts_files(source)
+    if files:
+        return DGTSMethod(from_files(files, weights), device).varied(T=T, size=size)
     model = load_model(source, T, size, weights)
     return method_class(model.config.method)(model, device)
+
+
+def method_of_folder(folder: Path) -> type[Method]:
+    """The method that a model folder names; without a name it is one of StrDiffusion's."""
+    return method_class(read_yaml(folder / DESCRIPTION).get("method", IRSDEMethod.name), str(folder / DESCRIPTION))
+
+
+def dgts_files(source: Path | Mapping[Kind, str | Path]) -> Mapping[str, str | Path] | None:
+    """The checkpoints of DGTS in a folder of training runs, or in a mapping; None if the source is of other networks."""
+    if isinstance(source, Path):
+        return runs_in(source)
+    return source if "dgts" in source and set(source) <= set(DGTS_NAMES) else None
 
 
 def open_without_networks(description: Path, device: torch.device) -> Method | None:
     """The method of a model.yml that holds only its options; None if the method has networks."""
     tree = read_yaml(description)
-    cls = method_class(tree.get("method", IRSDEMethod.name), str(description))
-    if issubclass(cls, IRSDEMethod):
+    cls = method_of_folder(description.parent)
+    if issubclass(cls, IRSDEMethod | DGTSMethod):
         return None
     if tree.get("format", FORMAT) != FORMAT:
         raise UserError(f"{description}: format must be {FORMAT!r}, not {tree['format']!r}")
@@ -56,7 +76,7 @@ def open_without_networks(description: Path, device: torch.device) -> Method | N
 def open_by_name(name: str, device: torch.device) -> Method:
     """A method with its default options, for methods that need no weights."""
     cls = METHODS[name]
-    if issubclass(cls, IRSDEMethod):
+    if issubclass(cls, IRSDEMethod | DGTSMethod):
         raise UserError(f"the method {name} needs trained networks: give a model folder that holds them")
     options = build(cls.Options, {}, f"the method {name}")
     options.check()
@@ -67,6 +87,8 @@ def save_method(method: Method, folder: str | Path, dtype: StorageType = "float3
     """Write a model folder: model.yml, and the weights if there are any. Raises UserError if the folder already holds files."""
     if isinstance(method, IRSDEMethod):
         return save_folder(method.model, folder, dtype)
+    if isinstance(method, DGTSMethod):
+        return save_dgts_folder(method.model._replace(settings=method.settings), folder, dtype)
     folder = claim_output_folder(folder, False, "save to another folder")
     save_tree({"format": FORMAT, "method": method.name} | to_dict(method.options), folder / DESCRIPTION)
     return folder

@@ -59,6 +59,10 @@ class DGTS(nn.Module):
         """The parameters that are trained at a lower rate: the backbone's, if it comes from ImageNet."""
         return [*self.references.backbone.parameters()] if self._architecture["backbone"] == "resnet50" else []
 
+    def set_bridge(self, share: float) -> None:
+        """Set lambda, which released files do not record."""
+        self._architecture["bridge"] = self.decoder.share = share
+
     def architecture(self) -> dict:
         """The arguments that build a network like this one."""
         return dict(self._architecture)

@@ -95,16 +95,19 @@ class TextureReferences(nn.Module):
 
     def __init__(self, backbone: Backbone, size: int, side: int, width: int, heads: int, layers: int, dropout: float):
         super().__init__()
-        self.side = side
+        self.width, self.side = width, side
         self.backbone = ResNet() if backbone == "resnet50" else SmallBackbone(size // side)
         self.project = nn.Conv2d(self.backbone.channels, width, 1)
-        self.register_buffer("position", position_code(width, side), persistent=False)
         self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
+
+    def position(self) -> Tensor:
+        """The code of the references' positions, (1,width,side,side)."""
+        return position_code(self.width, self.side)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """image (B,3,H,W) in [-1,1], mask (B,1,H,W)."""
         s = self.project(self.backbone(image * mask, mask)).flatten(2).transpose(1, 2)  # (B,R,width)
-        code = self.position.flatten(2).transpose(1, 2)  # (1,R,width)
+        code = self.position().to(s).flatten(2).transpose(1, 2)  # (1,R,width)
         for layer in self.layers:
             s = layer(s, code)
         return s

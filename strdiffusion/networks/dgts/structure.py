@@ -72,7 +72,7 @@ class StructureTokens(nn.Module):
         super().__init__()
         self.patch, self.residual, self.scale = patch, residual, width**-0.5
         self.embed = nn.Conv2d(3, width, patch, stride=patch)
-        self.register_buffer("position", position_code(width, grid), persistent=False)
+        self.width, self.grid = width, grid
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.drop, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
 
@@ -80,9 +80,13 @@ class StructureTokens(nn.Module):
         """E: images (B,3,S,S) to the bare tokens of their patches (B,G,width), without position."""
         return self.embed(image).flatten(2).transpose(1, 2)
 
+    def position(self) -> Tensor:
+        """P (width,grid,grid)."""
+        return position_code(self.width, self.grid)
+
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """image (B,3,S,S), mask (B,1,S,S); each image has its own mask."""
-        before = self.of_patches(image * mask) + self.position.flatten(1).t()  # (B,G,width)
+        before = self.of_patches(image * mask) + self.position().to(image).flatten(1).t()  # (B,G,width)
         filled = self.coarse_filling(before, known_counts(mask, self.patch))
         return self.norm((filled if self.residual == "filled" else before) + self.drop(filled))
 
