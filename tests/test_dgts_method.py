@@ -5,13 +5,15 @@ import csv
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, SMALL_DGTS, save, single_error, write_dgts
+from conftest import SIZE, SMALL_DGTS, save, script, single_error, write_dgts
 
-from strdiffusion import StrDiffusion
+from strdiffusion import StrDiffusion, figures
 from strdiffusion.batch import Known
 from strdiffusion.checkpoints import save_released
 from strdiffusion.commands.main import main
+from strdiffusion.config import load_config
 from strdiffusion.data import read_image
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import run
 from strdiffusion.methods.dgts import DGTSMethod, DGTSOptions
 from strdiffusion.methods.dgts_loading import DGTSCheckpoints, FillingOptions
@@ -155,3 +157,24 @@ def test_networks_that_do_not_fit_are_refused(tmp_path, weights):
     with pytest.raises(UserError, match="needs images above 64 pixels"):
         DGTSMethod.open(DGTSOptions(files), CPU)
     assert DGTS(**SMALL_DGTS).size == SIZE
+
+
+# ---- the figure of filling ----------------------------------------------------------------------------
+
+
+def test_the_figure_of_filling(test_yml, tmp_path, monkeypatch, capsys):
+    config = load_config(TestConfig, test_yml)
+    picture = figures.record_filling(config, "a", 2)
+    method = figures.filling.open_method(config)
+    assert picture.patch == picture.order[1] and picture.grid == 4 and picture.masked.shape == picture.filled.shape == (12, 12, 3)
+    assert picture.attention.shape == (method.model.core.references.side,) * 2 and picture.attention.sum() == pytest.approx(1, abs=1e-5)
+    assert sorted(picture.order) == [5, 6, 9, 10]  # the square hole of 8..16 of 24
+    figure = figures.filling_figure(picture)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2", "3", "4"]
+    given = ["figures.py", "filling", "--out", str(tmp_path / "filling"), "-opt", str(test_yml)]
+    monkeypatch.setattr("sys.argv", given)
+    assert script("figures").main() == 0 and (tmp_path / "filling.pdf").exists()
+    for more, said in ((["--patch", "99"], "99 is asked for"), (["dgts.one_by_one=0"], "one by one"), (["--image", "x"], "no image x")):
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", [*given, "--overwrite", *more])
+        assert said in single_error((script("figures").main(), *capsys.readouterr()))
