@@ -10,8 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
+from strdiffusion.checkpoints import LoadedNetwork, load_network, network_record, save_released, write_checkpoint
 from strdiffusion.config.common import SDEConfig, StructureConfig
+from strdiffusion.networks import KINDS
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
@@ -32,7 +33,9 @@ def main() -> None:
     if options.target.exists():
         raise UserError(f"{options.target} exists and is not overwritten: give another name")
     loaded = load_network(options.source, weights=options.weights)
-    if loaded.released:
+    if loaded.kind not in KINDS:  # of DGTS: there is no T
+        convert_dgts(loaded, options.target)
+    elif loaded.released:
         if options.T is None or options.T < 2:
             raise UserError(f"{options.source} does not record its T: give the one it was trained with, for example --T 100")
         sde = MeanRevertingSDE(**vars(SDEConfig(T=options.T)))
@@ -45,6 +48,15 @@ def main() -> None:
             raise UserError(f"{options.source} predicts {loaded.prediction}: the released form knows only networks that predict noise")
         save_released(options.target, loaded.network)
     print(f"{loaded.kind} network, {loaded.network.architecture()}: {options.source} -> {options.target}")
+
+
+def convert_dgts(loaded: LoadedNetwork, target: Path) -> None:
+    """Write a network of DGTS in the other form. A released file records no lambda: the network gets that of Places2."""
+    if loaded.released:
+        record = network_record(loaded.kind, loaded.network, None, None, "x0")
+        write_checkpoint(target, record | {"step": None, "network": loaded.network.state_dict(), "ema": None})
+    else:
+        save_released(target, loaded.network)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, SMALL_DGTS, script
+from conftest import SIZE, SMALL_DGTS, script, write_dgts
 from torch import nn
 
 from strdiffusion.app import StrDiffusion
@@ -14,6 +14,7 @@ from strdiffusion.checkpoints import load_network, read_checkpoint
 from strdiffusion.checkpoints.pretrained import load_resnet, load_vgg
 from strdiffusion.config import load_config
 from strdiffusion.config.dgts import TrainDGTSConfig, TrainUpsamplerConfig
+from strdiffusion.networks.dgts import DGTS, Upsampler
 from strdiffusion.networks.dgts.references import ResNet
 from strdiffusion.networks.dgts.vgg import VGG19
 from strdiffusion.system.errors import UserError
@@ -189,3 +190,20 @@ def test_the_nearest_colour():
     colours = torch.tensor([[-1.0, -1, -1], [1, 1, 1], [1, -1, -1]])
     image = torch.tensor([0.9, -0.8, -0.7]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
     assert torch.equal(nearest_colour(image, colours)[0, :, 1, 1], colours[2])
+
+
+def test_checkpoints_are_converted_and_packed(weights, tmp_path, monkeypatch, capsys):
+    for kind in CLASSES:
+        released, back = tmp_path / f"{kind}.pth", tmp_path / f"{kind}.pt"
+        network = DGTS(width=16, reference_width=8, encoder_layers=1, decoder_layers=1) if kind == "dgts" else Upsampler(4)
+        write_dgts(tmp_path / "source.pt", kind, network)
+        for source, target in ((tmp_path / "source.pt", released), (released, back)):
+            monkeypatch.setattr("sys.argv", ["convert_checkpoint.py", str(source), str(target)])
+            assert script("convert_checkpoint").main() == 0
+        assert same(load_network(back).network.state_dict(), network.state_dict())
+    given = [f"{kind}={weights / kind}.pt" for kind in CLASSES]
+    monkeypatch.setattr("sys.argv", ["pack_model.py", str(tmp_path / "packed"), *given, "--dtype", "float16"])
+    assert script("pack_model").main() == 0
+    assert StrDiffusion.load(tmp_path / "packed", device="cpu").method.upsampler.dilations == (1, 2)
+    monkeypatch.setattr("sys.argv", ["pack_model.py", str(tmp_path / "other"), *given, "sampler.steps=3"])
+    assert script("pack_model").main() == 2 and "no setting" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from conftest import script
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
+from strdiffusion.config.dgts import TrainDGTSConfig, TrainUpsamplerConfig
 from strdiffusion.evaluation.judging_options import EvaluateConfig, load_evaluation
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table_options import TableConfig
@@ -35,6 +36,8 @@ CONFIGURATIONS = {
     "train_structure": TrainStructureConfig,
     "train_texture": TrainTextureConfig,
     "train_discriminator": TrainDiscriminatorConfig,
+    "train_dgts": TrainDGTSConfig,
+    "train_upsampler": TrainUpsamplerConfig,
     "train structure": TrainStructureConfig,
     "train texture": TrainTextureConfig,
     "train discriminator": TrainDiscriminatorConfig,
@@ -228,7 +231,7 @@ def test_commands_are_accepted(parsed, monkeypatch, page, program, arguments):
         elif which == "reproduce":
             load_config(TableConfig, options.table, options.overrides)
         elif which in CONFIGURATIONS and getattr(options, "opt", None) is not None:
-            of_a_test = which == "figures" and options.command == "guide"
+            of_a_test = which == "figures" and options.command in ("guide", "filling")
             load_config(TestConfig if of_a_test else CONFIGURATIONS[which], options.opt, options.overrides)
     except (UserError, SystemExit) as error:
         pytest.fail(f"{where}\n{error}")
@@ -251,7 +254,7 @@ def test_make_targets_in_the_readme_exist():
 
 # ---- options in the text ------------------------------------------------------------------------------
 
-TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig]
+TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig, TrainDGTSConfig, TrainUpsamplerConfig]
 CLASSES = [*TRAININGS, TestConfig, *(method.Options for method in METHODS.values()), EvaluateConfig, FiguresConfig, TableConfig]
 
 
