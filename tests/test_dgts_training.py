@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIZE, SMALL_DGTS, script, write_dgts
+from test_distributed import run
 from torch import nn
 
 from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints import load_network, read_checkpoint
 from strdiffusion.checkpoints.pretrained import load_resnet, load_vgg
-from strdiffusion.config import load_config
+from strdiffusion.config import load_config, save_config
 from strdiffusion.config.dgts import TrainDGTSConfig, TrainUpsamplerConfig
 from strdiffusion.networks.dgts import DGTS, Upsampler
 from strdiffusion.networks.dgts.references import ResNet
@@ -70,12 +71,36 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(configure, kind, mo
     assert {"hole_psnr", "loss"} <= set((Path(first.output) / "metrics.jsonl").read_text().split('"'))
 
 
+def validated(folder):
+    """The losses of a run's validations."""
+    lines = map(json.loads, (Path(folder) / "metrics.jsonl").read_text().splitlines())
+    return [line["rec"] for line in lines if line["kind"] == "validation"]
+
+
+def test_parts_of_a_batch_and_processes_train_as_one(configure, tmp_path):
+    """Without dropout, which each process draws for itself; masks differ from image to image."""
+    same_run = {"network": SMALL_DGTS | {"dropout": 0.0}, "training": {"batch_size": 4, "iterations": 2}}
+    train("dgts", configure("dgts", "whole", **same_run))
+    train("dgts", configure("dgts", "parts", **same_run | {"training": same_run["training"] | {"accumulate": 2}}))
+    save_config(configure("dgts", "processes", **same_run), tmp_path / "config.yml")
+    run(ROOT / "scripts" / "train_dgts.py", "-opt", tmp_path / "config.yml", processes=2)
+    whole, parts, processes = (validated(tmp_path / name) for name in ("whole", "parts", "processes"))
+    assert len(whole) == 2 and whole[1] < whole[0]
+    assert parts == pytest.approx(whole, abs=1e-4) and processes == pytest.approx(whole, abs=1e-4)
+
+
+def test_dropout_acts_in_every_part_of_a_batch(configure):
+    task = make_task("dgts", configure(), None)
+    for first in (True, False):
+        task.set_mode(task.network, first)
+        assert task.network.training
+
+
 def test_it_learns(configure):
     training = {"iterations": 40, "learning_rate": 5e-3, "batch_size": 3, "save_every": 40}
     config = configure(training=training, validation={"every": 40})
     train("dgts", config)
-    lines = map(json.loads, (Path(config.output) / "metrics.jsonl").read_text().splitlines())
-    first, last = (line["rec"] for line in lines if line["kind"] == "validation")
+    first, last = validated(config.output)
     assert last < 0.88 * first
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 12  # references of largest weight that are marked
-HEIGHT = 5.4  # cm
+HEIGHT = 6.2  # cm
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def filling_figure(picture: FillingPicture) -> "Figure":
     figure.colorbar(shown, ax=weights, orientation="horizontal", shrink=0.8, pad=0.04, format="%.2g").set_ticks(
         [float(picture.attention.min()), float(picture.attention.max())]
     )
-    weights.set_title(f"patch {number}: weights of references")
+    weights.set_title(f"patch {number}: its weights")
 
     largest.imshow(picture.masked, extent=extent)
     side = len(picture.attention)
@@ -99,6 +99,7 @@ def filling_figure(picture: FillingPicture) -> "Figure":
     result.set_title("filled")
     for axes in (order, weights, largest, result):
         frame(axes, *divmod(picture.patch, picture.grid), 1, VERMILLION)
+        axes.set_anchor("N")
         axes.set(xticks=[], yticks=[], xlim=(0, picture.grid), ylim=(picture.grid, 0))
         for spine in axes.spines.values():
             spine.set(visible=True, color=GRAY)

@@ -32,7 +32,14 @@ def rate_groups(network: DGTS, options: DGTSTrainingConfig) -> list[RateGroup]:
     return [RateGroup(rest), RateGroup(slow, options.backbone_rate)] if slow else [RateGroup(rest)]
 
 
-class DGTSTask(Task):
+class AlwaysTraining(Task):
+    """A training whose network has dropout or batch norm, which must act in every part of a batch."""
+
+    def set_mode(self, model: nn.Module, first: bool) -> None:
+        model.train()
+
+
+class DGTSTask(AlwaysTraining):
     """Train DGTS: fill images, compare them in the hole (sec. 9)."""
 
     kind: Kind = "dgts"
@@ -69,7 +76,7 @@ class DGTSTask(Task):
         return Validation(compare(result, small.texture, small.mask), pictures)
 
 
-class UpsamplerTask(Task):
+class UpsamplerTask(AlwaysTraining):
     """Train the enlarging network, alone or with its discriminator (sec. 11). Both take a step at the same time, by one loss: neither
     is trained through the other's part of it.
     """
@@ -95,21 +102,25 @@ class UpsamplerTask(Task):
             RateGroup(list(network.critic.parameters()), options.critic_rate),
         ]
 
-    def small(self, batch: Batch, from_core: bool) -> Tensor:
-        """y: the truth, or the core's filling, at the size that is enlarged, in [-1,1]."""
+    def small(self, batch: Batch, from_core: Tensor) -> Tensor:
+        """y, the small images in [-1,1]: of images chosen in from_core (B,) the core's filling, of the others the truth."""
         truth = 2 * batch.texture - 1
         side = truth.shape[-1] // self.config.network.factor
-        if from_core:
-            with torch.no_grad():
-                return reduced(self.core.to(truth.device)(truth, batch.mask).image, side)
         y = reduced(truth, side)
-        return y if self.colours is None else nearest_colour(y, self.colours.to(y))
+        if self.colours is not None:
+            y = nearest_colour(y, self.colours.to(y))
+        if from_core.any():
+            with torch.no_grad():
+                filled = self.core.to(truth.device)(truth[from_core], batch.mask[from_core]).image
+            y = y.index_put((from_core,), reduced(filled, side))
+        return y
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         truth, mask = 2 * batch.texture - 1, batch.mask
-        # drawn from the iteration's noise, so that a resumed training draws the same
-        chance = (1 + torch.erf(draw(truth[:1, :1, :1, :1]).flatten()[0] / 2**0.5)) / 2
-        y = self.small(batch, self.core is not None and bool(chance < self.config.objective.core_share))
+        # drawn from the iteration's noise, as a share of the standard normal distribution: a resumed training draws the same
+        chances = torch.special.ndtr(draw(mask[:, :1, :1, :1]).flatten())  # (B,), uniform in 0..1
+        share = 0.0 if self.core is None else self.config.objective.core_share
+        y = self.small(batch, chances < share)
         with autocast(mask.device, self.config.precision):
             output = network(y, truth, mask)
             fake = output.fake if isinstance(self.network, AdversarialPair) else output
@@ -123,8 +134,9 @@ class UpsamplerTask(Task):
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
         upsampler = network.upsampler if isinstance(network, AdversarialPair) else network
+        y = self.small(batch, torch.full((len(batch),), self.core is not None))
         with autocast(batch.mask.device, self.config.precision):
-            fake = upsampler(self.small(batch, self.core is not None), 2 * batch.texture - 1, batch.mask).float()
+            fake = upsampler(y, 2 * batch.texture - 1, batch.mask).float()
         result = batch.known().put_back((fake + 1) / 2)
         pictures = {"masked_result_truth": side_by_side(batch.texture_mean, result, batch.texture)}
         return Validation(compare(result, batch.texture, batch.mask), pictures)

@@ -28,7 +28,7 @@ def train_step(model: nn.Module, state: TrainingState, shares: Shares, parts: li
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(parts):
-        model.train(i == 0)  # in training mode a spectral norm takes a power iteration: one in each iteration, not in each part
+        state.task.set_mode(model, first=i == 0)
         t, draw = shares.noise(config.seed, state.step, i, state.task.times, batch.mask.device)
         with exchange(model, now=i == len(parts) - 1):
             loss, more = state.task.loss(model, batch, t, draw)

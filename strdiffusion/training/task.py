@@ -37,6 +37,12 @@ class Task(Protocol):
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation: ...
 
+    def set_mode(self, model: nn.Module, first: bool) -> None:
+        """Prepare the model for a part of a batch, the first or a later one. In training mode a spectral norm takes a power iteration: one
+        in each iteration, not in each part.
+        """
+        model.train(first)
+
     def groups(self) -> list[RateGroup]:
         """The parameters, in groups of one learning rate."""
         return [RateGroup(list(self.network.parameters()))]

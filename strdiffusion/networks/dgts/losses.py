@@ -30,9 +30,13 @@ class FillingLoss:
 
 
 def region_distance(a: Tensor, b: Tensor, region: Tensor) -> Tensor:
-    """mean|(a - b) region| / mean(region): the L1 distance in a region (B,1,H,W); 0 where it is empty."""
-    share = region.mean()
-    return ((a - b) * region).abs().mean() / share.clamp(min=torch.finfo(share.dtype).tiny)
+    """mean|(a - b) region| / mean(region): the L1 distance in the region (B,1,H,W) of each image, averaged over the images.
+
+    An image whose region is empty counts as 0. The release has one mask for a batch, for which this is the distance of the whole batch.
+    """
+    share = region.mean(dim=(1, 2, 3))  # (B,)
+    distance = ((a - b) * region).abs().mean(dim=(1, 2, 3))  # (B,)
+    return (distance / share.clamp(min=torch.finfo(share.dtype).tiny)).mean()
 
 
 def gram(features: Tensor) -> Tensor:
