@@ -94,6 +94,12 @@ def test_a_wrong_order_is_one_line(network, order):
         network(images()[:1], masks()[:1], torch.tensor(order))
 
 
+def test_images_of_another_size_are_refused(network):
+    for x, m in ((images(30), masks(30)), (images(), masks()[:1])):
+        with pytest.raises(UserError, match="DGTS fills images of 32x32 pixels"):
+            network(x, m)
+
+
 @torch.no_grad()
 def test_attention_is_a_distribution_over_references(network):
     result = network(images()[:1], masks()[:1])

@@ -6,6 +6,7 @@ from strdiffusion.networks.dgts.decoder import Decoder, PatchPixels
 from strdiffusion.networks.dgts.filling import Filled, Order, fill
 from strdiffusion.networks.dgts.references import Backbone, ResNet, TextureReferences
 from strdiffusion.networks.dgts.structure import Residual, StructureTokens
+from strdiffusion.system.errors import UserError
 
 PIXELS_OF_A_REFERENCE = 4  # a side, of the small image, with the small backbone
 RELEASED_ONE_BY_ONE = 16  # patches filled one by one in training
@@ -72,6 +73,12 @@ class DGTS(nn.Module):
         return image[:, :, :: self.reduction, :: self.reduction]
 
     def forward(self, image: Tensor, mask: Tensor, order: Order | Tensor = "known", one_by_one: int | None = None) -> Filled:
-        """Fill images (B,3,size,size) in [-1,1] with holes; mask (B,1,size,size), its own for each image. See `fill`."""
+        """Fill images (B,3,size,size) in [-1,1] with holes; mask (B,1,size,size), its own for each image. See `fill`.
+
+        Raises UserError for images of another size, and for a given order that does not fit the masks.
+        """
+        if image.shape[2:] != (self.size, self.size) or mask.shape != (len(image), 1, self.size, self.size):
+            sizes = f"images {tuple(image.shape)} with masks {tuple(mask.shape)}"
+            raise UserError(f"DGTS fills images of {self.size}x{self.size} pixels, each with its mask, and was given {sizes}")
         references = self.references(image, mask)
         return fill(self, self.reduced(image), self.reduced(mask), references, order, one_by_one)
