@@ -8,6 +8,7 @@ import yaml
 
 from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config, save_config, to_dict
 from strdiffusion.config.common import SDEConfig, StructureConfig
+from strdiffusion.config.dgts import TrainDGTSConfig, TrainUpsamplerConfig
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS
 from strdiffusion.methods.baselines import OpenCVOptions
@@ -369,7 +370,10 @@ def test_real_holes_need_known_edges(load):
 
 def config_class(path: Path):
     """The class for a name such as structure.yml or test_T400.yml, or None."""
-    return {"test": TestConfig, **CLASSES}.get(path.stem.split("_")[0])
+    kind = path.stem.split("_")[0]
+    if path.parent.name == "dgts" and kind not in ("test", "upsampler"):  # named after the data
+        return TrainDGTSConfig
+    return {"test": TestConfig, "dgts": TrainDGTSConfig, "upsampler": TrainUpsamplerConfig, **CLASSES}.get(kind)
 
 
 FILES = [path for path in sorted(CONFIGS.glob("**/*.yml")) if config_class(path)]
@@ -379,7 +383,7 @@ FILES = [path for path in sorted(CONFIGS.glob("**/*.yml")) if config_class(path)
 def test_every_configuration_of_the_project_loads_and_survives_saving(path, tmp_path):
     cls = config_class(path)
     required = [f"{key}=x" for key in ("data.images", "output") if _lacks(path, key)]  # a file may leave its paths to the user
-    if cls is TestConfig and _lacks(path, "checkpoints.folder"):
+    if cls is TestConfig and _lacks(path, "checkpoints.folder") and _lacks(path, "checkpoints.dgts"):
         required += [f"checkpoints.{k}=x" for k in CLASSES if _lacks(path, f"checkpoints.{k}")]
     config = load_config(cls, path, required)
     save_config(config, tmp_path / "resolved.yml")
