@@ -10,7 +10,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
 # make lint: format and check the code.
-.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-tables clean-demo
+.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -69,6 +69,21 @@ benchmark-noise: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,texture) network.prediction=noise objective.loss_on=step output=$(RUNS)/texture_noise
 
+# networks in which structure leads, and a second seed of everything that they are compared with: about twelve hours on two cores
+JOINT_TRAIN = $(BIN)/python scripts/train_texture.py -opt configs/benchmark/$(1).yml resume=auto
+SECOND := seed=1 output=$(RUNS)
+
+benchmark-joint: $(INSTALLED)
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	for form in joint joint_labels; do \
+		$(call JOINT_TRAIN,$$form) || exit 1; \
+		$(call JOINT_TRAIN,$$form) $(SECOND)/$${form}_seed1 || exit 1; \
+	done
+	$(call TRAIN,structure) objective.sees=known output=$(RUNS)/structure_known
+	$(call TRAIN,structure) $(SECOND)/structure_seed1
+	$(call TRAIN,texture) $(SECOND)/texture_seed1
+	$(call TRAIN,texture) objective.guidance=none $(SECOND)/irsde_seed1
+
 # short trainings for docs/benchmark.md, after benchmark-train: what decides how fast the networks become good, and the pairs of structures
 SHORT := training.iterations=500 training.warmup=50 training.ema_decay=0.99 training.save_every=500 validation.every=500 validation.samples=0
 PAIRS := training.iterations=1500 training.save_every=1500 validation.every=1500
@@ -90,6 +105,12 @@ benchmark-compare: $(INSTALLED)
 		$(call COMPARE,structure,structure_$$pair) $(PAIRS) structure.pair=$$pair || exit 1; \
 		$(call COMPARE,texture,texture_$$pair) $(PAIRS) structure.pair=$$pair || exit 1; \
 	done
+
+# the judge of results, weights/judge: about ten minutes
+benchmark-judge: $(INSTALLED)
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	$(call TRAIN,judge)
+	$(BIN)/python scripts/pack_judge.py $(RUNS)/judge/best.pt $(RUNS)/judge/packed --images facades:64/test --labels facades:64/test
 
 # every table of docs/benchmark.md, after benchmark-train, benchmark-noise and benchmark-compare
 benchmark-tables: $(INSTALLED)

@@ -1,8 +1,10 @@
-"""Recompute a folder of golden numbers of the released program, and fail if one is outside its tolerance.
+"""Recompute a folder of golden numbers of released programs, and fail if one is outside its tolerance.
 
 For example:
 
     python scripts/check_golden.py tests/golden [--fast]
+    python scripts/check_golden.py tests/golden_repaint
+    python scripts/check_golden.py tests/golden_dgts
 """
 
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from golden_checks import check_folder  # the tests know how the numbers are recomputed
+from golden_forms import check_folder  # the tests know how the numbers are recomputed
 
 
 @exit_on_user_error

@@ -14,16 +14,18 @@ from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.config.model import ModelConfig
 from strdiffusion.methods.loading import save_folder
-from strdiffusion.networks import Kind
+from strdiffusion.networks import DGTS_KINDS, KINDS, PRIOR_KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build, set_override, to_dict
+
+PACKED = (*KINDS, *PRIOR_KINDS, *DGTS_KINDS)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write; one that holds files is refused")
-    help = f"a checkpoint for each network ({', '.join(get_args(Kind))}), and any key of model.yml: sampler.* are the model's defaults"
+    help = f"a checkpoint for each network ({', '.join(PACKED)}), and any key of model.yml: sampler.* are the model's defaults"
     parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=help)
     parser.add_argument("--dtype", choices=get_args(StorageType), default="float32", help="how numbers are stored (float32)")
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
@@ -39,13 +41,13 @@ def main() -> None:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"{setting!r} is not of the form KEY=VALUE")
-        if key in get_args(Kind):
+        if key in PACKED:
             networks[key] = value
         else:
             overrides.append(setting)
     model = StrDiffusion.load(networks, T=options.T, weights=options.weights, device="cpu")
-    if "dgts" in networks:
-        pack_dgts(model, overrides, options)
+    if "texture" not in networks:
+        pack_as_it_is(model, overrides, options)
         return
     packed = model.method.model
     tree = to_dict(packed.config)
@@ -57,10 +59,11 @@ def main() -> None:
     report(options.folder)
 
 
-def pack_dgts(model: StrDiffusion, overrides: list[str], options: argparse.Namespace) -> None:
-    """Pack the networks of DGTS. Raises UserError for settings: its model.yml takes them by hand."""
+def pack_as_it_is(model: StrDiffusion, overrides: list[str], options: argparse.Namespace) -> None:
+    """Pack the networks of another method. Raises UserError for settings: its model.yml takes them by hand."""
     if overrides:
-        raise UserError(f"{overrides[0]} is no setting of a model folder of DGTS: edit its model.yml, or set it in the test")
+        name = model.method.name
+        raise UserError(f"{overrides[0]} is no setting that is packed with networks of {name}: edit its model.yml, or set it in the test")
     model.save(options.folder, options.dtype)
     report(options.folder)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 Schedule = Literal["cosine", "linear", "constant"]
 Rounding = Literal["exact", "released"]
+MeanFill = Literal["black", "white"]
 Time = int | Tensor
 
 
@@ -44,12 +45,20 @@ class MeanRevertingSDE:
         eps: share of x0 - mu that is left in the marginal mean at T: exp(-theta_bar_T) = eps.
         rounding: "released" computes the coefficients of the optimum step in float32 like the release, with its cancellation
             error (2e-4 at t = 2 of T = 100, more for larger T), to reproduce its training losses to the last digits.
+        mean_fill: what the mean mu of a texture holds in the hole: "black" as in StrDiffusion, or "white" as in the released IR-SDE;
+            None: black.
 
     Shapes: states x, x0, mu, noise and score are (B,C,H,W); results have the shape and dtype of x.
     """
 
     def __init__(
-        self, T: int = 100, schedule: Schedule = "cosine", max_sigma: float = 30.0, eps: float = 0.005, rounding: Rounding = "exact"
+        self,
+        T: int = 100,
+        schedule: Schedule = "cosine",
+        max_sigma: float = 30.0,
+        eps: float = 0.005,
+        rounding: Rounding = "exact",
+        mean_fill: MeanFill | None = None,
     ):
         if T < 1:
             raise ValueError(f"T must be at least 1, not {T}")
@@ -57,6 +66,8 @@ class MeanRevertingSDE:
         self.schedule = schedule
         self.max_sigma = max_sigma
         self.eps = eps
+        self.rounding = rounding
+        self.mean_fill = mean_fill or "black"
         self.lambda_ = max_sigma / 255 if max_sigma >= 1 else float(max_sigma)
 
         # The schedule is rounded to float32, as in the release, so that small t agree with the released weights.
@@ -79,7 +90,9 @@ class MeanRevertingSDE:
             B, C = torch.exp(-theta_cumsum[1:] * self.dt), torch.exp(-theta_cumsum[:-1] * self.dt)
             one_minus_A2, one_minus_B2, one_minus_C2 = 1 - A**2, 1 - B**2, 1 - C**2
             weight_x, weight_x0 = A * one_minus_C2 / one_minus_B2, C * one_minus_A2 / one_minus_B2
-            std = self.lambda_ * torch.sqrt(one_minus_A2 * one_minus_C2 / one_minus_B2)
+            squares = torch.exp(-2 * self.theta[1:].float() * self.dt), torch.exp(-2 * theta_cumsum * self.dt)
+            gap, bars = 1 - squares[0], 1 - squares[1]  # IR-SDE forms the variance otherwise than the weights
+            std = self.lambda_ * torch.sqrt(gap * bars[:-1] / bars[1:])
         else:
             weight_x, weight_x0, std = self._posterior_weights(self.theta[1:] * self.dt, self.theta_bar[1:], self.theta_bar[:-1])
 
@@ -137,6 +150,10 @@ class MeanRevertingSDE:
 
     # ---- the forward process -------------------------------------------------------------------------
 
+    def texture_mean(self, known: Tensor, mask: Tensor) -> Tensor:
+        """mu_y from the known pixels (B,3,H,W), zero in the hole; mask (B,1,H,W), 1 = known."""
+        return known if self.mean_fill == "black" else known + (1 - mask)
+
     def terminal_state(self, mu: Tensor, noise: Tensor) -> Tensor:
         """Draw the state that sampling starts from: mu + lambda z."""
         return mu + self.lambda_ * noise
@@ -179,9 +196,9 @@ class MeanRevertingSDE:
         _, sigma = self._euler(t, to, x)
         return self.reverse_mean(x, mu, score, t, to) - sigma * math.sqrt(self.dt) * noise
 
-    def reverse_ode_step(self, x: Tensor, mu: Tensor, score: Tensor, t: Time) -> Tensor:
-        """x_{t-1} by the probability-flow ODE."""
-        theta, sigma = self._euler(t, None, x)
+    def reverse_ode_step(self, x: Tensor, mu: Tensor, score: Tensor, t: Time, to: int | None = None) -> Tensor:
+        """x_{t-1} (or x_to, as `reverse_sde_step`) by the probability-flow ODE."""
+        theta, sigma = self._euler(t, to, x)
         return x - (theta * (mu - x) - 0.5 * sigma**2 * score) * self.dt
 
     def optimum_step(self, x: Tensor, x0: Tensor, mu: Tensor, t: Time, to: int | None = None) -> Tensor:

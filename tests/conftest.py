@@ -13,7 +13,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from strdiffusion.checkpoints import network_record, save_released, write_checkpoint
-from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.ddpm import DDPM
+from strdiffusion.networks import CorrelationDiscriminator, GuidedUNet, UNet
 from strdiffusion.networks.dgts import DGTS, Upsampler
 from strdiffusion.sde import MeanRevertingSDE
 
@@ -89,14 +90,14 @@ def write_network(path, kind, network, pair="gray2edge", **sde):
 
 
 def write_dgts(path, kind, network):
-    record = network_record(kind, network, None, None, "x0")
+    record = network_record(kind, network, prediction="x0")
     write_checkpoint(path, record | {"step": 0, "network": network.state_dict(), "ema": None})
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """A folder with small random networks: texture.pt, unguided.pt, joint.pt, structure.pt, discriminator.pt, dgts.pt, upsampler.pt and
-    misfits.
+    """A folder with small random networks: texture.pt, unguided.pt, joint.pt, structure.pt, discriminator.pt, prior.pt, dgts.pt,
+    upsampler.pt and misfits.
     """
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
@@ -109,6 +110,9 @@ def weights(tmp_path_factory):
     write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
     write_dgts(folder / "dgts.pt", "dgts", DGTS(**SMALL_DGTS))
     write_dgts(folder / "upsampler.pt", "upsampler", Upsampler(4, 4, (1, 2)))
+    prior = GuidedUNet(32, [32, 32], 1, [], head_channels=32)
+    record = network_record("prior", prior, DDPM())
+    write_checkpoint(folder / "prior.pt", record | {"step": 0, "network": prior.state_dict(), "ema": None})
     write_network(folder / "other_T.pt", "texture", texture, T=20)
     write_network(folder / "wide.pt", "texture", UNet(3, 8, 2, guided=True))
     save_released(folder / "released.pth", structure)

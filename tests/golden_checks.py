@@ -4,8 +4,6 @@ Weights and inputs are not stored; both sides derive them from seeds in `meta.js
 recomputed through the project's own classes and compared by the relative error max|a-b| / max|b|.
 """
 
-import contextlib
-import importlib
 import json
 import re
 import zipfile
@@ -140,26 +138,12 @@ class Golden:
         return Networks(Denoiser(self.texture, sde), Denoiser(self.structure, sde), self.discriminator)
 
 
-# other forms of folders: a key that only their meta.json has, and the module whose `check_folder` recomputes them
-FORMS = {"lambda": "golden_dgts_checks"}
-
-
+@torch.no_grad()
 def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
     """Recompute every item of the folder, file by file, with the networks as they are trained or (`fast`) used at test.
 
-    Its meta.json tells its form. Raises UserError where the folder is of no form.
+    Raises UserError where the folder is not of this form.
     """
-    with contextlib.suppress(OSError, ValueError, TypeError):  # said below
-        meta = json.loads((folder / "meta.json").read_text())
-        other = next((module for key, module in FORMS.items() if key in meta), None)
-        if other is not None:
-            return importlib.import_module(other).check_folder(folder, fast)
-    return check_strdiffusion(folder, fast)
-
-
-@torch.no_grad()
-def check_strdiffusion(folder: Path, fast: bool) -> Iterator[Comparison]:
-    """The items of a folder as tests/golden. Raises UserError where it is not of this form."""
     golden = Golden(folder, fast)
     parts = {
         "sde.npz": sde_items,

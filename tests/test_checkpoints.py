@@ -171,7 +171,7 @@ def test_our_checkpoint_round_trip(tmp_path, name):
     path = write_ours(tmp_path / "ours.pt", kind, network, sde={"T": 30, "schedule": "linear", "max_sigma": 20.0}, prediction="x0")
     loaded = load_network(path, kind)
     assert torch.equal(evaluate(loaded.network), evaluate(network))
-    assert loaded.sde == {"T": 30, "schedule": "linear", "max_sigma": 20.0, "eps": 0.005}
+    assert loaded.sde == {"T": 30, "schedule": "linear", "max_sigma": 20.0, "eps": 0.005, "rounding": "exact", "mean_fill": "black"}
     assert (loaded.kind, loaded.released, loaded.prediction, loaded.structure, loaded.step) == (kind, False, "x0", PAIR, 5)
 
 

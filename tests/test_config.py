@@ -349,7 +349,7 @@ def test_a_method_without_networks_runs_on_any_file(path, tmp_path):
     assert type(config.options) is OpenCVOptions and config.options.radius == 3 and config.options.files() == []
     save_config(config, tmp_path / "config.yml")
     tree = yaml.safe_load((tmp_path / "config.yml").read_text())
-    assert set(tree) == {"data", "output", "method", "overwrite", "seed", "device", "batch_size", "process", "radius"}
+    assert set(tree) == {"data", "output", "method", "overwrite", "seed", "device", "batch_size", "process", "sample", "radius"}
     assert load_config(TestConfig, tmp_path / "config.yml") == config
     assert load_config(TestConfig, path, ["method=mean_fill"]).as_tree().keys() == set(tree) - {"radius"}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_checks import check_folder
+from golden_forms import check_folder
 
 from strdiffusion.checkpoints import load_network, save_released
 from strdiffusion.networks.dgts import DGTS, AdversarialPair, Critic, Upsampler, build_upsampler

@@ -16,8 +16,16 @@ from conftest import script
 
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
-from strdiffusion.config.dgts import TrainDGTSConfig, TrainUpsamplerConfig
+from strdiffusion.config import (
+    TrainDGTSConfig,
+    TrainDiscriminatorConfig,
+    TrainJudgeConfig,
+    TrainPriorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+    TrainUpsamplerConfig,
+    load_config,
+)
 from strdiffusion.evaluation.judging_options import EvaluateConfig, load_evaluation
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table_options import TableConfig
@@ -36,11 +44,17 @@ CONFIGURATIONS = {
     "train_structure": TrainStructureConfig,
     "train_texture": TrainTextureConfig,
     "train_discriminator": TrainDiscriminatorConfig,
+    "train_judge": TrainJudgeConfig,
+    "train_prior": TrainPriorConfig,
     "train_dgts": TrainDGTSConfig,
     "train_upsampler": TrainUpsamplerConfig,
     "train structure": TrainStructureConfig,
     "train texture": TrainTextureConfig,
     "train discriminator": TrainDiscriminatorConfig,
+    "train judge": TrainJudgeConfig,
+    "train prior": TrainPriorConfig,
+    "train dgts": TrainDGTSConfig,
+    "train upsampler": TrainUpsamplerConfig,
     "test": TestConfig,
     "figures": FiguresConfig,
 }
@@ -99,20 +113,23 @@ def test_paths_in_the_text(page):
 # ---- docs/code.md -------------------------------------------------------------------------------------
 
 
-def code_rows():
-    table = text(ROOT / "docs" / "code.md").split("## ")[0]
+def code_rows(part=0):
+    """The rows of the table of names (part 0), or of that of RePaint (part 1)."""
+    table = text(ROOT / "docs" / "code.md").split("## ")[part]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
     return [row for row in rows[2:]]
 
 
 def test_the_table_of_names_is_read():
     assert len(code_rows()) > 40 and {len(row) for row in code_rows()} == {4}
-    sections = set(re.findall(r"^## (\d+)\.", text(ROOT / "docs" / "spec.md"), re.MULTILINE))
-    mentioned = {section.strip() for row in code_rows() for section in row[0].split(",")} - {"-"}
-    assert mentioned == sections
+    sections, of_repaint = (
+        set(re.findall(r"^## (\d+)\.", text(ROOT / "docs" / page), re.MULTILINE)) for page in ("spec.md", "repaint_spec.md")
+    )
+    mentioned, more = ({section.strip() for row in code_rows(part) for section in row[0].split(",")} - {"-"} for part in (0, 1))
+    assert mentioned == sections and {"4", "5", "6", "9"} <= more <= of_repaint
 
 
-@pytest.mark.parametrize("row", code_rows(), ids=lambda row: row[1])
+@pytest.mark.parametrize("row", [*code_rows(), *code_rows(1)], ids=lambda row: row[1])
 def test_names_of_the_table_exist(row):
     file = row[2].strip("`")
     names = re.findall(r"`([^`]+)`", row[3])
@@ -254,7 +271,8 @@ def test_make_targets_in_the_readme_exist():
 
 # ---- options in the text ------------------------------------------------------------------------------
 
-TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig, TrainDGTSConfig, TrainUpsamplerConfig]
+TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig, TrainJudgeConfig, TrainPriorConfig]
+TRAININGS += [TrainDGTSConfig, TrainUpsamplerConfig]
 CLASSES = [*TRAININGS, TestConfig, *(method.Options for method in METHODS.values()), EvaluateConfig, FiguresConfig, TableConfig]
 
 

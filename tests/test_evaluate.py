@@ -241,6 +241,8 @@ FROM_TEST = ("outputs={}/results/inpainted", "csv={}/results/results.csv", "outp
         ("data.size=24",),  # photographs and masks are shrunk
         ("data.size=48", "data.fit=center_crop"),
         ("data.masks.folder=null", "data.masks.hole_share=[0.2, 0.4]"),
+        ("data.masks.folder=null", "data.masks.family=random_box", "data.masks.hole_share=[0.2, 0.2]"),
+        ("data.masks.folder=null", "data.masks.family=wide"),
         ("data.masks.polarity=white_known",),
     ],
 )

@@ -185,7 +185,7 @@ def test_states_belong_to_their_t(methods, name):
         elif after.to < state.to:
             guide = state.image.mean(dim=1, keepdim=True) if guided else None
             if guided and state.to > ended:
-                guide = after.pictures["structure"]
+                guide = after.guide
             with torch.inference_mode():
                 expected = networks.texture.x0(state.image, known.image, state.to, guide)
             assert torch.equal(method.predict(known, state, after).image, expected)
@@ -199,7 +199,7 @@ def test_estimates_are_what_the_networks_predict(methods):
     predicted = method.predict(known, state, after)
     with torch.inference_mode():
         network = method.model.networks.texture.for_inference("fp32", False)
-        noise = network(state.image, known.image, 4, after.pictures["structure"])
+        noise = network(state.image, known.image, 4, after.guide)
         expected = method.sde.predict_x0(state.image, known.image, noise, 4)
     assert torch.allclose(predicted.image, expected) and predicted.pictures["structure"].shape == known.mask.shape
     assert "structure" not in method.predict(known, *states[1]).pictures or early_end(T) - 1 <= 1

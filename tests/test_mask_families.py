@@ -41,6 +41,29 @@ def test_every_family_gives_holes_and_known_pixels(family, size):
     assert same == (family in FIXED) or size == (8, 8)
 
 
+@pytest.mark.parametrize("family", ["center_box", "random_box"])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3])
+def test_boxes_of_a_share_are_squares(family, share):
+    places = set()
+    for size in (64, 256):
+        side = round(share**0.5 * size)
+        for i in range(20):
+            top, bottom, left, right = hole_rows_and_columns(numbered_mask(family, 0, i, size, size, hole_share=(share, share)))
+            assert (bottom - top, right - left) == (side, side)
+            places.add((top, left))
+    assert len(places) > 30 if family == "random_box" else places == {((n - round(share**0.5 * n)) // 2,) * 2 for n in (64, 256)}
+
+
+def test_the_share_of_boxes_is_drawn_from_a_range():
+    shares = [hole_share(draw_mask("random_box", rng(i), 100, 200, (0.1, 0.3))) for i in range(300)]
+    assert 0.09 < min(shares) < 0.12 and 0.28 < max(shares) < 0.31
+    assert hole_rows_and_columns(draw_mask("center_box", rng(), 40, 80, (0.25, 0.25))) == (10, 30, 20, 60)
+    for share in ((0.0001, 0.0001), (0.9999, 0.9999)):
+        assert 0 < hole_share(draw_mask("random_box", rng(), 8, 8, share)) < 1
+    with pytest.raises(UserError, match="wide take no hole share: only irregular, center_box, random_box do"):
+        draw_mask("wide", rng(), 64, 64, (0.1, 0.2))
+
+
 def test_every_second_line():
     known = draw_mask("every_second_line", rng(), 64, 32)
     assert (known[0::2] == 1).all() and (known[1::2] == 0).all()

@@ -26,8 +26,10 @@ from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS, Method, Options, Result, Step, method_class, register, run
 from strdiffusion.methods.dgts_loading import DGTSCheckpoints, FillingOptions
 from strdiffusion.methods.loading import CheckpointsConfig
+from strdiffusion.methods.prior_loading import PriorCheckpointsConfig
 from strdiffusion.methods.strdiffusion import StrDiffusionOptions
 from strdiffusion.samplers import Paper, Released, Repaint, SamplerConfig
+from strdiffusion.samplers.prior import RepaintConfig
 from strdiffusion.system.parser import build, load_config
 
 MARKER = 188  # a level that nothing else in the pictures has
@@ -135,6 +137,8 @@ def options_of(name, weights, **more):
     cls = METHODS[name].Options
     if name == "dgts":
         return cls(DGTSCheckpoints(None, f"{weights}/dgts.pt", f"{weights}/upsampler.pt"), **more)
+    if name == "repaint":
+        return cls(PriorCheckpointsConfig(prior=f"{weights}/prior.pt"), repaint=RepaintConfig(2, 2, steps=5))
     if not hasattr(cls, "guided"):
         return cls()
     texture = "texture.pt" if cls.guided else "joint.pt" if cls.joint else "unguided.pt"

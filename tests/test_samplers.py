@@ -324,7 +324,7 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
     y0, x0, mu_x, m = k.image, k.maps["structure"], k.maps["structure_mean"], k.mask
     mu_y = y0 * m
     u_max, u_min, jump, re = 4, 2, 2, 2
-    texture, structure = Denoiser(TEXTURE, sde), Denoiser(STRUCTURE, sde)
+    texture, structure_denoiser = Denoiser(TEXTURE, sde), Denoiser(STRUCTURE, sde)
     alpha, sigma, theta = sde.decay.tolist(), sde.sigma_bar.tolist(), sde.theta.tolist()
 
     def z(like):
@@ -333,8 +333,8 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
     def L(t):
         return math.log(alpha[t] / sigma[t])
 
-    def marginal(x0, mu, t):
-        return mu + (x0 - mu) * alpha[t] + sigma[t] * z(x0)
+    def known_at(t, noise):
+        return mu_x + (x0 * m - mu_x) * alpha[t] + sigma[t] * noise
 
     def forward(x, s, t):
         if t - s == 1:  # the release's step
@@ -344,19 +344,27 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
 
     def rev(denoiser, state, mu, s, t, S=None):
         """From s to t; a state is (x, q before, its time)."""
+        noise = denoiser.noise(state[0], mu, s, S)
+        return solved(state, mu, s, t, noise, None if method == "mars_ode" else z(state[0]))
+
+    def structure(state, s, t):
+        """From s to t and, with the same noise, only to s-1: what guides the texture."""
+        noise = structure_denoiser.noise(state[0], mu_x, s)
+        draw = None if method == "mars_ode" else z(state[0])
+        return solved(state, mu_x, s, t, noise, draw), solved(state, mu_x, s, s - 1, noise, draw)[0]
+
+    def solved(state, mu, s, t, noise, draw):
         x, q_before, before = state
-        noise = denoiser.noise(x, mu, s, S)
         q = mu + (x - mu - sigma[s] * noise) / alpha[s]
         if method == "ancestral":
             total = sum(theta[t + 1 : s + 1])
             drift = total * (mu - x) + 2 * sde.lambda_**2 * total * noise / sigma[s]
-            return x - drift * sde.dt - sde.lambda_ * math.sqrt(2 * total * sde.dt) * z(x), None, None
+            return x - drift * sde.dt - sde.lambda_ * math.sqrt(2 * total * sde.dt) * draw, None, None
         if method == "posterior":
             A, B, C = alpha[s] / alpha[t], alpha[s], alpha[t]
             std = sde.lambda_ * math.sqrt((1 - A * A) * (1 - C * C) / (1 - B * B))
-            return mu + A * (1 - C * C) / (1 - B * B) * (x - mu) + C * (1 - A * A) / (1 - B * B) * (q - mu) + std * z(x), None, None
+            return mu + A * (1 - C * C) / (1 - B * B) * (x - mu) + C * (1 - A * A) / (1 - B * B) * (q - mu) + std * draw, None, None
         c = 1 if method == "mars_ode" else 2
-        draw = z(x) if c == 2 else 0
         if t == 0:
             return q, q, s
         h, ratio = L(t) - L(s), sigma[t] / sigma[s]
@@ -368,24 +376,26 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
     def mean(a, b):
         return tuple(None if u is None else v if isinstance(v, int) else (u + v) / 2 for u, v in zip(a, b, strict=True))
 
+    # with a lag of one time, what the release does with t-1; the discriminator's pair is at t, as if it came from t+1
     times, decisions = [15, 14, 12, 11, 9, 8, 6, 5, 3, 2, 0], []
     with torch.inference_mode():
         y, x = (mu_y + sde.lambda_ * z(y0), None, None), (mu_x + sde.lambda_ * z(x0), None, None)
         for i, s in enumerate(times[:7]):  # 6 = int(0.4 T) is the last of the early stage
             t, left = times[i + 1], 10 - i
-            kx = marginal(x0 * m, mu_x, t)
-            x = rev(structure, (kx * m + x[0] * (1 - m), *x[1:]), mu_x, s, t)
-            xt, y1 = x, rev(texture, y, mu_y, s, t, x[0])
-            Dn = DISCRIMINATOR(y1[0] * m, x[0], s)
+            zk = z(x0)
+            x, guide = structure((known_at(s - 1, zk) * m + x[0] * (1 - m), *x[1:]), s, t)
+            xt, y1 = x, rev(texture, y, mu_y, s, t, guide)
+            Dn = DISCRIMINATOR(y1[0] * m, x[0], t + 1)
             step = min(re, i + 1) if left % jump == 0 else 0
             for u in range(1, u_max if step else 1):
                 x1 = (xt[0], None, None)  # the noise ends what order 2 remembers
                 for j in range(step):
                     x1 = (forward(x1[0], times[i + 1 - j], times[i - j]), None, None)
                 for j in reversed(range(step)):
-                    x1 = rev(structure, (kx * m + x1[0] * (1 - m), *x1[1:]), mu_x, times[i - j], times[i + 1 - j])
-                y2 = rev(texture, y, mu_y, s, t, x1[0])
-                if DISCRIMINATOR(y2[0] * m, x1[0], s) < Dn:
+                    from_ = times[i - j]
+                    x1, guide = structure((known_at(from_ - 1 - j, zk) * m + x1[0] * (1 - m), *x1[1:]), from_, times[i + 1 - j])
+                y2 = rev(texture, y, mu_y, s, t, guide)
+                if DISCRIMINATOR(y2[0] * m, x1[0], t + 1) < Dn:
                     y1, xt = y2, x1
                     decisions.append("accepted")
                 elif u >= u_min:
@@ -394,7 +404,7 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
                 else:
                     y1, xt = mean(y1, y2), mean(xt, x1)
                     decisions.append("averaged")
-            y, x = y1, (kx * m + xt[0] * (1 - m), *xt[1:])
+            y, x = y1, xt  # its known part is replaced in the next step
         for s, t in zip(times[7:-1], times[8:], strict=True):
             y = rev(texture, y, mu_y, s, t, y[0].mean(1, keepdim=True))
         expected = y0 * m + y[0] * (1 - m)
@@ -548,10 +558,12 @@ def test_a_solver_of_ones_own_is_counted_as_it_evaluates(monkeypatch):
 
     def heun(state, step):
         q = step.x0(state.x)
-        x = mars_step(step.sde, state.x, step.mu, q, step.t, step.to)
-        if step.to > 0:
-            x = mars_step(step.sde, state.x, step.mu, (q + step.x0(x, step.to)) / 2, step.t, step.to)
-        return State(x)
+
+        def solution(to):
+            x = mars_step(step.sde, state.x, step.mu, q, step.t, to)
+            return State(x if to == 0 else mars_step(step.sde, state.x, step.mu, (q + step.x0(x, to)) / 2, step.t, to))
+
+        return solution
 
     monkeypatch.setitem(SOLVERS, "heun", heun)
     result = run(Unguided(), plain(solver="heun", steps=5), known(2), SeededNoise([1, 2]))

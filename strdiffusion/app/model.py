@@ -27,6 +27,7 @@ from strdiffusion.methods import Evaluations, Method, Result, method_class, run
 from strdiffusion.methods.folders import load_method, save_method
 from strdiffusion.networks import Kind
 from strdiffusion.samplers import ImageTrace, SamplerConfig
+from strdiffusion.sde import MeanFill
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Positive, convert, load_config
@@ -74,6 +75,7 @@ class StrDiffusion:
         T: int | None = None,
         size: int | None = None,
         weights: Weights = "ema",
+        mean_fill: MeanFill | None = None,
         device: Device = "auto",
         precision: Precision = "fp32",
     ) -> "StrDiffusion":
@@ -82,6 +84,7 @@ class StrDiffusion:
 
         Args:
             T: of released files, which do not record it.
+            mean_fill: of released files of IR-SDE alone: "white" (its authors') or "black".
             size: of the training images, if it is not recorded (default 256).
             weights: which weights of our checkpoints, the moving average or the raw weights.
 
@@ -94,7 +97,7 @@ class StrDiffusion:
             model = cls.from_config(load_config(TestConfig, path), chosen)
             require_same(model.method, path, T, size)
             return model if precision == "fp32" else cls(model.method.varied(precision=precision))
-        method = load_method(source if path is None else path, chosen, T, size, weights)
+        method = load_method(source if path is None else path, chosen, T, size, weights, mean_fill)
         return cls(method if precision == "fp32" else method.varied(precision=precision))
 
     @classmethod

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.released import detect, released_names, strip_module
+from strdiffusion.checkpoints.released_prior import LARGEST_BLOCKS, LARGEST_LEVELS, Unrecorded, detect_prior
+from strdiffusion.ddpm import DDPM
 from strdiffusion.denoiser import Precision, Prediction
-from strdiffusion.networks import KINDS, Kind, build_network
+from strdiffusion.networks import CLASSES, DGTS_KINDS, PRIOR_KINDS, Kind, build_network
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError, brief
@@ -19,6 +21,7 @@ FORMAT = "strdiffusion"
 VERSION = 1
 LARGEST_DEPTH, LARGEST_WIDTH = 8, 4096
 SDE_OPTIONS = ("T", "schedule", "max_sigma", "eps")
+LATER_SDE_OPTIONS = {"rounding": "exact", "mean_fill": "black"}  # recorded only if they are not these, as in older checkpoints
 Weights = Literal["ema", "raw"]
 
 
@@ -26,6 +29,8 @@ Weights = Literal["ema", "raw"]
 class LoadedNetwork:
     """A network in evaluation mode, with what its checkpoint records. A released file records only weights (sde, structure: None).
 
+    process: the diffusion process of a prior and its classifier, which have neither sde nor structure; of a released file as given. The
+        networks of DGTS have none of the three.
     forms: the inference forms built so far, by (precision, compile). Each uses the weights as they were when it was built.
     """
 
@@ -36,6 +41,7 @@ class LoadedNetwork:
     prediction: Prediction = "noise"
     sde: dict | None = None
     structure: dict | None = None
+    process: dict | None = None
     step: int | None = None
     forms: dict[tuple[Precision, bool], nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -54,26 +60,59 @@ class LoadedNetwork:
 
 
 def network_record(
-    kind: Kind, network: nn.Module, sde: MeanRevertingSDE | None, structure: dict | None, prediction: Prediction = "noise"
+    kind: Kind,
+    network: nn.Module,
+    process: MeanRevertingSDE | DDPM | None = None,
+    structure: dict | None = None,
+    prediction: Prediction = "noise",
 ) -> dict:
-    """The part of our checkpoint that describes the network: everything but the weights. sde, structure: None outside of diffusion."""
+    """The part of our checkpoint that describes the network: everything but the weights. process: to which it belongs; None: to none."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
         "architecture": network.architecture(),
         "prediction": prediction,
-        "sde": None if sde is None else {name: getattr(sde, name) for name in SDE_OPTIONS},
-        "structure": structure,
+        **process_record(process, structure),
     }
 
 
-def load_network(path: str | Path, kind: Kind | None = None, weights: Weights = "ema") -> LoadedNetwork:
+def process_record(process: MeanRevertingSDE | DDPM | None, structure: dict | None) -> dict:
+    """What a checkpoint records of the process that its network belongs to: of an SDE also its structure; of none, nothing."""
+    if process is None:
+        return {}
+    if isinstance(process, DDPM):
+        return {"process": {"steps": process.steps, "schedule": process.schedule}}
+    later = {name: getattr(process, name) for name, usual in LATER_SDE_OPTIONS.items() if getattr(process, name) != usual}
+    return {"sde": {name: getattr(process, name) for name in SDE_OPTIONS} | later, "structure": structure}
+
+
+def recorded_process(kind: Kind, content: dict) -> dict:
+    """What a checkpoint records of the process, as fields of `LoadedNetwork`. Raises KeyError, TypeError or ValueError if it is damaged."""
+    if kind in DGTS_KINDS:
+        if any(content.get(name) is not None for name in ("sde", "structure", "process")):
+            raise ValueError(f"a {kind} network belongs to no process")
+        return {}
+    if kind in PRIOR_KINDS:
+        process = content["process"]
+        DDPM(**process)
+        return {"process": dict(process)}
+    sde, structure = content["sde"], content["structure"]
+    described = "pair" in structure and set(sde) - set(LATER_SDE_OPTIONS) == set(SDE_OPTIONS)
+    if not described or not all(isinstance(v, str | int | float) for v in (*sde.values(), *structure.values())):
+        raise ValueError("sde or structure is unknown")
+    return {"sde": LATER_SDE_OPTIONS | sde, "structure": structure}
+
+
+def load_network(
+    path: str | Path, kind: Kind | None = None, weights: Weights = "ema", unrecorded: Unrecorded | None = None
+) -> LoadedNetwork:
     """Load a network from our checkpoint or from a released file, on the CPU, in evaluation mode.
 
     Args:
         kind: which network it must be; None accepts any.
         weights: which weights of our checkpoints, the moving average (if there is one) or the raw weights.
+        unrecorded: of a released prior or classifier.
 
     Raises UserError naming the file if it holds another network, or if entries are missing, unexpected or of another shape.
     """
@@ -82,7 +121,7 @@ def load_network(path: str | Path, kind: Kind | None = None, weights: Weights = 
     if content.get("format") == FORMAT:
         loaded = _load_ours(path, content, weights)
     else:
-        loaded = _load_released(path, content)
+        loaded = _load_released(path, content, unrecorded or Unrecorded())
     if kind is not None and loaded.kind != kind:
         raise UserError(f"the checkpoint {path} is of the {loaded.kind} network, not of the {kind} network: give the right file")
     loaded.network.eval().requires_grad_(False)
@@ -94,7 +133,8 @@ def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
     `sde` and `structure` state. Released files record neither, so they pass.
     """
     for key, value in (loaded.sde or {}).items():
-        wanted = getattr(sde, key)
+        usual = LATER_SDE_OPTIONS.get(key)
+        value, wanted = value or usual, getattr(sde, key) or usual
         if value != wanted:
             raise UserError(
                 f"the checkpoint {loaded.path} was trained with {key}={value}, the configuration has sde.{key}={wanted}: "
@@ -106,7 +146,7 @@ def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
 
 
 def export_released(network: nn.Module) -> dict[str, Tensor]:
-    """The network's weights under their released names."""
+    """The network's weights under their released names; those of a prior are ours."""
     state = network.state_dict()
     return {released: state[ours].clone() for ours, released in released_names(network).items()}
 
@@ -120,33 +160,28 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
     if content.get("version") != VERSION:
         raise UserError(f"the checkpoint {path} is of version {brief(content.get('version'))}, this program reads version {VERSION}")
     try:
-        kind, architecture, sde = content["kind"], content["architecture"], content["sde"]
+        kind, architecture = content["kind"], content["architecture"]
         state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
         network = network_on_meta(kind, architecture)
-        recorded = {"prediction": content["prediction"], "structure": content["structure"], "step": content.get("step")}
-        if recorded["prediction"] not in get_args(Prediction) or not describes_process(kind, sde, recorded["structure"]):
-            raise ValueError("prediction, sde or structure is unknown")
+        recorded = {"prediction": content["prediction"], "step": content.get("step")}
+        if recorded["prediction"] not in get_args(Prediction):
+            raise ValueError(f"it predicts {brief(recorded['prediction'])}")
+        recorded |= recorded_process(kind, content)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({brief(error)})") from None
     fill_network(path, network, state, {name: name for name in network.state_dict()})
-    return LoadedNetwork(kind, network, path, released=False, sde=sde, **recorded)
+    return LoadedNetwork(kind, network, path, released=False, **recorded)
 
 
-def describes_process(kind: Kind, sde: object, structure: object) -> bool:
-    """Whether a checkpoint records what a network of this kind needs. Raises TypeError or AttributeError if it records something else."""
-    if kind not in KINDS:
-        return sde is None and structure is None
-    plain = all(isinstance(value, str | int | float) for value in (*sde.values(), *structure.values()))
-    return plain and "pair" in structure and set(sde) == set(SDE_OPTIONS)
-
-
-def _load_released(path: Path, content: dict) -> LoadedNetwork:
+def _load_released(path: Path, content: dict, unrecorded: Unrecorded) -> LoadedNetwork:
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     state = strip_module(tensors)
     try:
-        found = detect(state) if len(tensors) == len(content) else None
+        found = (detect(state) or detect_prior(state, unrecorded)) if len(tensors) == len(content) else None
         network = network_on_meta(*found) if found else None
-    except (IndexError, ValueError, RuntimeError):
+    except (IndexError, KeyError, ValueError, RuntimeError) as error:
+        if "input_blocks.0.0.weight" in state:
+            raise UserError(f"the checkpoint {path} seems to hold a prior, but none can be built from it: {brief(error)}") from None
         network = None
     if network is None:
         first = ", ".join(map(brief, list(content)[:3]))
@@ -154,15 +189,20 @@ def _load_released(path: Path, content: dict) -> LoadedNetwork:
             f"the checkpoint {path} is not of this method: its entries ({first}, ...) match neither our names nor the release's"
         )
     fill_network(path, network, state, released_names(network))
-    return LoadedNetwork(found[0], network, path, released=True)
+    process = unrecorded.process() if found[0] in PRIOR_KINDS else None
+    return LoadedNetwork(found[0], network, path, released=True, process=process)
 
 
 def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes can be compared before anything is allocated."""
-    if kind not in get_args(Kind):
+    if kind not in CLASSES:
         raise ValueError(f"unknown network {brief(kind)}")
-    deep = max(architecture.get(name, 1) for name in ("depth", "encoder_layers", "decoder_layers"))
-    if not 1 <= deep <= LARGEST_DEPTH or not 1 <= architecture["width"] <= LARGEST_WIDTH:
+    widths, depth = [architecture["width"]], max(architecture.get(name, 1) for name in ("depth", "encoder_layers", "decoder_layers"))
+    if kind in PRIOR_KINDS:
+        widths, depth = [*widths, *architecture["channels"]], 1
+        if not 1 <= architecture["blocks"] <= LARGEST_BLOCKS or not 1 <= len(architecture["channels"]) <= LARGEST_LEVELS:
+            raise ValueError(f"no network can be built with {brief(architecture)}")
+    if not 1 <= depth <= LARGEST_DEPTH or not all(1 <= width <= LARGEST_WIDTH for width in widths):
         raise ValueError(f"no network can be built with {brief(architecture)}")
     with torch.device("meta"):
         return build_network(kind, architecture)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from strdiffusion.checkpoints.released_dgts import detect_dgts, dgts_names
 from strdiffusion.networks import CorrelationDiscriminator, Kind
 from strdiffusion.networks.dgts import DGTS, AdversarialPair, Upsampler
+from strdiffusion.networks.guided_unet import GuidedEncoder
 
 # (our module path, released module path); the last level of the decoder has no resize before its convolution
 UNET_MODULES = [
@@ -81,6 +82,8 @@ def released_names(network: nn.Module) -> dict[str, str]:
     """Map every entry of the network's state dict to its released name."""
     if isinstance(network, DGTS | Upsampler | AdversarialPair):
         return dgts_names(network)
+    if isinstance(network, GuidedEncoder):
+        return {name: name for name in network.state_dict()}
     if isinstance(network, CorrelationDiscriminator):
         modules, entries = DISCRIMINATOR_MODULES, DISCRIMINATOR_ENTRIES
     else:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from strdiffusion.checkpoints.files import compare_entries
 from strdiffusion.checkpoints.networks import LoadedNetwork, fill_network, network_on_meta
-from strdiffusion.denoiser import Prediction
 from strdiffusion.networks import Kind
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_atomically
@@ -68,20 +67,15 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         raise UserError(f"the weights {path} are truncated or damaged ({' '.join(str(error).split())[:120]}): get the file again") from None
 
 
-def network_from_tensors(
-    path: Path,
-    kind: Kind,
-    architecture: dict,
-    sde: dict | None,
-    structure: dict | None,
-    prediction: Prediction = "noise",
-    step: int | None = None,
-) -> LoadedNetwork:
-    """Build a network from a safetensors file and its description, in evaluation mode, on the CPU, in float32."""
+def network_from_tensors(path: Path, kind: Kind, architecture: dict, **recorded) -> LoadedNetwork:
+    """Build a network from a safetensors file and its description, in evaluation mode, on the CPU, in float32.
+
+    recorded: the fields of `LoadedNetwork` that model.yml holds: prediction, step, sde, structure, process.
+    """
     try:
         network: nn.Module = network_on_meta(kind, architecture)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path.parent / 'model.yml'} describes no {kind} network that can be built ({error})") from None
     fill_network(path, network, load_tensors(path, network.state_dict()), {name: name for name in network.state_dict()})
     network.eval().requires_grad_(False)
-    return LoadedNetwork(kind, network, path, released=False, prediction=prediction, sde=sde, structure=structure, step=step)
+    return LoadedNetwork(kind, network, path, released=False, **recorded)

@@ -32,6 +32,7 @@ from strdiffusion.methods.folders import open_by_name
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
 from strdiffusion.samplers.options import Resampling
 from strdiffusion.samplers.solvers import Solver
+from strdiffusion.sde import MeanFill
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
@@ -54,6 +55,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         "--method", choices=METHODS, help="the method: one that needs no model, such as telea, or what the model must be of (the model's)"
     )
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
+    parser.add_argument(
+        "--mean-fill", choices=get_args(MeanFill), help="what released checkpoints of IR-SDE have as their mean in the hole"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")
     parser.add_argument("--hints", type=Path, help="an RGBA picture; its opaque pixels in the hole count as known")
@@ -113,7 +117,7 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
         precision = None if options.precision == "fp32" else options.precision
         return StrDiffusion(open_by_name(options.method, choose_device(options.device)).varied(T=options.T, precision=precision))
     source = options.model or default_model()
-    model = StrDiffusion.load(source, T=options.T, device=options.device, precision=options.precision)
+    model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
     if options.method not in (None, model.method.name):
         raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
     return model

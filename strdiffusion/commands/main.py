@@ -24,6 +24,8 @@ COMMANDS = {
     ("train", "structure"): Command("train", "train the structure network", {"network": "structure"}),
     ("train", "texture"): Command("train", "train the texture network", {"network": "texture"}),
     ("train", "discriminator"): Command("train", "train the discriminator", {"network": "discriminator"}),
+    ("train", "judge"): Command("train", "train the judge, which names the class of every pixel", {"network": "judge"}),
+    ("train", "prior"): Command("train", "train the prior of RePaint", {"network": "prior"}),
     ("train", "dgts"): Command("train", "train DGTS", {"network": "dgts"}),
     ("train", "upsampler"): Command("train", "train DGTS's enlarging network", {"network": "upsampler"}),
     ("test",): Command("test", "inpaint a test folder as a configuration says, with metrics"),

@@ -1,17 +1,28 @@
-"""Train one of the networks: structure, texture and discriminator of StrDiffusion, or dgts and upsampler of DGTS.
+"""Train a network.
 
     strdiffusion train structure -opt configs/psv/structure.yml [key=value ...]
     strdiffusion train texture -opt configs/psv/texture.yml resume=auto
     strdiffusion train discriminator -opt configs/psv/discriminator.yml training.batch_size=8
+    strdiffusion train judge -opt configs/benchmark/judge.yml
+    strdiffusion train prior -opt configs/benchmark/prior.yml
     strdiffusion train dgts -opt configs/benchmark/dgts.yml
+    strdiffusion train upsampler -opt configs/benchmark/upsampler.yml
 
-All options: strdiffusion/config/training.py and, of DGTS, strdiffusion/config/dgts.py. Ctrl-C saves; resume=auto continues.
+All options: strdiffusion/config/training.py; of a prior: prior.py beside it, of DGTS: dgts.py. Ctrl-C saves; resume=auto continues.
 """
 
 from collections.abc import Sequence
 
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config
-from strdiffusion.config.dgts import TrainDGTSConfig, TrainUpsamplerConfig
+from strdiffusion.config import (
+    TrainDGTSConfig,
+    TrainDiscriminatorConfig,
+    TrainJudgeConfig,
+    TrainPriorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+    TrainUpsamplerConfig,
+    load_config,
+)
 from strdiffusion.networks import Kind
 from strdiffusion.system.cli import exit_on_user_error, parse_options
 
@@ -19,6 +30,8 @@ CONFIGURATIONS = {
     "structure": TrainStructureConfig,
     "texture": TrainTextureConfig,
     "discriminator": TrainDiscriminatorConfig,
+    "judge": TrainJudgeConfig,
+    "prior": TrainPriorConfig,
     "dgts": TrainDGTSConfig,
     "upsampler": TrainUpsamplerConfig,
 }

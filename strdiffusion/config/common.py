@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from strdiffusion.data.mask_families import BOXES, BUCKETED, DEFAULT_SHARE, Family
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.structure import EdgeSource, StructurePair
-from strdiffusion.sde import Schedule
+from strdiffusion.ddpm import NoiseSchedule
+from strdiffusion.sde import MeanFill, Rounding, Schedule
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Range, Share
 
@@ -14,12 +16,27 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 @dataclass
 class SDEConfig:
-    """The mean-reverting SDE (spec sec. 2)."""
+    """The mean-reverting SDE (spec sec. 2). Checkpoints record it; released files do not.
+
+    rounding: of the optimum step: "released" cancels in float32 as the release's training does.
+    mean_fill: what the texture's mean holds in the hole: the released IR-SDE was trained with "white", all else with "black"; null: black,
+        but for a released file of IR-SDE it must be stated.
+    """
 
     T: Annotated[int, Range(2, 10_000)] = 100
     schedule: Schedule = "cosine"
     max_sigma: Annotated[float, Range(0, open_low=True)] = 30.0
     eps: Annotated[float, Range(1e-12, 0.5)] = 0.005
+    rounding: Rounding = "exact"
+    mean_fill: MeanFill | None = None
+
+
+@dataclass
+class ProcessConfig:
+    """The diffusion process of a prior (docs/repaint_spec.md sec. 4): its number of steps S and its variances."""
+
+    steps: Annotated[int, Range(2, 10_000)] = 1000
+    schedule: NoiseSchedule = "linear"
 
 
 @dataclass
@@ -33,14 +50,24 @@ class StructureConfig:
 
 @dataclass
 class MaskConfig:
-    """Where masks come from: a folder of files, or generated strokes whose share of the image lies in hole_share."""
+    """Where masks come from: a folder of files, or a family of masks that are drawn. The share of strokes (irregular) and of boxes lies in
+    hole_share.
+    """
 
     folder: str | None = None
     polarity: Polarity = "white_hole"
-    hole_share: tuple[Share, Share] = (0.1, 0.5)
+    hole_share: tuple[Share, Share] = DEFAULT_SHARE
+    family: Family = "irregular"
 
-
-def check_hole_share_option(key: str, masks: MaskConfig) -> None:
-    low, high = masks.hole_share
-    if not 0 < low < high < 1:
-        raise UserError(f"{key} must be two shares with 0 < first < second < 1, not [{low:g}, {high:g}]")
+    def check(self, key: str) -> None:
+        """Check the options, which stand under `key`. Raises UserError."""
+        low, high = self.hole_share
+        box = self.family in BOXES
+        if self.folder is not None and self.family != "irregular":
+            raise UserError(f"{key}.folder and {key}.family={self.family} exclude each other: masks are read from files or drawn")
+        if not (box or self.family in BUCKETED) and self.hole_share != DEFAULT_SHARE:
+            raise UserError(f"{key}.hole_share has no effect on {key}.family={self.family}: remove it, or set it to {list(DEFAULT_SHARE)}")
+        if not (0 < low < high < 1 or box and 0 < low == high < 1):
+            raise UserError(
+                f"{key}.hole_share must be two shares with 0 < first {'<=' if box else '<'} second < 1, not [{low:g}, {high:g}]"
+            )

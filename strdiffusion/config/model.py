@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from strdiffusion.config.common import SDEConfig, StructureConfig
+from strdiffusion.config.common import ProcessConfig, SDEConfig, StructureConfig
 from strdiffusion.config.training import DiscriminatorConfig, UNetConfig
+from strdiffusion.denoiser import Prediction
 from strdiffusion.samplers.options import SamplerConfig, with_method
+from strdiffusion.samplers.prior import RepaintConfig
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Count, Range, fill
+from strdiffusion.system.parser import Count, Positive, Range, fill
 
 FORMAT = "strdiffusion model 1"
 
@@ -71,3 +73,61 @@ class ModelConfig:
         if self.sampler.scored and self.networks.discriminator is None:
             raise UserError(f"networks.discriminator is missing: sampler.resampling={self.sampler.resampling} needs it")
         self.sampler.check(MeanRevertingSDE(**vars(self.sde)), guided, joint)
+
+
+@dataclass
+class PriorRecord:
+    """A saved prior: the arguments of `GuidedUNet`, what it predicts, and iterations of training, if known."""
+
+    width: Positive
+    channels: list[Positive]
+    blocks: Positive
+    attention: list[Positive]
+    heads: Positive = 4
+    head_channels: Positive | None = 64
+    scale_shift: bool = True
+    resblock_updown: bool = True
+    new_order: bool = False
+    heads_upsample: Positive | None = None
+    class_conditional: bool = False
+    learned_sigma: bool = True
+    prediction: Prediction = "noise"
+    step: Count | None = None
+
+
+@dataclass
+class ClassifierRecord:
+    """A saved classifier of noisy images: the arguments of `NoiseClassifier`."""
+
+    width: Positive
+    channels: list[Positive]
+    blocks: Positive
+    attention: list[Positive]
+    size: Positive
+    classes: Positive = 1000
+    heads: Positive = 4
+    head_channels: Positive | None = 64
+    scale_shift: bool = True
+    resblock_updown: bool = True
+    new_order: bool = False
+
+
+@dataclass
+class PriorNetworksConfig:
+    """The networks of RePaint; each has a file with its name, such as prior.safetensors."""
+
+    prior: PriorRecord
+    classifier: ClassifierRecord | None = None
+
+
+@dataclass
+class PriorModelConfig:
+    """model.yml of RePaint. size: of the training images. process: that of the training. repaint: the defaults of sampling."""
+
+    networks: PriorNetworksConfig
+    method: Literal["repaint"] = "repaint"
+    format: Literal["strdiffusion model 1"] = FORMAT
+    size: Annotated[int, Range(8, 65_536)] = 256
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    repaint: RepaintConfig = field(default_factory=RepaintConfig)
+    provenance: list[str] = field(default_factory=list)

@@ -1,12 +1,15 @@
-"""The options of trainings, and of configs/*/{structure,texture,discriminator}.yml. Keys that a YAML file omits have their defaults."""
+"""The options of trainings: configs/*/{structure,texture,discriminator,judge}.yml; those of a prior are in prior.py, of DGTS in dgts.py.
+
+Keys that a YAML file omits have their defaults.
+"""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig, check_hole_share_option
+from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
-from strdiffusion.objectives import LossOn, Norm
+from strdiffusion.objectives import HOLE_WEIGHT, LossOn, Norm
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Momentum, Positive, Range, Seed, Share
 
@@ -26,6 +29,15 @@ class DiscriminatorConfig:
     """The discriminator (spec sec. 5)."""
 
     width: Annotated[int, Range(1, 4096)] = 64
+
+
+@dataclass
+class SegmenterConfig:
+    """The judge: a U-Net that names the class of every pixel. classes: their names, in the order of the labels."""
+
+    classes: list[str]
+    width: Annotated[int, Range(4, 4096)] = 16
+    depth: Annotated[int, Range(1, 8)] = 3
 
 
 @dataclass
@@ -50,7 +62,7 @@ class TrainDataConfig:
 class ValidationConfig:
     """Held-out images (null: no validation). Every `every` iterations: the loss on `loss_images` of them (null: all), and PSNR and SSIM
     of `samples` of them, sampled from T to 0. Each image has the same mask in every run. best.pt is chosen by the number `best`.
-    labels: as data.labels.
+    labels: as data.labels. For a judge, `samples` are images whose accuracy and mean IoU are measured.
     """
 
     images: str | None = None
@@ -59,7 +71,7 @@ class ValidationConfig:
     every: Positive = 5000
     loss_images: Positive | None = 64
     samples: Count = 8
-    best: Literal["loss", "psnr", "ssim", "hole_psnr", "hole_ssim"] = "loss"
+    best: Literal["loss", "psnr", "ssim", "hole_psnr", "hole_ssim", "accuracy", "mean_iou"] = "loss"
     index: str | None = "auto"
 
 
@@ -102,12 +114,20 @@ class DiscriminatorTrainingConfig(TrainingConfig):
     clip_gradient: Annotated[float, Range(0, open_low=True)] | None = 1.0
 
 
+FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
+
+
 @dataclass
 class ObjectiveConfig:
-    """What the trainings of structure and texture share (spec sec. 6)."""
+    """What the trainings of structure and texture share (spec sec. 6). IR-SDE's authors train with hole_weight=1 and first_t=1.
+
+    hole_weight: of the hole in the loss; known pixels have 1. first_t: the first time that is trained.
+    """
 
     norm: Norm = "l1"
     loss_on: LossOn = "step"
+    hole_weight: Annotated[float, Range(0, open_low=True)] = HOLE_WEIGHT
+    first_t: Literal[1, 2] = FIRST_T
 
 
 @dataclass
@@ -142,6 +162,8 @@ class TextureObjectiveConfig(ObjectiveConfig):
 class TrainConfig:
     """What all trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
 
+    measured: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # of samples, besides the loss
+
     data: TrainDataConfig
     output: str
     seed: Seed = 0
@@ -158,21 +180,22 @@ class TrainConfig:
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
-        check_hole_share_option("data.masks.hole_share", self.data.masks)
-        check_hole_share_option("validation.masks.hole_share", self.validation.masks)
+        self.data.masks.check("data.masks")
+        self.validation.masks.check("validation.masks")
         if self.data.crop_from is not None and self.data.crop_from < self.data.size:
             raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
-        if self.validation.best != "loss" and (self.validation.samples == 0 or isinstance(self, TrainDiscriminatorConfig)):
-            raise UserError(
-                f"validation.best={self.validation.best} needs sampled images, and this training samples none: set validation.best=loss"
-            )
+        best = self.validation.best
+        if best != "loss" and (self.validation.samples == 0 or not self.measured):
+            raise UserError(f"validation.best={best} needs sampled images, and this training samples none: set validation.best=loss")
+        if best not in ("loss", *self.measured):
+            raise UserError(f"validation.best={best} is not measured in this training: choose one of loss, {', '.join(self.measured)}")
         if self.training.warmup >= self.training.iterations:
             raise UserError(f"training.warmup ({self.training.warmup}) must be below training.iterations ({self.training.iterations})")
 
 
 @dataclass
-class TrainDiffusionConfig(TrainConfig):
-    """What the trainings of StrDiffusion's three networks share beside that."""
+class TrainSDEConfig(TrainConfig):
+    """What the trainings of StrDiffusion's networks share, and that of the judge."""
 
     sde: SDEConfig = field(default_factory=SDEConfig)
     structure: StructureConfig = field(default_factory=StructureConfig)
@@ -183,7 +206,7 @@ class TrainDiffusionConfig(TrainConfig):
 
 
 @dataclass
-class TrainStructureConfig(TrainDiffusionConfig):
+class TrainStructureConfig(TrainSDEConfig):
     """configs/*/structure.yml"""
 
     network: UNetConfig = field(default_factory=UNetConfig)
@@ -195,7 +218,7 @@ class TrainStructureConfig(TrainDiffusionConfig):
 
 
 @dataclass
-class TrainTextureConfig(TrainDiffusionConfig):
+class TrainTextureConfig(TrainSDEConfig):
     """configs/*/texture.yml"""
 
     network: UNetConfig = field(default_factory=UNetConfig)
@@ -224,11 +247,38 @@ class TrainTextureConfig(TrainDiffusionConfig):
 
 
 @dataclass
-class TrainDiscriminatorConfig(TrainDiffusionConfig):
+class TrainDiscriminatorConfig(TrainSDEConfig):
     """configs/*/discriminator.yml"""
+
+    measured: ClassVar[tuple[str, ...]] = ()
 
     network: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     training: DiscriminatorTrainingConfig = field(default_factory=DiscriminatorTrainingConfig)
+
+
+@dataclass
+class TrainJudgeConfig(TrainSDEConfig):
+    """configs/*/judge.yml. A judge sees whole images: `sde`, `structure` and masks change nothing."""
+
+    measured: ClassVar[tuple[str, ...]] = ("accuracy", "mean_iou")
+
+    network: SegmenterConfig = field(kw_only=True)
+
+    def check(self) -> None:
+        super().check()
+        require_labels(self)
+        if self.network.width % 4:
+            raise UserError(f"network.width must be a multiple of 4, not {self.network.width}")
+        if not 2 <= len(set(self.network.classes)) == len(self.network.classes) <= 256:
+            raise UserError("network.classes must name 2 to 256 classes, none twice")
+
+
+def require_labels(config: TrainConfig) -> None:
+    """Raise UserError if the images of a training that needs labels have none."""
+    if config.data.labels is None:
+        raise UserError("data.labels is missing: this training needs the class of every pixel, in a folder of labels")
+    if config.validation.images is not None and config.validation.labels is None:
+        raise UserError("validation.labels is missing: give a folder of labels, or set validation.images=null")
 
 
 def _check_width(network: UNetConfig) -> None:

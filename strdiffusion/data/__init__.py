@@ -5,6 +5,7 @@ decoding      bytes of picture files to pixels
 images        reading, writing, resizing and cropping images
 labels        reading the class of every pixel
 masks         reading, resizing and generating masks (inside the program: 1 = known, 0 = hole)
+mask_families kinds of masks by name; mask_rules: how the masks of a test are drawn
 mask_sources  where training masks are drawn from
 pairing       which mask file belongs to which image
 structure     gray and edge maps, the states of the structure process

@@ -24,6 +24,14 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
     return levels
 
 
+def read_labels_of(image: Path, path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The labels, uint8 (H, W), that a file holds of an image of this (height, width). Raises UserError if it cannot be used for it."""
+    labels = read_labels(path)
+    if labels.shape != size:
+        raise UserError(f"the labels {path} have {labels.shape[1]}x{labels.shape[0]} pixels, and the image {image} {size[1]}x{size[0]}")
+    return labels
+
+
 class LabelFolder:
     """The labels of the images below a folder: PNG files of the same relative paths below another, or a virtual folder of facades.
 
@@ -37,8 +45,4 @@ class LabelFolder:
 
     def read(self, image: Path, size: tuple[int, int]) -> np.ndarray:
         """The labels, uint8 (H, W), of an image file of this (height, width). Raises UserError for a file that cannot be used."""
-        path = self.labels / image.relative_to(self.images).with_suffix(".png")
-        labels = read_labels(path)
-        if labels.shape != size:
-            raise UserError(f"the labels {path} have {labels.shape[1]}x{labels.shape[0]} pixels, and their image {size[1]}x{size[0]}")
-        return labels
+        return read_labels_of(image, self.labels / image.relative_to(self.images).with_suffix(".png"), size)

@@ -8,6 +8,7 @@ number i of a set, the same on every machine and in every set.
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -77,15 +78,23 @@ def expand(_rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return 1 - _central_hole(height, width, height // 4, width // 4)
 
 
-def center_box(_rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A central hole of half of each side; always the same."""
-    return _central_hole(height, width, height // 2, width // 2)
+def center_box(rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] | None = None) -> np.ndarray:
+    """A central hole of half of each side, always the same; or of a share of the area, see `random_box`."""
+    rows, columns = (height // 2, width // 2) if hole_share is None else _box_sides(rng, height, width, hole_share)
+    return _central_hole(height, width, rows, columns)
 
 
-def random_box(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A hole whose sides are a quarter to a half of the image's, anywhere within the image."""
-    rows = int(rng.integers(height // 4, height // 2 + 1))
-    columns = int(rng.integers(width // 4, width // 2 + 1))
+def random_box(rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] | None = None) -> np.ndarray:
+    """A hole whose sides are a quarter to a half of the image's, anywhere within the image.
+
+    hole_share: instead, a box of the image's shape (of a square image, a square) with low <= share of the area <= high, up to rounding:
+    each side is round(sqrt(share) side).
+    """
+    if hole_share is None:
+        rows = int(rng.integers(height // 4, height // 2 + 1))
+        columns = int(rng.integers(width // 4, width // 2 + 1))
+    else:
+        rows, columns = _box_sides(rng, height, width, hole_share)
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
     known = np.ones((height, width), np.float32)
     known[top : top + rows, left : left + columns] = 0
@@ -96,7 +105,9 @@ FAMILIES: dict[str, Callable[..., np.ndarray]] = {
     family.__name__: family
     for family in (irregular, wide, narrow, every_second_line, super_resolution, half, expand, center_box, random_box)
 }
-BUCKETED = frozenset({"irregular"})  # families that take a hole share, and whose holes can be kept off the border
+Family = Literal[tuple(FAMILIES)]
+BUCKETED = frozenset({"irregular"})  # families with buckets of hole shares, whose holes can be kept off the border
+BOXES = ("center_box", "random_box")  # families that may have a hole share
 
 
 def draw_mask(
@@ -104,8 +115,8 @@ def draw_mask(
 ) -> np.ndarray:
     """A mask known (height, width) of the named family, determined by `rng`.
 
-    hole_share: low < share of hole pixels <= high (default: 0.1 to 0.5); border: see `irregular`. Both are options of
-    the families in BUCKETED only.
+    hole_share: low < share of hole pixels <= high (default: 0.1 to 0.5), of the families in BOXES low <= share <= high;
+    border: see `irregular`. Other families take neither.
     Raises UserError for an unknown family, an option that it does not have, or sides below 8 pixels.
     """
     if family not in FAMILIES:
@@ -114,25 +125,34 @@ def draw_mask(
         raise UserError(f"a mask of {height}x{width} pixels is too small: both sides must be at least {MIN_SIDE}")
     if family in BUCKETED:
         return FAMILIES[family](rng, height, width, hole_share or DEFAULT_SHARE, border)
-    if hole_share is not None or not border:
-        raise UserError(
-            f"masks of the family {family} take no hole share and cannot be kept off the border: only {', '.join(sorted(BUCKETED))} can"
-        )
+    if not border:
+        raise UserError(f"masks of the family {family} cannot be kept off the border: only {', '.join(sorted(BUCKETED))} can")
+    if hole_share is not None:
+        if family not in BOXES:
+            raise UserError(f"masks of the family {family} take no hole share: only {', '.join((*sorted(BUCKETED), *BOXES))} do")
+        return FAMILIES[family](rng, height, width, hole_share)
     return FAMILIES[family](rng, height, width)
 
 
 def numbered_mask(
-    family: str, seed: int, index: int, height: int, width: int, bucket: Bucket | None = None, touching: bool = True
+    family: str,
+    seed: int,
+    index: int,
+    height: int,
+    width: int,
+    bucket: Bucket | None = None,
+    touching: bool = True,
+    hole_share: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Mask number `index` of the set that `seed`, `family` and `bucket` name: known (height, width).
 
     It depends only on the arguments: on no other mask, and on no machine. bucket: (low, high) in whole percent, low <
     hole share <= high. touching: whether the hole touches the border or stays away from it. Families without buckets
-    take neither. Raises UserError as `draw_mask` does.
+    take neither. hole_share: of a box. Raises UserError as `draw_mask` does.
     """
     rng = np.random.default_rng(stable_hash(f"{seed}:{family}:{bucket_name(bucket)}:{index}"))
     if family not in BUCKETED:
-        return draw_mask(family, rng, height, width)
+        return draw_mask(family, rng, height, width, hole_share)
     share = None if bucket is None else (bucket[0] / 100, bucket[1] / 100)
     for _ in range(MAX_TRIES):
         known = draw_mask(family, rng, height, width, share, border=touching)
@@ -180,6 +200,13 @@ def _margin(height: int, width: int, holes: int) -> int:
     if holes < (height - 2) * (width - 2):
         return 1
     raise UserError(f"{holes} hole pixels leave no room to keep off the border of {height}x{width} pixels: take a smaller hole share")
+
+
+def _box_sides(rng: np.random.Generator, height: int, width: int, share: tuple[float, float]) -> tuple[int, int]:
+    """(rows, columns) of a box of the image's shape, at least a pixel less than the image; its share is drawn in steps of 1/10,000."""
+    check_hole_share(share)
+    root = math.sqrt(rng.integers(round(1e4 * share[0]), round(1e4 * share[1]) + 1) / 1e4)
+    return tuple(min(max(1, round(root * side)), side - 1) for side in (height, width))
 
 
 def _central_hole(height: int, width: int, rows: int, columns: int) -> np.ndarray:

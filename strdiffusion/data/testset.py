@@ -16,16 +16,16 @@ from strdiffusion.batch import Known
 from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, filled_from, read_image, resize_image, resize_nearest
 from strdiffusion.data.labels import LabelFolder
 from strdiffusion.data.listing import find_images
+from strdiffusion.data.mask_families import Family
+from strdiffusion.data.mask_rules import MaskRule
 from strdiffusion.data.masks import (
     Polarity,
     check_hole_share,
     hole_share,
-    irregular_mask,
     other_polarity,
     read_mask,
     resize_mask,
     sampled_hole_shares,
-    stable_hash,
     warn_if_inverted,
 )
 from strdiffusion.data.pairing import Pairing, pair_masks
@@ -69,7 +69,8 @@ class TestDataset(Dataset):
     polarity       what white means in mask files
     size, fit      "resize": to size x size. "center_crop": the shorter side enlarged to size if it is smaller,
                    then the middle size x size; a mask file of that size is used as it is. "none": as it is
-    hole_share     range for generated masks
+    family         of generated masks, see `MaskRule`
+    hole_share     range for generated masks of the families that have shares
     ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing
     index          index file of the image folder, see `find_images`
     limit          take the first so many images only
@@ -90,6 +91,7 @@ class TestDataset(Dataset):
         size: int | None,
         fit: Fit,
         hole_share: tuple[float, float],
+        family: Family = "irregular",
         ground_truth: bool = True,
         index: str | os.PathLike | None = None,
         limit: int | None = None,
@@ -102,7 +104,8 @@ class TestDataset(Dataset):
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit} leaves no image; give at least 1")
         images, masks = Path(images).expanduser(), None if masks is None else Path(masks).expanduser()
-        self.size, self.fit, self.polarity, self.seed, self.hole_share = size, fit, polarity, seed, hole_share
+        self.size, self.fit, self.polarity, self.seed = size, fit, polarity, seed
+        self.family, self.hole_share = family, hole_share
         self.ground_truth = ground_truth
         self.labels = None if labels is None else LabelFolder(labels, images)
         files = find_images(images, index)
@@ -128,8 +131,7 @@ class TestDataset(Dataset):
         labels = None if self.labels is None else fit_labels(self.labels.read(path, image.shape[:2]), self.size, self.fit)
         if self.mask_files is None:
             image = fit_image(image, self.size, self.fit)
-            rng = np.random.default_rng(stable_hash(f"{self.seed}:{name}"))
-            known = irregular_mask(rng, *image.shape[:2], self.hole_share)
+            known = self.mask_rule(i).draw(*image.shape[:2])
         else:
             native = image.shape[:2]
             known = self._read_mask(mask_path, path, native)
@@ -153,8 +155,12 @@ class TestDataset(Dataset):
     def mask_path(self, i: int) -> Path | str:
         """The mask file of item i, or how its mask is generated."""
         if self.mask_files is None:
-            return f"generated:seed={self.seed}:share={self.hole_share[0]}-{self.hole_share[1]}"
+            return str(self.mask_rule(i))
         return self.mask_files[i]
+
+    def mask_rule(self, i: int) -> MaskRule:
+        """How the mask of item i is generated, if there are no files."""
+        return MaskRule(self.seed, self.names[i], i, self.family, self.hole_share)
 
     def _read_mask(self, path: Path, image_path: Path, native: tuple[int, int]) -> np.ndarray:
         """The mask at `path`, with a notice if it does not fit its image of (height, width) `native`."""

@@ -7,8 +7,10 @@ comparison.rows()[-1].cells["fid"]                                 # a Cell: a v
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -17,9 +19,10 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.data.masks import SUSPICIOUS_SHARE, hole_share, other_polarity
-from strdiffusion.evaluation.columns import ComparedMetric
+from strdiffusion.evaluation.columns import HOLE_ONLY, ComparedMetric, JudgeMetric, UsualMetric
+from strdiffusion.evaluation.judge import Judge, features_distance, hole_features
 from strdiffusion.evaluation.judging_options import EvaluateConfig, PretrainedConfig
-from strdiffusion.evaluation.metrics import l1, psnr, ssim
+from strdiffusion.evaluation.metrics import agreement, inside, l1, mean_iou, psnr, sharpness, ssim
 from strdiffusion.evaluation.pairs import Loaded, Pair, Pairs, Reading, find_pairs, load_pair, reading, to_8_bit
 from strdiffusion.evaluation.perceptual import Inception, Lpips, frechet_distance, kernel_distance
 from strdiffusion.evaluation.statistics import Summary, summarise
@@ -30,7 +33,9 @@ from strdiffusion.system.errors import UserError
 log = logging.getLogger(__name__)
 
 PIXEL_METRICS = {"psnr": psnr, "ssim": ssim, "l1": l1}
-SET_METRICS = {"fid": frechet_distance, "kid": kernel_distance}
+SET_METRICS = {"fid": frechet_distance, "kid": kernel_distance, "judge_fid": frechet_distance, "judge_kid": kernel_distance}
+JUDGE_METRICS = get_args(JudgeMetric)
+NO_JUDGE = "no judge is given: judge=FOLDER, for example judge=weights/judge"
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,20 @@ class ImageResult:
 class Measures:
     """The metrics to compute, with their networks loaded.
 
-    unavailable: why a metric cannot be computed. weights: the file that each metric's network was loaded from.
-    Raises UserError if a given file of weights is missing or wrong.
+    unavailable: why a metric cannot be computed. weights: the file that each metric's network was loaded from. judge: a judge's folder.
+    crop_border: pixels on each side that PSNR, SSIM and L1 leave out.
+    Raises UserError if a given file of weights or judge is missing or wrong.
     """
 
     def __init__(
         self,
-        metrics: Sequence[ComparedMetric] = get_args(ComparedMetric),
+        metrics: Sequence[ComparedMetric] = get_args(UsualMetric),
         weights: PretrainedConfig | None = None,
         device: torch.device | str = "cpu",
+        judge: str | None = None,
+        crop_border: int = 0,
     ):
+        self.crop_border = crop_border
         weights = weights or PretrainedConfig()
         self.metrics = list(metrics)
         self.unavailable: dict[str, str] = {}
@@ -89,27 +98,50 @@ class Measures:
             if f"lpips_{net}" in metrics:
                 loaded = self._load([f"lpips_{net}"], Lpips, net, getattr(weights, net), device)
                 self.lpips |= {f"lpips_{net}": loaded} if loaded else {}
-        of_sets = [metric for metric in metrics if metric in SET_METRICS]
-        if of_sets:
-            self.inception = self._load(of_sets, Inception, weights.inception, device)
+        of_inception = [metric for metric in metrics if metric in ("fid", "kid")]
+        if of_inception:
+            self.inception = self._load(of_inception, Inception, weights.inception, device)
+        of_judge = [metric for metric in metrics if metric in JUDGE_METRICS]
+        self.judge = Judge(judge, device) if of_judge and judge is not None else None
+        if of_judge and self.judge is None:
+            self.unavailable |= dict.fromkeys(of_judge, NO_JUDGE)
 
     def of_image(self, image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None) -> dict[str, float]:
-        """Per-image metrics by column, of image (H,W,3) in [0,1] against truth; hole_* only with a hole (H,W) bool."""
+        """Per-image metrics by column, of image (H,W,3) in [0,1] against truth; those of the hole only with a hole (H,W) bool."""
         values = {}
+        if "sharpness" in self.metrics and hole is not None:
+            values["sharpness"] = sharpness(image, truth, hole)
+        judged = [None if part is None else inside(part, self.crop_border) for part in (image, truth, hole)]
         for metric in self.metrics:
             if metric in PIXEL_METRICS:
-                values[metric] = PIXEL_METRICS[metric](image, truth)
+                values[metric] = PIXEL_METRICS[metric](*judged[:2])
                 if hole is not None:
-                    values[f"hole_{metric}"] = PIXEL_METRICS[metric](image, truth, hole)
+                    values[f"hole_{metric}"] = PIXEL_METRICS[metric](*judged)
             elif metric in self.lpips:
                 values[metric], in_hole = self.lpips[metric](image, truth, hole)
                 if hole is not None:
                     values[f"hole_{metric}"] = in_hole
         return values
 
+    def of_judge(
+        self, image: np.ndarray, truth: np.ndarray, hole: np.ndarray, labels: np.ndarray | None
+    ) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray] | None]:
+        """The judge's metrics of a hole, by column, and the features (C,) that it sees there in image and truth (None: there is no hole).
+
+        labels: the true class of every pixel; None: the class that the judge sees in the truth.
+        """
+        ours, theirs = self.judge(image), self.judge(truth)
+        labels = theirs.labels if labels is None else labels
+        values = {
+            "agreement": agreement(ours.labels, labels, hole),
+            "mean_iou": mean_iou(ours.labels, labels, hole),
+            "judge_distance": features_distance(ours, theirs, hole),
+        }
+        return values, (hole_features(ours, hole), hole_features(theirs, hole)) if hole.any() else None
+
     def columns(self, holes: bool) -> list[str]:
         """The columns of a table: every metric, and its value in the hole if that has a meaning and holes are known."""
-        with_hole = set(self.metrics) - set(SET_METRICS) - set(self.unavailable) if holes else set()
+        with_hole = set(self.metrics) - {*SET_METRICS, *HOLE_ONLY, *self.unavailable} if holes else set()
         return [column for metric in self.metrics for column in ([metric, f"hole_{metric}"] if metric in with_hole else [metric])]
 
     def _load(self, metrics: list[str], kind: type, *options):
@@ -132,6 +164,7 @@ class Comparison:
     measures: Measures
     images: list[ImageResult] = field(default_factory=list)
     features: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # (2048,) of each output and truth
+    judged: list[tuple[np.ndarray, np.ndarray] | None] = field(default_factory=list)  # the judge's features (C,) in each hole
     problems: list[str] = field(default_factory=list)
     pairs: Pairs | None = None
     how: Reading | None = None
@@ -140,7 +173,12 @@ class Comparison:
         """Compare one image with its truth. The pair's recorded hole share is used only if there is no mask."""
         image, truth, known = loaded.image, loaded.truth, loaded.known
         share = (pair.hole_share if pair else None) if known is None else hole_share(known)
-        values = self.measures.of_image(image, truth, None if known is None else known < 0.5)
+        hole = None if known is None else known < 0.5
+        values = self.measures.of_image(image, truth, hole)
+        if self.measures.judge is not None:
+            of_judge, features = ({}, None) if hole is None else self.measures.of_judge(image, truth, hole, loaded.labels)
+            values |= {name: value for name, value in of_judge.items() if name in self.measures.metrics}
+            self.judged.append(features)
         size = truth.shape[:2]
         self.images.append(ImageResult(name, size, share, values, pair, known is not None, loaded.output_size != size))
         if self.measures.inception is not None:
@@ -172,16 +210,19 @@ class Comparison:
         summary = summarise((self.images[i].values.get(column, math.nan) for i in numbers), seed)
         if summary is not None:
             return Cell(summary)
-        missing = "no mask with a hole, or images too small" if column.startswith("hole_") else "images too small for it"
+        of_hole = column.startswith("hole_") or column in HOLE_ONLY
+        missing = "no mask with a hole, or images too small" if of_hole else "images too small for it"
         return Cell(None, missing if numbers else "no image")
 
     def _set_cell(self, column: str, numbers: list[int]) -> Cell:
-        outputs, truths = (np.array([self.features[i][side] for i in numbers]) for side in (0, 1))
+        features = self.judged if column in JUDGE_METRICS else self.features
+        pairs = [features[i] for i in numbers if features[i] is not None]
+        outputs, truths = (np.array([pair[side] for pair in pairs]) for side in (0, 1))
         try:
             value = SET_METRICS[column](outputs, truths)
         except Unavailable as error:
             return Cell(None, str(error))
-        return Cell(Summary(value, math.nan, math.nan, len(numbers)))
+        return Cell(Summary(value, math.nan, math.nan, len(pairs)))
 
 
 def compare_arrays(images: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]], measures: Measures) -> Comparison:
@@ -209,7 +250,7 @@ def compare_folders(config: EvaluateConfig, measures: Measures | None = None) ->
 def load_measures(config: EvaluateConfig) -> Measures:
     """The metrics that a configuration asks for, with their networks on its device."""
     set_float32_precision("fp32")
-    return Measures(config.metrics, config.weights, choose_device(config.device))
+    return Measures(config.metrics, config.weights, choose_device(config.device), config.judge, config.crop_border)
 
 
 def compare_pairs(pairs: Pairs, how: Reading, measures: Measures) -> Comparison:
@@ -223,7 +264,17 @@ def compare_pairs(pairs: Pairs, how: Reading, measures: Measures) -> Comparison:
                 log.warning("left out: %s", error)
                 comparison.problems.append(str(error))
     warn_if_inverted(comparison)
+    warn_if_seen(comparison)
     return comparison
+
+
+def warn_if_seen(comparison: Comparison) -> None:
+    """Log one warning if the judge was trained on truths that it now judges by."""
+    judge = comparison.measures.judge
+    folder = None if judge is None else os.path.abspath(Path(judge.record.images).expanduser())
+    seen = [] if judge is None else [pair for pair in comparison.pairs.pairs if Path(os.path.abspath(pair.truth)).is_relative_to(folder)]
+    if seen:
+        log.warning("the judge %s was trained on %d of these truths: its numbers look better than they are", judge.folder, len(seen))
 
 
 def warn_if_inverted(comparison: Comparison) -> None:

@@ -16,7 +16,7 @@ from strdiffusion.config import save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.tensors import as_tensor
-from strdiffusion.evaluation.metrics import psnr, ssim
+from strdiffusion.evaluation.metrics import inside, psnr, ssim
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.overlap import Writer, ahead
 from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
@@ -137,6 +137,7 @@ def test_dataset(config: TestConfig) -> TestDataset:
         size=data.size,
         fit=data.fit,
         hole_share=data.masks.hole_share,
+        family=data.masks.family,
         ground_truth=data.ground_truth,
         limit=data.limit,
         index=index_file(data.index, data.images),
@@ -192,8 +193,9 @@ def batches(dataset: TestDataset, numbers: list[int], method: Method, batch_size
 
 
 def image_seed(config: TestConfig, item: TestItem) -> int:
-    """The seed of an image's noise, from only its name and the configuration's seed."""
-    return stable_hash(f"{config.seed}:{item.name}") % 2**62
+    """The seed of an image's noise, from only its name and the configuration's seed and sample."""
+    which = f":sample={config.sample}" if config.sample else ""
+    return stable_hash(f"{config.seed}:{item.name}{which}") % 2**62
 
 
 def inpaint_batch(
@@ -230,16 +232,16 @@ def write_batch(
         write_pictures(item, image, pictures, folder, config.data.ground_truth)
         if result.traces:
             write_trace(item, result.traces[i], folder)
-        new.append(result_row(item, image, result, i, seconds, config.data.ground_truth))
+        new.append(result_row(item, image, result, i, seconds, config))
     record(new)
 
 
-def result_row(item: TestItem, image: np.ndarray, result: Result, i: int, seconds: float, ground_truth: bool) -> ResultRow:
+def result_row(item: TestItem, image: np.ndarray, result: Result, i: int, seconds: float, config: TestConfig) -> ResultRow:
     """The CSV row of one image; metrics only if there is a truth."""
     metrics = {}
-    if ground_truth:
-        truth, masked = as_8_bit(item.texture), as_8_bit(item.texture * item.mask)
-        hole = item.known() < 0.5
+    if config.data.ground_truth:
+        judged = image, as_8_bit(item.texture), as_8_bit(item.texture * item.mask), item.known() < 0.5
+        image, truth, masked, hole = (inside(values, config.crop_border) for values in judged)
         metrics = {
             "psnr": psnr(image, truth),
             "ssim": ssim(image, truth),

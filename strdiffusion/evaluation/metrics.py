@@ -1,9 +1,14 @@
-"""Image metrics, by scikit-image: on values in [0,1] (data range 1), of the whole image or of the hole alone."""
+"""Metrics of an image, on values in [0,1] (data range 1), and of its labels: of the whole image or of the hole alone."""
 
 import numpy as np
 from skimage.metrics import structural_similarity
 
 SSIM_WINDOW = 11  # of a Gaussian with sigma 1.5
+
+
+def inside(image: np.ndarray, border: int) -> np.ndarray:
+    """The image (H,W[,C]) without so many pixels on each side, as IR-SDE's program judges it (border 4)."""
+    return image[border : image.shape[0] - border, border : image.shape[1] - border]
 
 
 def psnr(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
@@ -45,6 +50,41 @@ def ssim(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -
         full=True,
     )
     return float(mean) if hole is None else float(similarity[hole].mean())
+
+
+def agreement(labels: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
+    """The share of pixels whose class in labels (H,W) is that of truth, in [0,1]; over the pixels of hole (H,W) bool if given.
+
+    nan if the hole is empty.
+    """
+    same = labels == truth if hole is None else (labels == truth)[hole]
+    return float(same.mean()) if same.size else float("nan")
+
+
+def mean_iou(labels: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
+    """The mean over classes of intersection / union of labels (H,W) and truth; over the pixels of hole (H,W) bool if given.
+
+    Only classes that either of the two has count. nan if the hole is empty.
+    """
+    a, b = (labels.ravel(), truth.ravel()) if hole is None else (labels[hole], truth[hole])
+    shares = [np.count_nonzero((a == k) & (b == k)) / np.count_nonzero((a == k) | (b == k)) for k in np.union1d(a, b)]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def sharpness(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -> float:
+    """The mean length of the gradient of image (H,W,C), relative to that of truth; over the pixels of hole (H,W) bool if given.
+
+    1 is as sharp as the truth, 0 flat. Gradients are central differences of the mean over channels. nan for an empty hole or a flat truth.
+    """
+    of_image, of_truth = (_steepness(values, hole) for values in (image, truth))
+    return of_image / of_truth if of_truth > 0 else float("nan")
+
+
+def _steepness(image: np.ndarray, hole: np.ndarray | None) -> float:
+    """The mean length of the gradient of an image (H,W,C), in levels per pixel; nan for an empty hole."""
+    length = np.hypot(*np.gradient(image.astype(np.float64).mean(axis=2)))
+    length = length if hole is None else length[hole]
+    return float(length.mean()) if length.size else float("nan")
 
 
 def _difference(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None) -> np.ndarray:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from strdiffusion.config.common import Device, MaskConfig, check_hole_share_option
+from strdiffusion.config.common import Device, MaskConfig
 from strdiffusion.data.pairing import Pairing
 from strdiffusion.data.testset import Fit
 from strdiffusion.methods import METHODS, Options, method_class
@@ -46,6 +46,8 @@ class TestConfig:
 
     Options of other methods are ignored, so that method=telea works with any of these files.
     process: write every process-th step as pictures (0: none).
+    sample: which of many results of each image: every number has other noise, and the same images and masks.
+    crop_border: PSNR and SSIM leave out so many pixels on each side (4 in IR-SDE's program).
     """
 
     __test__ = False
@@ -59,6 +61,8 @@ class TestConfig:
     device: Device = "auto"
     batch_size: Annotated[int, Range(1, 65536)] = 8
     process: Count = 0
+    sample: Count = 0
+    crop_border: Count = 0
 
     @classmethod
     def from_tree(cls, tree: dict, where: str) -> "TestConfig":
@@ -80,8 +84,10 @@ class TestConfig:
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
-        check_hole_share_option("data.masks.hole_share", self.data.masks)
+        self.data.masks.check("data.masks")
         self.options.check()
+        if self.data.fit != "none" and 2 * self.crop_border >= self.data.size:
+            raise UserError(f"crop_border={self.crop_border} leaves nothing of data.size={self.data.size}: give less than half of it")
         if not self.data.ground_truth and self.data.masks.folder is None:
             raise UserError("data.masks.folder is missing: it is needed with data.ground_truth=false, to show where the holes are")
         if not self.data.ground_truth and self.options.doors:

@@ -1,7 +1,6 @@
 """Which output belongs to which truth and mask: by file name, or as recorded in our results.csv."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from strdiffusion.data.images import read_image, resize_image
+from strdiffusion.data.labels import read_labels_of
 from strdiffusion.data.listing import find_images
-from strdiffusion.data.masks import Polarity, hole_share, irregular_mask, read_mask, stable_hash
+from strdiffusion.data.mask_rules import PREFIX, MaskRule
+from strdiffusion.data.masks import Polarity, hole_share, read_mask
 from strdiffusion.data.pairing import pair_masks
-from strdiffusion.data.testset import Fit, fit_image, fit_mask, item_names
+from strdiffusion.data.testset import Fit, fit_image, fit_labels, fit_mask, item_names
 from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.table import ResultRow, read_rows
 from strdiffusion.system.errors import UserError, some
 from strdiffusion.system.parser import read_yaml
 
-GENERATED = re.compile(r"generated:seed=(\d+):share=([\d.]+)-([\d.]+)")
 SHARE_TOLERANCE = 1e-5  # results.csv holds six digits
 
 
@@ -45,22 +45,27 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Reading:
-    """How truths and masks are brought to the outputs' size."""
+    """How truths and masks are brought to the outputs' size, and where the truths' labels are, if there are any."""
 
     fit: Fit
     size: int | None
     polarity: Polarity
     resize: bool  # outputs of another size than their truth
+    labels: Path | None = None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A pair as arrays: image and truth (H,W,3) float32 in [0,1] at 8-bit levels; known (H,W), 1 = known, or None; the output's size."""
+    """A pair as arrays: image and truth (H,W,3) float32 in [0,1] at 8-bit levels; known (H,W), 1 = known, or None; the output's size.
+
+    labels: the class of every pixel of the truth, (H,W) uint8, or None.
+    """
 
     image: np.ndarray
     truth: np.ndarray
     known: np.ndarray | None
     output_size: tuple[int, int]
+    labels: np.ndarray | None = None
 
 
 def find_pairs(config: EvaluateConfig) -> Pairs:
@@ -89,7 +94,8 @@ def reading(config: EvaluateConfig) -> Reading:
         masks = data.get("masks")
         if polarity is None and config.masks.folder is None and isinstance(masks, dict) and masks.get("polarity") == "white_known":
             polarity = "white_known"
-    return Reading(fit or "none", size, polarity or "white_hole", config.resize)
+    labels = None if config.labels is None else Path(config.labels).expanduser()
+    return Reading(fit or "none", size, polarity or "white_hole", config.resize, labels)
 
 
 def load_pair(pair: Pair, how: Reading) -> Loaded:
@@ -105,7 +111,8 @@ def load_pair(pair: Pair, how: Reading) -> Loaded:
             sizes = f"{size_text(output_size)} pixels and its truth {pair.truth} {size_text(truth.shape[:2])}"
             raise UserError(f"the output {pair.output} has {sizes}: {mend}")
         image = resize_image(image, *truth.shape[:2])
-    return Loaded(to_8_bit(image), to_8_bit(truth), _known(pair, how, native, truth.shape[:2]), output_size)
+    known = _known(pair, how, native, truth.shape[:2])
+    return Loaded(to_8_bit(image), to_8_bit(truth), known, output_size, _labels(pair, how, native))
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
@@ -122,13 +129,20 @@ def _known(pair: Pair, how: Reading, native: tuple[int, int], size: tuple[int, i
     """The mask (H,W) of a truth of `native` size brought to `size`; None if there is none, or a generated one cannot be drawn again."""
     if isinstance(pair.mask, Path):
         return fit_mask(read_mask(pair.mask, how.polarity), native, how.size, how.fit)
-    rule = GENERATED.fullmatch(pair.mask or "")
-    if not rule:
+    rule = MaskRule.parse(pair.mask or "", pair.name)
+    if rule is None:
         return None
-    rng = np.random.default_rng(stable_hash(f"{rule[1]}:{pair.name}"))
-    known = irregular_mask(rng, *size, (float(rule[2]), float(rule[3])))
+    known = rule.draw(*size)
     same = pair.hole_share is not None and abs(hole_share(known) - pair.hole_share) < SHARE_TOLERANCE
     return known if same else None
+
+
+def _labels(pair: Pair, how: Reading, native: tuple[int, int]) -> np.ndarray | None:
+    """The labels of a truth of `native` size, fitted like it; their file has the truth's name and the suffix .png."""
+    if how.labels is None:
+        return None
+    path = (how.labels / pair.name).with_name(f"{pair.truth.stem}.png")
+    return fit_labels(read_labels_of(pair.truth, path, native), how.size, how.fit)
 
 
 def _named_outputs(folder: Path) -> dict[str, Path]:
@@ -190,7 +204,7 @@ def _by_rows(outputs: dict[str, Path], truths: dict[str, Path], config: Evaluate
 
 
 def _recorded_mask(row: ResultRow) -> Path | str | None:
-    if not row.mask or row.mask.startswith("generated:"):
+    if not row.mask or row.mask.startswith(PREFIX):
         return row.mask or None
     return Path(row.mask).expanduser()
 

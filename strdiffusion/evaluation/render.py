@@ -39,7 +39,7 @@ class Table:
         return list(dict.fromkeys(found + self.notes))
 
 
-COUNTED = ("fid", "kid")  # printed with the number of images, on which they depend
+COUNTED = ("fid", "kid", "judge_fid", "judge_kid")  # printed with the number of images, on which they depend
 
 
 def as_csv(table: Table) -> str:
@@ -60,7 +60,7 @@ def as_csv(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """Title, table and footnotes, with intervals in brackets."""
-    arrows = {"up": "↑", "down": "↓"}
+    arrows = {"up": "↑", "down": "↓", "one": "→ 1"}
     titles = [f"{bucket_title(bucket)} {column(m).title} {arrows[column(m).better]}" for bucket in table.buckets for m in table.metrics]
     lines = [["", *titles]]
     for row in table.rows:
@@ -73,7 +73,7 @@ def as_markdown(table: Table) -> str:
 
 def as_latex(table: Table) -> str:
     """A booktabs table with a column group per bucket, and the footnotes below it."""
-    arrows = {"up": r"$\uparrow$", "down": r"$\downarrow$"}
+    arrows = {"up": r"$\uparrow$", "down": r"$\downarrow$", "one": r"$\to 1$"}
     n = len(table.metrics)
     groups = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(bucket_title(bucket))}}}" for bucket in table.buckets)
     rules = " ".join(rf"\cmidrule(lr){{{2 + i * n}-{1 + (i + 1) * n}}}" for i in range(len(table.buckets)))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from strdiffusion.config import save_config
 from strdiffusion.evaluation.columns import METRICS
-from strdiffusion.evaluation.compare import SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
+from strdiffusion.evaluation.compare import JUDGE_METRICS, SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
 from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.metrics import SSIM_WINDOW
 from strdiffusion.evaluation.pairs import find_pairs, reading, size_text
@@ -109,11 +109,11 @@ def bucket_text(row: Row) -> str:
 
 def protocol(comparison: Comparison, config: EvaluateConfig) -> list[str]:
     """How the numbers were computed, line by line."""
-    return [*sources(comparison, config), *how_measured(config.metrics, comparison.measures, config.seed)]
+    return [*sources(comparison, config), *how_measured(config.metrics, comparison.measures, config.seed, config.labels)]
 
 
-def how_measured(wanted: Sequence[str], measures: Measures, seed: int) -> list[str]:
-    """How each of these metrics and the interval are computed, and the versions of the packages."""
+def how_measured(wanted: Sequence[str], measures: Measures, seed: int, labels: str | None = None) -> list[str]:
+    """How each of these metrics and the interval are computed, and the versions of the packages. labels: the folder of true labels."""
     metrics = set(wanted) - set(measures.unavailable)
     lines = [
         "All metrics are of RGB pixels at 8-bit levels, divided by 255 (data range 1), per image and then averaged over images.",
@@ -136,7 +136,16 @@ def how_measured(wanted: Sequence[str], measures: Measures, seed: int) -> list[s
                 f"LPIPS {net}: package lpips, version {LPIPS_VERSION} heads, backbone {weights[f'lpips_{net}']}; "
                 "hole: the package's spatial map averaged over the hole's pixels."
             )
-    of_sets = metrics & set(SET_METRICS)
+    if "sharpness" in metrics:
+        lines.append("Sharpness: the mean length of the gradient in the hole, divided by the truth's; 1 is best.")
+    if metrics & set(JUDGE_METRICS):
+        classes = "as the judge sees them in the truths" if labels is None else f"as in {labels}"
+        lines.append(
+            f"Judge: {measures.judge}; true classes {classes}. Agreement: share of the hole's pixels that show the true class; mean IoU: "
+            "over the classes in the hole. Judge distance: of features scaled to length 1, over the hole. Judge FID, KID: of its deepest "
+            "features, averaged over each hole, outputs against their own truths; compare only at equal numbers of images."
+        )
+    of_sets = metrics & {"fid", "kid"}
     if of_sets:
         lines.append(
             f"FID, KID: torch-fidelity's Inception, {FEATURES} features at 299x299, {weights[min(of_sets)]}, of whole images, "

@@ -1,13 +1,14 @@
 """The options of a table (configs/tables/*.yml): rows are runs, columns are buckets and metrics."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from strdiffusion.evaluation.columns import PAIRED, TABLE_METRICS, is_evaluations
+from strdiffusion.evaluation.columns import TABLE_METRICS, is_compared, is_evaluations, of_samples
 from strdiffusion.evaluation.judging_options import PretrainedConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.methods import METHODS
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range
 
 
 @dataclass
@@ -37,8 +38,9 @@ class RowConfig:
 class TableConfig:
     """configs/tables/*.yml. `base` is a test configuration, `options` are overrides of it for all rows.
 
-    notes: what differs from the protocol of the published numbers. weights: as in scripts/evaluate.py.
+    notes: what differs from the protocol of the published numbers. weights, judge, labels: as in scripts/evaluate.py.
     reference: the label of a row that all others are compared with, image by image, in differences.md.
+    samples: how many results of each image every row makes. All metrics are of the first, but for those that need several.
     """
 
     title: str
@@ -50,7 +52,10 @@ class TableConfig:
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     weights: PretrainedConfig = field(default_factory=PretrainedConfig)
+    judge: str | None = None
+    labels: str | None = None
     reference: str | None = None
+    samples: Annotated[int, Range(1, 64)] = 1
 
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
@@ -63,6 +68,10 @@ class TableConfig:
             raise UserError(f"metrics must be among {', '.join(TABLE_METRICS)} and NETWORK_evaluations, not {unknown}")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise UserError("metrics must name at least one metric, and none twice")
+        several = next((metric for metric in self.metrics if of_samples(metric)), None)
+        if (several is not None) != (self.samples > 1):
+            said = f"{several} compares several results of an image" if several else f"no metric needs samples={self.samples}"
+            raise UserError(f"{said}: set samples=4, for example, with a metric such as diversity, or neither")
         for row in self.rows:
             if row.published is not None and row.published not in PUBLISHED:
                 raise UserError(f"row {row.label!r}: published={row.published} is not known; known: {', '.join(PUBLISHED)}")
@@ -75,7 +84,7 @@ class TableConfig:
         if self.reference is not None:
             if self.reference not in (row.label for row in self.rows if not row.published_only):
                 raise UserError(f"reference={self.reference!r} is not the label of a row that is run")
-            if not set(self.metrics) & set(PAIRED):
-                raise UserError(f"reference needs one of the metrics {', '.join(PAIRED)}, which every image has")
+            if not any(map(is_compared, self.metrics)):
+                raise UserError("reference compares rows image by image: add a metric such as hole_psnr to metrics")
         if all(row.published_only for row in self.rows):
             raise UserError("a table needs a row that is run: all of its rows are published_only")

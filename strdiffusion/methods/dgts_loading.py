@@ -1,6 +1,6 @@
 """Load and save the networks of DGTS: checkpoints, our own or released, folders of training runs, and model folders."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,13 +13,12 @@ from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.dgts import DGTSNetworkConfig, UpsamplerSizes
 from strdiffusion.config.model import FORMAT
 from strdiffusion.methods.loading import DESCRIPTION
+from strdiffusion.networks import DGTS_KINDS
 from strdiffusion.networks.dgts import DGTS, AdversarialPair, Upsampler
 from strdiffusion.networks.dgts.filling import Order
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
 from strdiffusion.system.parser import Count, Share, build, read_yaml, save_config
-
-NAMES = ("dgts", "upsampler")
 
 
 @dataclass
@@ -114,26 +113,23 @@ def load_dgts(checkpoints: DGTSCheckpoints) -> DGTSModel:
     """Load what a configuration names. Raises UserError if a file is missing, or of another network."""
     if checkpoints.folder is not None:
         return load_dgts_folder(Path(checkpoints.folder).expanduser())
-    return from_files({"dgts": checkpoints.dgts, "upsampler": checkpoints.upsampler}, checkpoints.weights)
+    files = {"dgts": checkpoints.dgts, "upsampler": checkpoints.upsampler}
+    return make_dgts_model(load_network(path, kind, checkpoints.weights) for kind, path in files.items() if path is not None)
 
 
-def from_files(files: Mapping[str, str | Path | None], weights: Weights) -> DGTSModel:
-    """Load a file for each network, `dgts` and possibly `upsampler`."""
-    loaded = {name: load_network(path, name, weights) for name, path in files.items() if path is not None}
-    provenance = [f"{name}: {'released file' if n.released else 'checkpoint'} {n.path.name}" for name, n in loaded.items()]
-    upsampler = upsampler_in(loaded["upsampler"]) if "upsampler" in loaded else None
-    return DGTSModel(loaded["dgts"].network, upsampler, FillingOptions(), provenance)
+def make_dgts_model(networks: Iterable[LoadedNetwork]) -> DGTSModel:
+    """The model of a DGTS and possibly its enlarging network. Raises UserError if there are others."""
+    found = {loaded.kind: loaded for loaded in networks}
+    if not {"dgts"} <= found.keys() <= set(DGTS_KINDS):
+        raise UserError(f"DGTS's networks are dgts and possibly upsampler, not {', '.join(found)}")
+    provenance = [f"{n.kind}: {'released file' if n.released else 'checkpoint'} {n.path.name}" for n in found.values()]
+    upsampler = upsampler_in(found["upsampler"]) if "upsampler" in found else None
+    return DGTSModel(found["dgts"].network, upsampler, FillingOptions(), provenance)
 
 
 def upsampler_in(loaded: LoadedNetwork) -> Upsampler:
     """The enlarging network of a checkpoint, without the discriminator that may be beside it."""
     return loaded.network.upsampler if isinstance(loaded.network, AdversarialPair) else loaded.network
-
-
-def runs_in(folder: Path) -> dict[str, Path] | None:
-    """The newest checkpoints of trainings of DGTS in a folder of runs; None if there is none, or if it holds a texture network's."""
-    files = {name: folder / name / "latest.pt" for name in NAMES if (folder / name / "latest.pt").is_file()}
-    return files if "dgts" in files and not (folder / "texture" / "latest.pt").exists() else None
 
 
 def load_dgts_folder(folder: Path) -> DGTSModel:
@@ -151,7 +147,7 @@ def load_dgts_folder(folder: Path) -> DGTSModel:
         raise UserError(f"{path}: {error}") from None
 
     def load(name: Literal["dgts", "upsampler"], sizes: object) -> nn.Module:
-        return network_from_tensors(folder / f"{name}.safetensors", name, vars(sizes), None, None, "x0").network
+        return network_from_tensors(folder / f"{name}.safetensors", name, vars(sizes), prediction="x0").network
 
     upsampler = None if config.upsampler is None else load("upsampler", config.upsampler)
     return DGTSModel(load("dgts", config.network), upsampler, config.dgts, config.provenance)

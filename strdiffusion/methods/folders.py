@@ -9,24 +9,35 @@ from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.config.model import FORMAT
 from strdiffusion.methods.dgts import DGTSMethod
-from strdiffusion.methods.dgts_loading import NAMES as DGTS_NAMES
-from strdiffusion.methods.dgts_loading import from_files, load_dgts_folder, runs_in, save_dgts_folder
+from strdiffusion.methods.dgts_loading import load_dgts_folder, make_dgts_model, save_dgts_folder
 from strdiffusion.methods.irsde import IRSDEMethod
-from strdiffusion.methods.loading import DESCRIPTION, load_model, save_folder
+from strdiffusion.methods.loading import DESCRIPTION, from_checkpoints, load_model, load_networks, save_folder
 from strdiffusion.methods.method import METHODS, Method, method_class
+from strdiffusion.methods.prior_loading import load_prior_folder, make_prior_model, save_prior_folder
+from strdiffusion.methods.repaint import RepaintMethod
 from strdiffusion.networks import Kind
+from strdiffusion.sde import MeanFill
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
 from strdiffusion.system.parser import build, read_yaml, save_tree, to_dict
 
+WITH_NETWORKS = IRSDEMethod | DGTSMethod | RepaintMethod
+
 
 def load_method(
-    source: Path | Mapping[Kind, str | Path], device: torch.device, T: int | None = None, size: int | None = None, weights: Weights = "ema"
+    source: Path | Mapping[Kind, str | Path],
+    device: torch.device,
+    T: int | None = None,
+    size: int | None = None,
+    weights: Weights = "ema",
+    mean_fill: MeanFill | None = None,
 ) -> Method:
     """The method of a model folder, a folder of training runs or checkpoint files, a mapping from kind to checkpoint file, or a name.
-    T, size, weights: see `load_model`. Raises UserError if the source is none of these.
+
+    T, mean_fill: of released files, which do not record them. size: of the training images, if it is not recorded (default 256).
+    weights: which weights of our checkpoints, the moving average or the raw weights. Raises UserError if the source is none of these.
     """
-    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights}  # only for networks
+    others = {"T": T, "size": size, "weights": None if weights == "ema" else weights, "mean_fill": mean_fill}  # only for networks
     if isinstance(source, Path) and not source.is_dir():
         if str(source) in METHODS and not source.exists():
             return open_by_name(str(source), device).varied(**others)
@@ -38,12 +49,20 @@ def load_method(
         method = open_without_networks(source / DESCRIPTION, device)
         if method is not None:
             return method.varied(**others)
-        if method_of_folder(source) is DGTSMethod:
+        cls = method_of_folder(source)
+        if cls is DGTSMethod:
             return DGTSMethod(load_dgts_folder(source), device).varied(**others)
-    files = dgts_files(source)
-    if files:
-        return DGTSMethod(from_files(files, weights), device).varied(T=T, size=size)
-    model = load_model(source, T, size, weights)
+        if cls is RepaintMethod:
+            return RepaintMethod(load_prior_folder(source), device).varied(**others)
+        model = load_model(source, T, size, weights, mean_fill)
+    else:
+        networks = load_networks(source, weights)
+        kinds = {loaded.kind for loaded in networks}
+        if "dgts" in kinds:
+            return DGTSMethod(make_dgts_model(networks), device).varied(T=T, size=size, mean_fill=mean_fill)
+        if "prior" in kinds:
+            return RepaintMethod(make_prior_model(networks, size=size), device).varied(T=T, mean_fill=mean_fill)
+        model = from_checkpoints(networks, T, size, mean_fill)
     return method_class(model.config.method)(model, device)
 
 
@@ -52,18 +71,11 @@ def method_of_folder(folder: Path) -> type[Method]:
     return method_class(read_yaml(folder / DESCRIPTION).get("method", IRSDEMethod.name), str(folder / DESCRIPTION))
 
 
-def dgts_files(source: Path | Mapping[Kind, str | Path]) -> Mapping[str, str | Path] | None:
-    """The checkpoints of DGTS in a folder of training runs, or in a mapping; None if the source is of other networks."""
-    if isinstance(source, Path):
-        return runs_in(source)
-    return source if "dgts" in source and set(source) <= set(DGTS_NAMES) else None
-
-
 def open_without_networks(description: Path, device: torch.device) -> Method | None:
     """The method of a model.yml that holds only its options; None if the method has networks."""
     tree = read_yaml(description)
     cls = method_of_folder(description.parent)
-    if issubclass(cls, IRSDEMethod | DGTSMethod):
+    if issubclass(cls, WITH_NETWORKS):
         return None
     if tree.get("format", FORMAT) != FORMAT:
         raise UserError(f"{description}: format must be {FORMAT!r}, not {tree['format']!r}")
@@ -76,7 +88,7 @@ def open_without_networks(description: Path, device: torch.device) -> Method | N
 def open_by_name(name: str, device: torch.device) -> Method:
     """A method with its default options, for methods that need no weights."""
     cls = METHODS[name]
-    if issubclass(cls, IRSDEMethod | DGTSMethod):
+    if issubclass(cls, WITH_NETWORKS):
         raise UserError(f"the method {name} needs trained networks: give a model folder that holds them")
     options = build(cls.Options, {}, f"the method {name}")
     options.check()
@@ -89,6 +101,8 @@ def save_method(method: Method, folder: str | Path, dtype: StorageType = "float3
         return save_folder(method.model, folder, dtype)
     if isinstance(method, DGTSMethod):
         return save_dgts_folder(method.model._replace(settings=method.settings), folder, dtype)
+    if isinstance(method, RepaintMethod):
+        return save_prior_folder(method.model, folder, dtype)
     folder = claim_output_folder(folder, False, "save to another folder")
     save_tree({"format": FORMAT, "method": method.name} | to_dict(method.options), folder / DESCRIPTION)
     return folder

@@ -65,9 +65,16 @@ class IRSDEOptions(Options):
         pair, source = self.structure.pair, self.structure.edge_source
         if self.guided and pair.startswith("edge") and source == "known":
             return None  # their known edges were those of the whole image
+        if self.revision():
+            return None
         rest = {key: value for key, value in tree["sampler"].items() if key != "solver"}
         sampler = rest | {"guidance": self.guided, "method": self.sampler.solver}
         return {"guide": "denoised"} | {key: value for key, value in tree.items() if key != "method"} | {"sampler": sampler}
+
+    def revision(self) -> dict[str, int]:
+        if not self.guided or self.sampler.steps in (None, self.sde.T):
+            return {}
+        return {"fewer_steps": 2}  # 1: known structure, guide and discriminator had the times of the grid (spec sec. 7)
 
     def files(self) -> list[Path | None]:
         return self.checkpoints.files()
@@ -118,8 +125,8 @@ class IRSDEMethod(Method):
 
     def step(self, run: Sampling, moment: Moment) -> Step:
         """A moment of the sampler as a Step."""
-        pictures = self.pictures(None if moment.x is None else moment.x.x)
-        return Step(run.grid[moment.n], run.grid[moment.to], run.grid.first, moment.n, run.N, moment.y.x, pictures)
+        pictures, guide = self.pictures(None if moment.x is None else moment.x.x), None if moment.x is None else moment.x.guide
+        return Step(run.grid[moment.n], run.grid[moment.to], run.grid.first, moment.n, run.N, moment.y.x, pictures, guide)
 
     def pictures(self, structure: Tensor | None) -> dict[str, Tensor]:
         """The pictures of a state of the structure."""
@@ -222,12 +229,13 @@ class IRSDEMethod(Method):
         known = known.to(self.device)
         networks, structure, pictures = self.predictors(known), before.pictures.get("structure"), {}
         guide = before.image.mean(dim=1, keepdim=True) if self.guided else None
+        mean = self.sde.texture_mean(known.image, known.mask)
         if structure is not None:
             seen = networks.structure.context(known.image)
             pictures["structure"] = networks.structure.x0(structure, known.maps["structure_mean"], before.to, seen)
             if after.pictures["structure"] is not structure:  # not yet in the late stage
-                guide = after.pictures["structure"]
-        return replace(before, image=networks.texture.x0(before.image, known.image, before.to, guide), pictures=pictures)
+                guide = after.pictures["structure"] if after.guide is None else after.guide  # None after a jump back
+        return replace(before, image=networks.texture.x0(before.image, mean, before.to, guide), pictures=pictures)
 
     def describe(self) -> str:
         resampling = "no resampling" if self.sampler.resampling == "none" else f"resampling {self.sampler.resampling}"

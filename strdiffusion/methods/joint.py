@@ -69,6 +69,6 @@ class JointMethod(IRSDEMethod):
             return before
         known, grid = known.to(self.device), self.sampler.grid(self.sde)
         t_y, t_x = grid.parts(before.to)
-        means = known.image, known.maps["structure_mean"]
+        means = self.sde.texture_mean(known.image, known.mask), known.maps["structure_mean"]
         y0, x0 = self.predictors(known).texture.both_x0(before.image, means[0], t_y, before.pictures["structure"], means[1], t_x)
         return replace(before, image=y0, pictures={"structure": x0})

@@ -12,8 +12,9 @@ from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, n
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.networks import KINDS, Kind
+from strdiffusion.networks import DGTS_KINDS, KINDS, PRIOR_KINDS, Kind
 from strdiffusion.samplers import SamplerConfig
+from strdiffusion.sde import MeanFill
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
 from strdiffusion.system.parser import Positive, build, read_yaml, save_config
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = "model.yml"
 CHECKPOINT_SUFFIXES = {".pt", ".pth"}
+FAMILIES = (("texture", *KINDS), PRIOR_KINDS, DGTS_KINDS)  # networks that belong together; the first of each is always there
 
 
 @dataclass
@@ -86,29 +88,54 @@ class Model(NamedTuple):
     config: ModelConfig
 
 
-def load_model(source: Path | Mapping[Kind, str | Path], T: int | None = None, size: int | None = None, weights: Weights = "ema") -> Model:
-    """Load a model from a model folder, a folder of training runs or checkpoint files, or a mapping from kind to checkpoint file.
+def load_model(
+    folder: Path, T: int | None = None, size: int | None = None, weights: Weights = "ema", mean_fill: MeanFill | None = None
+) -> Model:
+    """Load the model of a model folder. T, size, weights and mean_fill, if they are given, must be those recorded."""
+    model = load_folder(folder)
+    require_same_settings(model.config, folder, T, size, mean_fill)
+    if weights != "ema":
+        raise UserError(f"the model folder {folder} holds one set of weights: leave weights={weights} out")
+    return model
 
-    T: of released files, which do not record it. size: of the training images, if it is not recorded (default 256).
-    weights: which weights of our checkpoints, the moving average or the raw weights. Raises UserError if the source is not a model.
+
+def load_networks(source: Path | Mapping[Kind, str | Path], weights: Weights) -> list[LoadedNetwork]:
+    """The networks of a folder of training runs or checkpoint files, or of a mapping from kind to file; one of each kind.
+
+    Of a folder only those of one method are taken: StrDiffusion's if it holds a texture network. Those of a mapping must belong together.
     """
-    if isinstance(source, Mapping):
-        unknown = [kind for kind in source if kind not in KINDS]
-        if unknown or "texture" not in source:
-            raise UserError(f"the networks to load are texture and possibly structure and discriminator, not {', '.join(map(str, source))}")
-        return from_checkpoints((load_network(path, kind, weights) for kind, path in source.items()), T, size)
-    if (source / DESCRIPTION).exists():
-        model = load_folder(source)
-        require_same_settings(model.config, source, T, size)
-        if weights != "ema":
-            raise UserError(f"the model folder {source} holds one set of weights: leave weights={weights} out")
-        return model
-    return from_checkpoints((load_network(path, None, weights) for path in checkpoint_files(source)), T, size)
+    if not isinstance(source, Mapping):
+        found = one_of_each(load_network(path, None, weights) for path in checkpoint_files(source))
+        family = next((kinds for kinds in FAMILIES if any(loaded.kind == kinds[0] for loaded in found)), None)
+        return [loaded for loaded in found if family is None or loaded.kind in family]
+    if not any(kinds[0] in source and source.keys() <= set(kinds) for kinds in FAMILIES):
+        raise UserError(
+            "the networks to load are texture and possibly structure and discriminator, or prior and classifier, or dgts and upsampler, "
+            f"not {', '.join(map(str, source))}"
+        )
+    return [load_network(path, kind, weights) for kind, path in source.items()]
 
 
-def require_same_settings(config: ModelConfig, source: Path, T: int | None, size: int | None) -> None:
-    """Raise UserError if T or size is given and differs from the source's record."""
-    for name, wanted, recorded in (("T", T, config.sde.T), ("size", size, config.size)):
+def one_of_each(networks: Iterable[LoadedNetwork]) -> list[LoadedNetwork]:
+    """Of several networks of a kind, that whose folder has the kind's name. Raises UserError if there is none, or more than one."""
+    found: dict[Kind, LoadedNetwork] = {}
+    for network in networks:
+        other = found.setdefault(network.kind, network)
+        if other is not network and named_for(network) != named_for(other):
+            found[network.kind], left = (network, other) if named_for(network) else (other, network)
+            log.info("the %s network is %s; %s is not used", network.kind, found[network.kind].path, left.path)
+        elif other is not network:
+            raise UserError(
+                f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "
+                f"with load({{'{network.kind}': FILE, ...}})"
+            )
+    return list(found.values())
+
+
+def require_same_settings(config: ModelConfig, source: Path, T: int | None, size: int | None, mean_fill: MeanFill | None) -> None:
+    """Raise UserError if T, size or mean_fill is given and differs from the source's record."""
+    filled = config.sde.mean_fill or "black"
+    for name, wanted, recorded in (("T", T, config.sde.T), ("size", size, config.size), ("mean_fill", mean_fill, filled)):
         if wanted is not None and wanted != recorded:
             raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave {name} out")
 
@@ -142,7 +169,8 @@ def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
             architecture |= {"context": record.context, "structure_channels": record.structure_channels}
         prediction = getattr(record, "prediction", "noise")
         path = folder / f"{kind}.safetensors"
-        return network_from_tensors(path, kind, architecture, vars(config.sde), vars(config.structure), prediction, record.step)
+        recorded = {"sde": vars(config.sde), "structure": vars(config.structure), "prediction": prediction, "step": record.step}
+        return network_from_tensors(path, kind, architecture, **recorded)
 
     return Model(LoadedNetworks(*map(load, ("texture", "structure", "discriminator"))), config)
 
@@ -156,19 +184,12 @@ def save_folder(model: Model, folder: str | Path, dtype: StorageType = "float32"
     return folder
 
 
-def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int | None) -> Model:
-    """The model made of checkpoints, our own or released, one for each network."""
-    found: dict[Kind, LoadedNetwork] = {}
-    for network in loaded:
-        other = found.setdefault(network.kind, network)
-        if other is not network and named_for(network) != named_for(other):
-            found[network.kind], left = (network, other) if named_for(network) else (other, network)
-            log.info("the %s network is %s; %s is not used", network.kind, found[network.kind].path, left.path)
-        elif other is not network:
-            raise UserError(
-                f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "
-                f"with load({{'{network.kind}': FILE, ...}})"
-            )
+def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int | None, mean_fill: MeanFill | None = None) -> Model:
+    """The model made of checkpoints, our own or released, one for each network.
+
+    T, mean_fill: of released files, which do not record them. size: of the training images, if it is not recorded (default 256).
+    """
+    found = {network.kind: network for network in loaded}
     if "texture" not in found:
         others = ", ".join(f"{kind} ({network.path})" for kind, network in found.items())
         raise UserError(f"there is no texture network, only {others}: add its checkpoint")
@@ -180,7 +201,10 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
     recorded = next((n for n in found.values() if n.sde is not None), None)
     if recorded is None and T is None:
         raise UserError(f"{texture.path} is a released file, which does not record its T: give the one it was trained with, T=100 or T=400")
-    sde = SDEConfig(**recorded.sde) if recorded else build(SDEConfig, {"T": T}, "the call")
+    sde = SDEConfig(**recorded.sde) if recorded else build(SDEConfig, {"T": T, "mean_fill": mean_fill}, "the call")
+    require_mean_fill(texture, sde, "mean_fill")
+    if mean_fill is not None and mean_fill != (sde.mean_fill or "black"):
+        raise UserError(f"the checkpoint {recorded.path} was trained with mean_fill={sde.mean_fill}, not {mean_fill}: leave it out")
     if T is not None and T != sde.T:
         raise UserError(f"the checkpoint {recorded.path} was trained with T={sde.T}, not {T}: leave T out")
     structure = StructureConfig(**recorded.structure) if recorded else StructureConfig()
@@ -245,6 +269,7 @@ def load_for_test(checkpoints: CheckpointsConfig, sde: SDEConfig, structure: Str
         networks = LoadedNetworks(**{kind: load_network(getattr(checkpoints, kind), kind, checkpoints.weights) for kind in kinds})
     for loaded in networks:
         require_fit(loaded, checkpoints, sde, structure)
+    require_mean_fill(networks.texture, sde, "sde.mean_fill")
     if method_of(networks) != method:
         raise UserError(f"the checkpoint {networks.texture.path} {FORMS[method_of(networks)]}, so method must be {method_of(networks)}")
     return make_model(networks, size, sde, structure, sampler, provenance)
@@ -264,6 +289,15 @@ def make_model(
         provenance=provenance,
     )
     return Model(networks, config)
+
+
+def require_mean_fill(texture: LoadedNetwork, sde: SDEConfig, key: str) -> None:
+    """Raise UserError if nothing says what the mean of a released IR-SDE holds in the hole: its file does not."""
+    if texture.released and not texture.network.guided and sde.mean_fill is None:
+        raise UserError(
+            f"the checkpoint {texture.path} is a released file of IR-SDE, which does not record what its mean holds in the hole: set "
+            f"{key}=white, as its authors trained theirs, or {key}=black"
+        )
 
 
 FORMS = {"strdiffusion": "has SPADE blocks", "irsde": "has no SPADE blocks", "joint": "denoises a structure, too"}

@@ -62,6 +62,10 @@ class Options:
         """
         return None
 
+    def revision(self) -> dict[str, int]:
+        """What results depend on besides the options: the changes of this program after which these options give other results."""
+        return {}
+
     def grid(self) -> TimeGrid | None:
         """The times that sampling visits; None for a method without steps."""
         return None
@@ -77,7 +81,8 @@ class Step:
 
     t, to: the times from and to which the step led, in T..0. left: the steps left before it, out of `steps`.
     image: (B,3,H,W) after the step, on the method's device; do not change it. pictures: others by name, such as the structure
-    (B,1,H,W). A picture that the step did not change is the same tensor as before.
+    (B,1,H,W). A picture that the step did not change is the same tensor as before. guide: what guided the image, if that is not one of
+    these, for `predict`.
     """
 
     t: int
@@ -87,6 +92,7 @@ class Step:
     steps: int
     image: Tensor
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    guide: Tensor | None = None
 
     @property
     def share(self) -> float:

@@ -4,10 +4,12 @@ The network keeps its own `forward`; its blocks are replaced. What changes:
 
 * Spectral norm is folded into its weights. All weights are cast and laid out once: channels last, on a CPU in oneDNN's blocked order.
 * The modulations of all residual blocks by the time are one matrix product, with one row if the batch shares its t.
-* SPADE's two modulation convolutions are one, and its normalisation is a layer norm.
+* SPADE's two modulation convolutions are one.
 * Upsampling by 2 and the convolution after it become one convolution of the small image.
 * Linear attention multiplies its context with the output weights before the pixels.
 * Element-wise operations are done in place.
+
+Of a prior (guided_unet.py) only the convolutions change: they, and the features between them, have the precision; the rest is float32.
 """
 
 import copy
@@ -21,14 +23,15 @@ from torch.nn.utils.parametrize import is_parametrized
 from strdiffusion.denoiser import AUTOCAST_DTYPES, Precision
 from strdiffusion.networks.attention import HEAD_WIDTH, HEADS, LinearAttention
 from strdiffusion.networks.discriminator import CorrelationDiscriminator, DownBlock, halve, lrelu
-from strdiffusion.networks.spade import EPS, SpadeBlock, SpadeNorm
+from strdiffusion.networks.guided_unet import GuidedUNet
+from strdiffusion.networks.spade import EPS, SpadeBlock, SpadeNorm, norm_over_channels, unbiased
 from strdiffusion.networks.unet import ResidualBlock, UNet
 from strdiffusion.system.compiling import compiled
 from strdiffusion.system.device import require_precision
 
 
 def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bool = False) -> nn.Module:
-    """Build the inference form of a U-Net or discriminator, on the device of its weights. It is called like the network.
+    """Build the inference form of a U-Net, discriminator or prior, on the device of its weights. It is called like the network.
 
     Args:
         precision: of weights and features. Input and output images keep their dtype, and the embedding of t stays float32.
@@ -37,11 +40,12 @@ def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bo
     The form uses the weights as they are now: build a new one after the network is moved or trained. A network of another class
     is returned unchanged. Raises UserError if the device does not support the precision or torch.compile.
     """
-    if not isinstance(network, UNet | CorrelationDiscriminator):
+    forms = {UNet: InferenceForm, CorrelationDiscriminator: InferenceForm, GuidedUNet: GuidedForm}
+    if type(network) not in forms:
         return network
     device = next(network.parameters()).device
     require_precision(precision, device)
-    form = InferenceForm(network, AUTOCAST_DTYPES.get(precision, torch.float32), pack=device.type == "cpu" and not compile)
+    form = forms[type(network)](network, AUTOCAST_DTYPES.get(precision, torch.float32), pack=device.type == "cpu" and not compile)
     if compile:
         form.body = compiled(form.body, device)
     return form
@@ -67,6 +71,23 @@ class InferenceForm(nn.Module):
         if not isinstance(t, Tensor):
             t = torch.full((1,), t, dtype=image.dtype, device=image.device)
         return self.body(image, other, t, *rest, **options).to(image.dtype)
+
+
+class GuidedForm(nn.Module):
+    """The inference form of a prior, see `for_inference`; called as (x, t[, classes])."""
+
+    @torch.no_grad()
+    def __init__(self, network: GuidedUNet, dtype: torch.dtype, pack: bool):
+        super().__init__()
+        tensors = (*network.parameters(), *network.buffers())
+        self.body = copy.deepcopy(network, {id(t): t for t in tensors}).eval()  # shares all tensors
+        self.body.features, make = dtype, Convert(dtype, pack)
+        for part in (self.body.input_blocks, self.body.middle_block, self.body.output_blocks):
+            replace(make.convolutions(part), nn.Conv1d, make.conv1d)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, t: int | Tensor, classes: Tensor | None = None) -> Tensor:
+        return self.body(x, torch.as_tensor(t, device=x.device), classes).to(x.dtype)
 
 
 class Conv(nn.Module):
@@ -131,6 +152,12 @@ class Convert:
     def convolutions(self, net: nn.Module) -> nn.Module:
         replace(net, nn.Conv2d, self.conv)
         return net
+
+    def conv1d(self, layer: nn.Conv1d) -> nn.Conv1d:
+        """A convolution of positions of width 1, in the dtype."""
+        cast = nn.Conv1d(layer.in_channels, layer.out_channels, 1, device="meta")
+        cast.weight, cast.bias = (nn.Parameter(t.detach().to(self.dtype), requires_grad=False) for t in (layer.weight, layer.bias))
+        return cast
 
     def conv(self, layer: nn.Conv2d) -> Conv:
         return Conv(layer.weight, layer.bias, layer.stride[0], layer.padding[0], self)
@@ -232,22 +259,12 @@ def halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return torch.cat([a, b + c], dim), torch.cat([a + b, c], dim)
 
 
-def norm_over_channels(h: Tensor, gain: Tensor | None, eps: float) -> Tensor:
-    """(h - mean)/sqrt(var + eps) over channels at each pixel, with the biased variance, times a gain (C,)."""
-    return F.layer_norm(h.permute(0, 2, 3, 1), h.shape[1:2], gain, None, eps).permute(0, 3, 1, 2)
-
-
 class FastSpadeNorm(nn.Module):
-    """A SpadeNorm followed by the leaky ReLU.
-
-    SpadeNorm uses the unbiased variance, C/(C-1) times the biased one: x/sqrt(var C/(C-1) + eps) = c x/sqrt(var + c^2 eps) with
-    c = sqrt((C-1)/C). The factor c is folded into the modulation.
-    """
+    """A SpadeNorm followed by the leaky ReLU. The factor of its unbiased variance is folded into the modulation."""
 
     def __init__(self, norm: SpadeNorm, make: Convert):
         super().__init__()
-        C = norm.gamma.out_channels
-        c = ((C - 1) / C) ** 0.5
+        c = unbiased(norm.gamma.out_channels)
         self.eps = c**2 * EPS
         self.shared = make.conv(norm.shared)
         weight = torch.cat([c * norm.gamma.weight, norm.beta.weight])

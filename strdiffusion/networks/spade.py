@@ -9,6 +9,16 @@ HIDDEN = 16
 EPS = 1e-5
 
 
+def norm_over_channels(h: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """(h - mean)/sqrt(var + eps) over channels at each pixel of h (B,C,H,W), with the biased variance, times a gain (C,)."""
+    return F.layer_norm(h.permute(0, 2, 3, 1), h.shape[1:2], gain, None, eps).permute(0, 3, 1, 2)
+
+
+def unbiased(C: int) -> float:
+    """c = sqrt((C-1)/C). With the unbiased variance, C/(C-1) times the biased one, x/sqrt(var + eps) = c x/sqrt(biased var + c^2 eps)."""
+    return ((C - 1) / C) ** 0.5
+
+
 class SpadeNorm(nn.Module):
     """Normalise features over channels at each pixel, then scale and shift them by maps computed from the structure.
 
@@ -22,13 +32,11 @@ class SpadeNorm(nn.Module):
         self.beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
 
     def forward(self, h: Tensor, structure: Tensor) -> Tensor:
-        wide = h.to(torch.promote_types(h.dtype, torch.float32))  # squares would overflow in half precision
-        mean = wide.mean(dim=1, keepdim=True)  # (B,1,H,W)
-        var = wide.var(dim=1, keepdim=True, unbiased=True)  # (B,1,H,W)
-        normalised = ((wide - mean) / (var + EPS).sqrt()).to(h.dtype)
+        c = unbiased(h.shape[1])
+        normalised = norm_over_channels(h, None, c**2 * EPS).to(h.dtype)  # (B,C,H,W)
         resized = F.interpolate(structure, size=h.shape[-2:], mode="nearest")  # (B,1,H,W)
         maps = F.relu(self.shared(resized))  # (B,16,H,W)
-        return normalised * (1 + self.gamma(maps)) + self.beta(maps)
+        return torch.addcmul(self.beta(maps), normalised, 1 + self.gamma(maps), value=c)
 
 
 class SpadeBlock(nn.Module):

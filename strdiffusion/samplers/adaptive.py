@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from strdiffusion.samplers.plain import late_stage
-from strdiffusion.samplers.sampling import Sampling
+from strdiffusion.samplers.sampling import KnownStructure, Sampling
 from strdiffusion.samplers.state import Moment, State
 from strdiffusion.system.parser import Count, Positive
 
@@ -39,9 +39,9 @@ class Released:
         y, x = run.start_texture(), run.start_structure()
         yield Moment(run.N, run.N, y, x)
         for n in run.early_stage():
-            k = run.known_structure(n)
+            k = run.known_structure()
             x = run.structure_step(k, x, n)
-            y1 = run.texture_step(y, x.x, n)
+            y1 = run.texture_step(y, x.guide, n)
             D1 = run.score(y1, x, n)  # all resamplings of this step are compared with it
 
             rows = list(range(len(run.known))) if self.re and n % self.jump == 0 else []
@@ -56,7 +56,7 @@ class Released:
                 x, y1 = x.mix(rows, x2, share), y1.mix(rows, y2, share)
                 part.record("accepted" if b else "stopped" if s else "averaged" for b, s in zip(better.tolist(), stop.tolist()))
                 rows = [row for row, s in zip(rows, stop.tolist()) if not s]
-            y, x = y1, run.paste(k, x)
+            y, x = y1, run.paste(k.at(run.grid[n - 1]), x)
             yield Moment(n, n - 1, y, x)
         yield from late_stage(run, y, x)
 
@@ -79,9 +79,9 @@ class Paper:
         y, x = run.start_texture(), run.start_structure()
         yield Moment(run.N, run.N, y, x)
         for n in run.early_stage():
-            k = run.known_structure(n)
+            k = run.known_structure()
             x = run.structure_step(k, x, n)
-            y1 = run.texture_step(y, x.x, n)
+            y1 = run.texture_step(y, x.guide, n)
             best = run.score(y1, x, n)
 
             for _ in range(self.u_max if self.re and n % self.jump == 0 else 0):
@@ -94,15 +94,15 @@ class Paper:
                 x, y1 = x.mix(rows, x2, better.float()), y1.mix(rows, y2, better.float())
                 best = best.index_put((torch.tensor(rows, device=best.device),), torch.where(better, D2, best[rows]))
                 part.record("accepted" if b else "rejected" for b in better.tolist())
-            y, x = y1, run.paste(k, x)
+            y, x = y1, run.paste(k.at(run.grid[n - 1]), x)
             yield Moment(n, n - 1, y, x)
         yield from late_stage(run, y, x)
 
 
-def resample(run: Sampling, k: Tensor, x: State, y: State, n: int, re: int) -> tuple[State, State, Tensor]:
+def resample(run: Sampling, k: KnownStructure, x: State, y: State, n: int, re: int) -> tuple[State, State, Tensor]:
     """The structure of step n noised and denoised back, the texture that it guides from y, and the score of this pair."""
     x2 = run.redo_structure(k, x, n, re)
-    y2 = run.texture_step(y, x2.x, n)
+    y2 = run.texture_step(y, x2.guide, n)
     return x2, y2, run.score(y2, x2, n)
 
 

@@ -27,9 +27,9 @@ class Guided:
         y, x = run.start_texture(), run.start_structure()
         yield Moment(run.N, run.N, y, x)
         for n in run.early_stage():
-            k = run.known_structure(n)
+            k = run.known_structure()
             x = run.structure_step(k, x, n)
-            y, x = run.texture_step(y, x.x, n), run.paste(k, x)
+            y, x = run.texture_step(y, x.guide, n), run.paste(k.at(run.grid[n - 1]), x)
             yield Moment(n, n - 1, y, x)
         yield from late_stage(run, y, x)
 
@@ -45,7 +45,7 @@ class StructureAlone:
         y, x = State(run.known.image), run.start_structure()
         yield Moment(run.N, run.N, y, x)
         for n in run.all_steps():
-            k = run.known_structure(n)
+            k = run.known_structure()
             x = run.structure_step(k, x, n)
             yield Moment(n, n - 1, y, x if n > 1 else run.paste(run.known.maps["structure"], x))
 

@@ -34,11 +34,11 @@ class Repaint:
         first, last = jump_range(grid, self.start, self.stop, guided)
         for n, to in run.follow(timeline(run.N, self.jump_length, self.resamplings, first, last)):
             if to > n:
-                y = run.forward_step(y, run.known.image, to, grid[to])
+                y = run.forward_step(y, run.texture_mean, to, grid[to])
                 x = run.forward_step(x, run.known.maps["structure_mean"], to, grid[to]) if guided else None
             elif guided and n >= grid.early_end:
-                x = run.structure_step(run.known_structure(n), x, n)
-                y = keep_known(run, run.texture_step(y, x.x, n), to)
+                x = run.structure_step(run.known_structure(), x, n)
+                y = keep_known(run, run.texture_step(y, x.guide, n), to)
             else:
                 y = keep_known(run, run.texture_step(y, y.x.mean(dim=1, keepdim=True) if guided else None, n), to)
             yield Moment(n, to, y, x)
@@ -60,18 +60,18 @@ class Fixed:
         y, x = run.start_texture(), run.start_structure()
         yield Moment(run.N, run.N, y, x)
         for n in run.early_stage():
-            k = run.known_structure(n)
+            k = run.known_structure()
             x = run.structure_step(k, x, n)
             for _ in range(self.times if n % self.jump == 0 else 0):
                 x = run.redo_structure(k, x, n, self.re)
-            y, x = run.texture_step(y, x.x, n), run.paste(k, x)
+            y, x = run.texture_step(y, x.guide, n), run.paste(k.at(run.grid[n - 1]), x)
             yield Moment(n, n - 1, y, x)
         yield from late_stage(run, y, x)
 
 
 def keep_known(run: Sampling, y: State, n: int) -> State:
     """Replace the known pixels of the texture at grid[n] by a draw from their marginal."""
-    mu = run.known.image
+    mu = run.texture_mean
     return run.paste(run.sde.sample_marginal(mu, mu, run.grid[n], run.draw(y.x)), y)
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal, Protocol
 
@@ -13,7 +13,7 @@ from strdiffusion.batch import Known
 from strdiffusion.denoiser import Denoiser, GivenX0
 from strdiffusion.samplers.grid import Spacing, TimeGrid
 from strdiffusion.samplers.noise import NoiseSource
-from strdiffusion.samplers.solvers import SOLVERS, Solver, Transition
+from strdiffusion.samplers.solvers import SOLVERS, Solution, Solver, Transition
 from strdiffusion.samplers.state import Moment, State
 from strdiffusion.samplers.trace import ImageTrace, StepTrace
 from strdiffusion.sde import MeanRevertingSDE
@@ -39,10 +39,11 @@ class Networks:
 class Stepping:
     """How a step is taken, and which times are visited.
 
-    solver: "ancestral" as released; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
+    solver: "ancestral" as released; "ode", its probability flow; "posterior"; "mars_ode" or "mars_sde" of `order` (spec sec. 8).
     steps: the number of steps from T to 0; null: one for each t, as released.
     spacing: whether the times are evenly spaced in t or in the log signal-to-noise ratio.
     ahead: in the joint form, the number of times by which the structure leads the texture (spec sec. 11).
+    put_back: the known pixels of the result are the given ones; false: what the network leaves there, as IR-SDE's program.
     """
 
     solver: Solver = "ancestral"
@@ -50,6 +51,7 @@ class Stepping:
     steps: Annotated[int, Range(2)] | None = None
     spacing: Spacing = "t"
     ahead: Count = 0
+    put_back: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,29 @@ class Begin:
     structure: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class KnownStructure:
+    """k: the known structure at any time, all with one noise z: mean + (x0 - mean) exp(-theta_bar_t) + sigma_bar_t z. Tensors (B,1,H,W)."""
+
+    sde: MeanRevertingSDE
+    x0: Tensor
+    mean: Tensor
+    z: Tensor
+
+    def at(self, t: int) -> Tensor:
+        """k at time t, a draw from its marginal."""
+        return self.sde.sample_marginal(self.x0, self.mean, t, self.z)
+
+    def __getitem__(self, rows: Sequence[int]) -> "KnownStructure":
+        """The images at these positions."""
+        return KnownStructure(self.sde, self.x0[rows], self.mean[rows], self.z[rows])
+
+
 class Sampling:
     """One run of a sampler: networks, known pixels, noise, times and trace of a batch, or of some of its images (`at`).
 
-    Step n is the step with n steps left before it: it leads from grid[n] to grid[n-1]. On the full grid that is from t = n to t-1.
+    Step n is the step with n steps left before it: it leads from grid[n] to grid[n-1]. On the full grid that is from t = n to t-1. Where a
+    grid leaves times out, what the release takes at t-1 is taken at grid[n]-1, not at grid[n-1] (spec sec. 7, "Fewer steps").
     """
 
     def __init__(self, networks: Networks, known: Known, noise: NoiseSource, stepping: Stepping, begin: Begin | None = None):
@@ -106,47 +127,58 @@ class Sampling:
 
     # ---- texture and structure ------------------------------------------------------------------------
 
+    @property
+    def texture_mean(self) -> Tensor:
+        """mu_y (B,3,H,W)."""
+        return self.sde.texture_mean(self.known.image, self.known.mask)
+
     def start_texture(self) -> State:
         """mu_y + lambda z."""
-        return self._start(self.known.image, self.begin and self.begin.texture, self.grid.texture(self.N))
+        return self._start(self.texture_mean, self.begin and self.begin.texture, self.grid.texture(self.N))
 
     def start_structure(self) -> State:
         """mu_x + lambda z."""
         return self._start(self.known.maps["structure_mean"], self.begin and self.begin.structure, self.grid.structure(self.N))
 
-    def known_structure(self, n: int) -> Tensor:
-        """k: the known structure at the time the step leads to, drawn from the marginal of (x0 m, mu_x)."""
+    def known_structure(self) -> KnownStructure:
+        """k: a draw of the known structure (x0 m, mu_x)."""
         x0, mu = self.known.maps["structure"], self.known.maps["structure_mean"]
-        return self.sde.sample_marginal(x0, mu, self.grid[n - 1], self.draw(x0))
+        return KnownStructure(self.sde, x0, mu, self.draw(x0))
 
     def paste(self, k: Tensor, x: State) -> State:
         """k m + x (1-m)."""
         return x.paste(k, self.known.mask)
 
-    def structure_step(self, k: Tensor, x: State, n: int) -> State:
-        """Paste the known structure, then denoise by one step."""
-        seen = self.networks.structure.context(self.known.image)
-        return self._denoise("structure", self.paste(k, x), self.known.maps["structure_mean"], n, seen)
+    def structure_step(self, k: KnownStructure, x: State, n: int, lag: int = 1) -> State:
+        """Paste the known structure of the time grid[n]-lag, then denoise by one step. The result holds the state at grid[n-1], and
+        `guide`, the same step taken only to grid[n]-1: as in training, the guide of a texture at t is a structure at t-1.
+        """
+        t, to, seen = self.grid[n], self.grid[n - 1], self.networks.structure.context(self.known.image)
+        solution = self._solve("structure", self.paste(k.at(t - lag), x), self.known.maps["structure_mean"], n, seen)
+        state = solution(to)
+        return replace(state, guide=state.x if to == t - 1 else solution(t - 1).x)
 
     def texture_step(self, y: State, guide: Tensor | None, n: int) -> State:
         """Denoise the texture by one step under the guidance of a structure (B,1,H,W)."""
-        return self._denoise("texture", y, self.known.image, n, guide)
+        return self._solve("texture", y, self.texture_mean, n, guide)(self.grid[n - 1])
 
     def joint_step(self, y: State, x: State, n: int) -> tuple[State, State]:
         """Denoise texture and structure by one step, each from its own time, with one evaluation of the joint network."""
-        mu_y, mu_x = self.known.image, self.known.maps["structure_mean"]
+        mu_y, mu_x = self.texture_mean, self.known.maps["structure_mean"]
         texture, structure = self.grid.texture, self.grid.structure
         self._count("texture")
         y0, x0 = self.networks.texture.both_x0(y.x, mu_y, texture(n), x.x, mu_x, structure(n))
         return self._move(y, y0, mu_y, texture(n), texture(n - 1)), self._move(x, x0, mu_x, structure(n), structure(n - 1))
 
-    def redo_structure(self, k: Tensor, x: State, n: int, steps: int) -> State:
-        """Add noise to the structure after step n for `steps` steps, at most up to T, and denoise it back."""
+    def redo_structure(self, k: KnownStructure, x: State, n: int, steps: int) -> State:
+        """Add noise to the structure after step n for `steps` steps, at most up to T, and denoise it back. As released, the state j steps
+        above step n gets the known structure of 1+j times before it.
+        """
         mu, steps = self.known.maps["structure_mean"], min(steps, self.N - n + 1)
         for j in range(steps):  # the release takes the coefficients of the earlier time here
             x = self.forward_step(x, mu, n + j, self.grid[n + j - 1])
         for j in reversed(range(steps)):
-            x = self.structure_step(k, x, n + j)
+            x = self.structure_step(k, x, n + j, lag=1 + j)
         return x
 
     def forward_step(self, x: State, mu: Tensor, n: int, coefficients_of: int) -> State:
@@ -161,9 +193,12 @@ class Sampling:
     # ---- the discriminator ----------------------------------------------------------------------------
 
     def score(self, y: State, x: State, n: int) -> Tensor:
-        """D (B,): how well texture and structure agree, for each image on its own. The scores are recorded in the trace."""
+        """D (B,): how well texture and structure after step n agree, for each image on its own. The scores are recorded in the trace.
+
+        D was trained with a pair at t-1 and the time t, so its time here is grid[n-1]+1.
+        """
         self._count("discriminator")
-        scores = self.networks.discriminator(y.x * self.known.mask, x.x, self.grid[n], group=1).float()
+        scores = self.networks.discriminator(y.x * self.known.mask, x.x, self.grid[n - 1] + 1, group=1).float()
         for row, score in zip(self.in_batch, scores.tolist(), strict=True):
             self.traces[row].steps[-1].scores.append(score)
         return scores
@@ -184,16 +219,16 @@ class Sampling:
         z = self.draw(mu)
         return State(self.sde.terminal_state(mu, z) if x0 is None else self.sde.sample_marginal(x0, mu, t, z))
 
-    def _denoise(self, network: str, state: State, mu: Tensor, n: int, guide: Tensor | None) -> State:
+    def _solve(self, network: str, state: State, mu: Tensor, n: int, guide: Tensor | None) -> Solution:
         denoiser, count = getattr(self.networks, network), partial(self._count, network)
-        step = Transition(denoiser, mu, self.grid[n], self.grid[n - 1], guide, self.draw, self.stepping.order, count)
+        step = Transition(denoiser, mu, self.grid[n], guide, self.draw, self.stepping.order, count)
         return SOLVERS[self.stepping.solver](state, step)
 
     def _move(self, state: State, x0: Tensor, mu: Tensor, t: int, to: int) -> State:
         """A step by a predicted x0; with t = to the state waits."""
         if t == to:
             return state
-        return SOLVERS[self.stepping.solver](state, Transition(GivenX0(self.sde, x0), mu, t, to, None, self.draw, self.stepping.order))
+        return SOLVERS[self.stepping.solver](state, Transition(GivenX0(self.sde, x0), mu, t, None, self.draw, self.stepping.order))(to)
 
     def _count(self, network: str) -> None:
         for row in self.in_batch:
@@ -208,7 +243,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """The result of sampling: the inpainted texture (B,3,H,W) with the given known pixels; the last structure state (B,1,H,W), None
+    """The result of sampling: the inpainted texture (B,3,H,W); the last structure state (B,1,H,W), None
     without guidance; a trace for each image.
     """
 
@@ -227,5 +262,6 @@ def sample(sampler: Sampler, run: Sampling, watch: Callable[[Moment], None] | No
 
 
 def finished(run: Sampling, moment: Moment) -> Sample:
-    """The result, with the known pixels put back: y0 m + y (1-m)."""
-    return Sample(run.known.put_back(moment.y.x), None if moment.x is None else moment.x.x, run.traces)
+    """The result, with the known pixels put back: y0 m + y (1-m), unless `put_back` is off."""
+    texture = run.known.put_back(moment.y.x) if run.stepping.put_back else moment.y.x
+    return Sample(texture, None if moment.x is None else moment.x.x, run.traces)

@@ -1,5 +1,8 @@
 """Solvers: how a state at t becomes a state at an earlier time (spec sec. 2 and 8). To add one, write a function and add it to `SOLVERS`.
 
+A solver evaluates the network and draws noise once, and returns the solution: the state as a function of the earlier time `to`. It is a
+function because the structure is needed at two times (`Sampling.structure_step`).
+
 MaRS (arXiv 2502.07856) takes large steps by data prediction. With alpha = exp(-theta_bar), sigma = sigma_bar and L = ln(alpha/sigma),
 the exact solution from t to an earlier `to`, h = L_to - L_t, for the data prediction q(L) in between, is
 
@@ -25,7 +28,7 @@ from strdiffusion.sde import MeanRevertingSDE
 
 @dataclass(frozen=True)
 class Transition:
-    """One step to solve: from t to `to`, with mean mu (B,C,H,W), by a denoiser that is guided by `guide` (B,1,H,W), or unguided (None).
+    """One step to solve: from t, with mean mu (B,C,H,W), by a denoiser that is guided by `guide` (B,1,H,W), or unguided (None).
 
     draw: gives standard normal noise like a tensor. order: of MaRS, 1 or 2. count: called before each evaluation of the network.
     """
@@ -33,7 +36,6 @@ class Transition:
     denoiser: Denoiser
     mu: Tensor
     t: int
-    to: int
     guide: Tensor | None
     draw: Callable[[Tensor], Tensor]
     order: int
@@ -54,29 +56,40 @@ class Transition:
         return self.denoiser.x0(x, self.mu, self.t if t is None else t, self.guide)
 
 
-def ancestral(state: State, step: Transition) -> State:
+Solution = Callable[[int], State]
+
+
+def ancestral(state: State, step: Transition) -> Solution:
     """The reverse SDE by Euler-Maruyama, as released."""
+    score, z = step.sde.score(step.noise(state.x), step.t), step.draw(state.x)
+    return lambda to: State(step.sde.reverse_sde_step(state.x, step.mu, score, step.t, z, to))
+
+
+def ode(state: State, step: Transition) -> Solution:
+    """The probability-flow ODE by Euler's method; no noise is drawn."""
     score = step.sde.score(step.noise(state.x), step.t)
-    return State(step.sde.reverse_sde_step(state.x, step.mu, score, step.t, step.draw(state.x), step.to))
+    return lambda to: State(step.sde.reverse_ode_step(state.x, step.mu, score, step.t, to))
 
 
-def posterior(state: State, step: Transition) -> State:
+def posterior(state: State, step: Transition) -> Solution:
     """A draw from the Gaussian posterior at the predicted x0 (arXiv 2404.09732)."""
-    return State(step.sde.posterior_step(state.x, step.mu, step.noise(state.x), step.t, step.draw(state.x), step.to))
+    noise, z = step.noise(state.x), step.draw(state.x)
+    return lambda to: State(step.sde.posterior_step(state.x, step.mu, noise, step.t, z, to))
 
 
-def mars_ode(state: State, step: Transition) -> State:
+def mars_ode(state: State, step: Transition) -> Solution:
     """MaRS on the probability flow; no noise is drawn."""
     return _mars(state, step, None)
 
 
-def mars_sde(state: State, step: Transition) -> State:
+def mars_sde(state: State, step: Transition) -> Solution:
     """MaRS on the reverse SDE. Like the posterior step, it draws noise in the last step too, where it has no effect."""
     return _mars(state, step, step.draw(state.x))
 
 
-SOLVERS: dict[str, Callable[[State, Transition], State]] = {
+SOLVERS: dict[str, Callable[[State, Transition], Solution]] = {
     "ancestral": ancestral,
+    "ode": ode,
     "posterior": posterior,
     "mars_ode": mars_ode,
     "mars_sde": mars_sde,
@@ -84,11 +97,15 @@ SOLVERS: dict[str, Callable[[State, Transition], State]] = {
 Solver = Literal[tuple(SOLVERS)]
 
 
-def _mars(state: State, step: Transition, z: Tensor | None) -> State:
+def _mars(state: State, step: Transition, z: Tensor | None) -> Solution:
     q = step.x0(state.x)
     previous = None if state.q is None else (state.q, state.t_q)
-    x = mars_step(step.sde, state.x, step.mu, q, step.t, step.to, z, previous)
-    return State(x, q, step.t) if step.order == 2 else State(x)
+
+    def solution(to: int) -> State:
+        x = mars_step(step.sde, state.x, step.mu, q, step.t, to, z, previous)
+        return State(x, q, step.t) if step.order == 2 else State(x)
+
+    return solution
 
 
 def mars_step(

@@ -1,7 +1,7 @@
 """The states that a sampler computes: images of one process at one time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 class State:
     """Images of one process at one time, with the last prediction if the solver is of order 2 (MaRS).
 
-    x: (B,C,H,W). q: x0 predicted in the step that led here, (B,C,H,W), and t_q: the time of that step. Both are None for other solvers,
+    x: (B,C,H,W). guide: of the structure, what the step that led here gave to the texture as its guide, (B,1,H,W).
+    q: x0 predicted in the step that led here, (B,C,H,W), and t_q: the time of that step. Both are None for other solvers,
     at the start, and after noise was added.
 
     q is treated like x: it is averaged, accepted and rejected together with the image. For the texture that is exact: all proposals
@@ -23,6 +24,7 @@ class State:
     x: Tensor
     q: Tensor | None = None
     t_q: int | None = None
+    guide: Tensor | None = None
 
     def __getitem__(self, rows: Sequence[int]) -> "State":
         """The images at these positions."""
@@ -40,12 +42,16 @@ class State:
         return self._map(mixed, new)
 
     def paste(self, known: Tensor, mask: Tensor) -> "State":
-        """Replace the known pixels of x: k m + x (1-m). q is not changed."""
-        return State(known * mask + self.x * (1 - mask), self.q, self.t_q)
+        """Replace the known pixels of x: k m + x (1-m). q and guide are not changed."""
+        return replace(self, x=known * mask + self.x * (1 - mask))
 
     def _map(self, change: Callable[..., Tensor], *others: "State") -> "State":
-        q = None if self.q is None else change(self.q, *(other.q for other in others))
-        return State(change(self.x, *(other.x for other in others)), q, self.t_q)
+        """Change x, q and guide in the same way."""
+        x, q, guide = (
+            None if getattr(self, part) is None else change(*(getattr(state, part) for state in (self, *others)))
+            for part in ("x", "q", "guide")
+        )
+        return State(x, q, self.t_q, guide)
 
 
 class Moment(NamedTuple):

@@ -45,8 +45,9 @@ class DGTSTask(AlwaysTraining):
     kind: Kind = "dgts"
     prediction = "x0"
     times = NO_TIMES
+    evaluations = 1
 
-    def __init__(self, config: TrainDGTSConfig):
+    def __init__(self, config: TrainDGTSConfig, process: None = None):
         self.config = config
         self.network = DGTS(**vars(config.network))
         if config.backbone is not None:
@@ -84,8 +85,9 @@ class UpsamplerTask(AlwaysTraining):
     kind: Kind = "upsampler"
     prediction = "x0"
     times = NO_TIMES
+    evaluations = 1
 
-    def __init__(self, config: TrainUpsamplerConfig):
+    def __init__(self, config: TrainUpsamplerConfig, process: None = None):
         self.config, objective = config, config.objective
         sizes = {"width": config.network.width, "factor": config.network.factor, "dilations": config.network.dilations}
         self.network = build_upsampler(critic_width=0 if objective.loss == "l1" else config.network.critic_width, **sizes)

@@ -7,8 +7,9 @@ from torch import nn
 
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
-from strdiffusion.config.training import TrainDiffusionConfig, TrainingConfig
+from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data import TrainingDataset
+from strdiffusion.ddpm import DDPM
 from strdiffusion.networks import Kind
 from strdiffusion.networks.recompute import recompute_blocks
 from strdiffusion.sde import MeanRevertingSDE
@@ -21,7 +22,7 @@ from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.task import Task
-from strdiffusion.training.tasks import make_task
+from strdiffusion.training.tasks import make_process, make_task
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Prepared:
 
     config: TrainConfig
     device: torch.device
-    sde: MeanRevertingSDE | None
+    process: MeanRevertingSDE | DDPM | None
     shares: Shares
     task: Task
     dataset: TrainingDataset
@@ -40,19 +41,19 @@ class Prepared:
     def new_state(self, files: CheckpointFolder) -> TrainingState:
         """Move the network to the device. Returns the state of a training that begins. Raises UserError if the device is not fit for it."""
         prepare_network(self.task.network, self.config.training, self.config.precision, self.device)
-        return TrainingState(files, self.task, self.sde, self.config, self.device)
+        return TrainingState(files, self.task, self.process, self.config, self.device)
 
 
 def prepare(kind: Kind, config: TrainConfig, device: torch.device) -> Prepared:
     """Seed the generators, make the network `kind` and list the data. Raises UserError for what the user can mend."""
     set_float32_precision(config.precision)
     torch.manual_seed(config.seed)
-    sde = MeanRevertingSDE(**vars(config.sde)) if isinstance(config, TrainDiffusionConfig) else None
+    process = make_process(config)
     shares = Shares(config.training, distributed.rank(), distributed.count())
-    task = make_task(kind, config, sde)
+    task = make_task(kind, config, process)
     dataset = training_dataset(config)
     faults = FaultCounter(len(dataset), config.data.max_bad_share, len(dataset.masks.files))
-    return Prepared(config, device, sde, shares, task, dataset, validation_batches(config), faults)
+    return Prepared(config, device, process, shares, task, dataset, validation_batches(config), faults)
 
 
 def prepare_network(network: nn.Module, options: TrainingConfig, precision: str, device: torch.device) -> None:

@@ -130,15 +130,15 @@ def timed(action: Callable[[], object], device: torch.device) -> float:
 
 
 def validation_seconds(prepared: Prepared, state: TrainingState) -> float:
-    """About how long a validation takes: the losses of all batches, and T evaluations (or one) for images that are sampled."""
+    """About how long a validation takes: the losses of all batches, and the evaluations for the images that are sampled."""
     if not prepared.validation:
         return 0.0
-    task, T, batch = prepared.task, 1 if prepared.sde is None else prepared.sde.T, prepared.validation[0].to(prepared.device)
+    task, batch = prepared.task, prepared.validation[0].to(prepared.device)
     times = task.times[-1:].expand(len(batch), *task.times.shape[1:])
     with torch.no_grad():
         loss = timed(lambda: task.loss(state.ema.network, batch, times, torch.randn_like), prepared.device)
-    sampled = 0 if task.kind == "discriminator" else min(prepared.config.validation.samples, len(batch)) / len(batch)
-    return loss * (len(prepared.validation) + sampled * T)
+    sampled = min(prepared.config.validation.samples, len(batch)) / len(batch)
+    return loss * (len(prepared.validation) + sampled * task.evaluations)
 
 
 def peak_memory(device: torch.device) -> str:

@@ -12,8 +12,9 @@ from torch import nn
 from strdiffusion.checkpoints import network_record, read_checkpoint
 from strdiffusion.checkpoints.files import compare_entries
 from strdiffusion.checkpoints.networks import are_weights
-from strdiffusion.config import TrainConfig, to_dict
+from strdiffusion.config import TrainConfig, TrainSDEConfig, to_dict
 from strdiffusion.config.training import TrainingConfig
+from strdiffusion.ddpm import DDPM
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.distributed import count, on_main
 from strdiffusion.system.errors import UserError, brief
@@ -52,9 +53,11 @@ class Standing:
 class TrainingState:
     """The network and its moving average, the optimizer, the scale of the loss, and how far the training is."""
 
-    def __init__(self, files: CheckpointFolder, task: Task, sde: MeanRevertingSDE | None, config: TrainConfig, device: torch.device):
+    def __init__(
+        self, files: CheckpointFolder, task: Task, process: MeanRevertingSDE | DDPM | None, config: TrainConfig, device: torch.device
+    ):
         options = config.training
-        self.files, self.task, self.sde, self.config = files, task, sde, config
+        self.files, self.task, self.process, self.config = files, task, process, config
         self.standing = Standing()
         self.ema = EMA(task.network, options.ema_decay)
         self.optimizer = make_optimizer(task.groups(), options)
@@ -72,8 +75,8 @@ class TrainingState:
 
     def record(self) -> dict:
         """What describes the network in a checkpoint."""
-        structure = None if self.sde is None else to_dict(self.config.structure)
-        return network_record(self.task.kind, self.task.network, self.sde, structure, self.task.prediction)
+        structure = to_dict(self.config.structure) if isinstance(self.config, TrainSDEConfig) else None
+        return network_record(self.task.kind, self.task.network, self.process, structure, self.task.prediction)
 
     def content(self) -> dict:
         """What a checkpoint holds."""

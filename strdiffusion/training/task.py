@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
+from strdiffusion.config.training import FIRST_T
 from strdiffusion.evaluation.metrics import psnr, ssim
 from strdiffusion.networks import Kind
+from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.training.optimizer import RateGroup
 from strdiffusion.training.shares import Draw
 
@@ -26,12 +28,14 @@ class Task(Protocol):
     """What the training loop needs. `loss` returns the loss to minimise and further numbers to log.
 
     times: the equally likely times of a training image, (n,), or (n,2) with a time for each part of a joint network.
+    evaluations: of the network that `sample` takes for an image.
     """
 
     kind: Kind
     network: nn.Module
     prediction: str
     times: Tensor
+    evaluations: int
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
 
@@ -46,6 +50,11 @@ class Task(Protocol):
     def groups(self) -> list[RateGroup]:
         """The parameters, in groups of one learning rate."""
         return [RateGroup(list(self.network.parameters()))]
+
+
+def all_times(sde: MeanRevertingSDE, first: int = FIRST_T) -> Tensor:
+    """first..T: the times of a training, each as likely."""
+    return torch.arange(first, sde.T + 1)
 
 
 def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, list[float]]:

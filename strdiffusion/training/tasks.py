@@ -8,9 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strdiffusion.batch import Batch
-from strdiffusion.checkpoints import load_network, require_same_process
-from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_process
+from strdiffusion.config import (
+    TrainConfig,
+    TrainDiscriminatorConfig,
+    TrainPriorConfig,
+    TrainSDEConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+)
+from strdiffusion.config.training import FIRST_T
 from strdiffusion.data.tensors import structure_picture
+from strdiffusion.ddpm import DDPM
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
 from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
 from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, joint_loss, structure_guide, structure_loss, texture_loss
@@ -18,10 +27,10 @@ from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 from strdiffusion.training.dgts import DGTSTask, UpsamplerTask
+from strdiffusion.training.judge import JudgeTask
+from strdiffusion.training.prior import PriorTask
 from strdiffusion.training.shares import Draw
-from strdiffusion.training.task import Task, Validation, compare, side_by_side
-
-FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
+from strdiffusion.training.task import Task, Validation, all_times, compare, side_by_side
 
 
 class StructureTask(Task):
@@ -31,7 +40,8 @@ class StructureTask(Task):
 
     def __init__(self, config: TrainStructureConfig, sde: MeanRevertingSDE):
         net = config.network
-        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.times, self.evaluations = all_times(sde, config.objective.first_t), sde.T
         self.sees_known = config.objective.sees == "known"
         self.network = UNet(1, net.width, net.depth, net.attention, context=3 if self.sees_known else 0)
 
@@ -40,7 +50,7 @@ class StructureTask(Task):
 
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.config.objective
-        result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on)
+        result = structure_loss(self.denoiser(network), batch, t, draw(batch.structure), options.norm, options.loss_on, options.hole_weight)
         return result.loss, {}
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
@@ -57,14 +67,14 @@ class TextureTask(Task):
 
     def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
         net, objective = config.network, config.objective
-        self.sde, self.config, self.prediction, self.times = sde, config, net.prediction, all_times(sde)
+        self.sde, self.config, self.prediction = sde, config, net.prediction
+        self.times, self.evaluations = all_times(sde, objective.first_t), sde.T
         self.guided = objective.guidance != "none"
         self.network = UNet(3, net.width, net.depth, net.attention, guided=self.guided)
-        self.structure: Denoiser | None = None
+        self.structure: LoadedNetwork | None = None
         if objective.guidance == "denoised":
-            loaded = load_network(objective.structure_checkpoint, "structure")
-            require_same_process(loaded, config.sde, config.structure)
-            self.structure = Denoiser(loaded.network, sde, loaded.prediction, config.precision, sees_known=loaded.network.context > 0)
+            self.structure = load_network(objective.structure_checkpoint, "structure")
+            require_same_process(self.structure, config.sde, config.structure)
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         return Denoiser(network, self.sde, self.prediction, self.config.precision)
@@ -73,15 +83,17 @@ class TextureTask(Task):
         options = self.config.objective
         noise = draw(batch.texture)
         guide = self._guide(batch, t, draw) if self.guided else None
-        result = texture_loss(self.denoiser(network), batch, t, noise, guide, options.norm, options.loss_on)
+        result = texture_loss(self.denoiser(network), batch, t, noise, guide, options.norm, options.loss_on, options.hole_weight)
         return result.loss, {}
 
     def _guide(self, batch: Batch, t: Tensor, draw: Draw) -> Tensor:
         noise = draw(batch.structure)
         if self.structure is None:
             return structure_guide(self.sde, batch, t, noise)
-        self.structure.network.to(batch.mask.device)
-        return denoised_structure_guide(self.structure, batch, t, noise)
+        self.structure.to(batch.mask.device)
+        form, sees_known = self.structure.for_inference(self.config.precision), self.structure.network.context > 0
+        denoiser = Denoiser(form, self.sde, self.structure.prediction, sees_known=sees_known)
+        return denoised_structure_guide(denoiser, batch, t, noise)
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
         networks = Networks(self.denoiser(network), GivenX0(self.sde, batch.structure) if self.guided else None)
@@ -99,7 +111,7 @@ class JointTask(Task):
     def __init__(self, config: TrainTextureConfig, sde: MeanRevertingSDE):
         net, objective = config.network, config.objective
         self.sde, self.config, self.prediction = sde, config, net.prediction
-        self.times = joint_times(sde, *objective.ahead)
+        self.times, self.evaluations = joint_times(sde, *objective.ahead, objective.first_t), sde.T
         channels = objective.classes if config.structure.pair == "labels" else 1
         self.network = UNet(3, net.width, net.depth, net.attention, structure_channels=channels)
 
@@ -119,7 +131,9 @@ class JointTask(Task):
     def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         options, batch = self.config.objective, self.with_structure(batch)
         noise, structure_noise = draw(batch.texture), draw(batch.structure)
-        texture, structure = joint_loss(self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on)
+        texture, structure = joint_loss(
+            self.denoiser(network), batch, t, noise, structure_noise, options.norm, options.loss_on, options.hole_weight
+        )
         loss = texture.loss + options.structure_weight * structure.loss
         return loss, {"texture_loss": texture.loss, "structure_loss": structure.loss}
 
@@ -140,6 +154,7 @@ class DiscriminatorTask(Task):
 
     kind: Kind = "discriminator"
     prediction = "noise"
+    evaluations = 0
 
     def __init__(self, config: TrainDiscriminatorConfig, sde: MeanRevertingSDE):
         self.sde, self.config, self.times = sde, config, all_times(sde)
@@ -157,25 +172,32 @@ class DiscriminatorTask(Task):
         return Validation({})
 
 
-TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask}
-WITHOUT_PROCESS = {"dgts": DGTSTask, "upsampler": UpsamplerTask}
+TASKS = {
+    "structure": StructureTask,
+    "texture": TextureTask,
+    "discriminator": DiscriminatorTask,
+    "judge": JudgeTask,
+    "prior": PriorTask,
+    "dgts": DGTSTask,
+    "upsampler": UpsamplerTask,
+}
 
 
-def make_task(kind: Kind, config: TrainConfig, sde: MeanRevertingSDE | None) -> Task:
+def make_process(config: TrainConfig) -> MeanRevertingSDE | DDPM | None:
+    """The process of a training: of a prior the whole diffusion, of DGTS none, of other networks the mean-reverting SDE."""
+    if isinstance(config, TrainPriorConfig):
+        return DDPM(**vars(config.process))
+    return MeanRevertingSDE(**vars(config.sde)) if isinstance(config, TrainSDEConfig) else None
+
+
+def make_task(kind: Kind, config: TrainConfig, process: MeanRevertingSDE | DDPM | None) -> Task:
     """The training of the network `kind`; of the texture network, that which objective.guidance names."""
-    if kind in WITHOUT_PROCESS:
-        return WITHOUT_PROCESS[kind](config)
     if isinstance(config, TrainTextureConfig) and config.objective.guidance == "joint":
-        return JointTask(config, sde)
-    return TASKS[kind](config, sde)
+        return JointTask(config, process)
+    return TASKS[kind](config, process)
 
 
-def all_times(sde: MeanRevertingSDE) -> Tensor:
-    """2..T: the times of a training, each as likely."""
-    return torch.arange(FIRST_T, sde.T + 1)
-
-
-def joint_times(sde: MeanRevertingSDE, least: int, most: int) -> Tensor:
+def joint_times(sde: MeanRevertingSDE, least: int, most: int, first: int = FIRST_T) -> Tensor:
     """The pairs of times (n,2) of texture and structure that sampling visits with the structure `least` to `most` times ahead."""
-    pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(FIRST_T, sde.T + ahead + 1)]
+    pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(first, sde.T + ahead + 1)]
     return torch.tensor(sorted(pairs))

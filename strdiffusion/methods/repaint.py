@@ -1,0 +1,203 @@
+"""RePaint (docs/repaint_spec.md; arXiv 2201.09865): a DDPM prior that has seen no masks, conditioned on the known pixels at sampling.
+
+`sampler.resampling=repaint` of the other methods is only its schedule, on the mean-reverting SDE.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from strdiffusion.batch import Known
+from strdiffusion.checkpoints.released_prior import Unrecorded
+from strdiffusion.denoiser import Precision
+from strdiffusion.methods.method import Choices, Evaluations, Method, Options, Result, Step, register
+from strdiffusion.methods.prior_loading import PriorCheckpointsConfig, PriorModel, load_prior_for_test, vars_of_process
+from strdiffusion.networks.guided_unet import CLASSES
+from strdiffusion.samplers import SeededNoise
+from strdiffusion.samplers.prior import Prior, RepaintConfig, count_reverse_steps, repaint
+from strdiffusion.system.device import float32_precision
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import convert, to_dict
+
+ONCE = {"jump_n_sample": 1, "jump2_n_sample": 1, "jump3_n_sample": 1, "n_sample": 1}  # no resampling
+CLASS_STREAM = 1 << 62  # keeps the draw of an image's class apart from its noise
+
+
+@dataclass
+class RepaintOptions(Options):
+    """Networks and sampling.
+
+    unrecorded: what released files do not record. compile: use torch.compile for the prior; it needs a compiler, and minutes at first.
+    """
+
+    checkpoints: PriorCheckpointsConfig = field(default_factory=PriorCheckpointsConfig)
+    unrecorded: Unrecorded = field(default_factory=Unrecorded)
+    precision: Precision = "fp32"
+    compile: bool = False
+    repaint: RepaintConfig = field(default_factory=RepaintConfig)
+
+    def check(self) -> None:
+        self.checkpoints.check()
+
+    def describe(self) -> str:
+        chosen = self.repaint
+        steps = chosen.steps if chosen.respacing is None else chosen.respacing
+        pasted = "put back" if chosen.put_back else "as the network leaves them"
+        jumps = f"jumps of {chosen.jump_length}, {chosen.jump_n_sample} times"
+        return f"T={steps}, {jumps}, known pixels {pasted}, {self.checkpoints.weights} weights, {self.precision}, "
+
+    def files(self) -> list[Path | None]:
+        return self.checkpoints.files()
+
+
+@register("repaint")
+class RepaintMethod(Method):
+    """RePaint's loop with a prior and, if the model has one, a classifier.
+
+    Images of the program are in [0,1], those of the process in [-1,1]; an image whose sides the network cannot divide is continued
+    below and to the right by pixels that are not known.
+    """
+
+    Options = RepaintOptions
+
+    def __init__(
+        self,
+        model: PriorModel,
+        device: torch.device,
+        precision: Precision = "fp32",
+        compile: bool = False,
+        config: RepaintConfig | None = None,
+    ):
+        self.model, self.device, self.precision, self.compile = model, device, precision, compile
+        self.config = config or model.config.repaint
+        self.process = self.config.process(**vars_of_process(model.config.process))
+        self.times = self.config.times(self.process.T)
+        self.size = model.config.size
+        model.to(device)
+
+    doors: Mapping[str, str] = {}
+
+    @classmethod
+    def open(cls, options: RepaintOptions, device: torch.device) -> "RepaintMethod":
+        model = load_prior_for_test(options.checkpoints, options.unrecorded, options.repaint)
+        return cls(model, device, options.precision, options.compile)
+
+    # ---- inpainting -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def inpaint(self, known: Known, seeds: Sequence[int], **_) -> Iterator[Step | Result]:
+        known, (H, W) = known.to(self.device), known.image.shape[-2:]
+        self.require_classifier_size(H, W)
+        factor, T, last = self.model.prior.network.factor, self.process.T, len(self.times) - 1
+        x0, m = (F.pad(images, (0, -W % factor, 0, -H % factor)) for images in (2 * known.image - 1, known.mask))
+        draw = partial(SeededNoise(seeds), range(len(seeds)))
+        for n, (i, k, x) in enumerate(repaint(self.prior(seeds), x0, m, self.times, draw)):  # n = 0: the start
+            image = (x[..., :H, :W] + 1) / 2
+            yield Step(i + 1, k + 1, T, last - max(n - 1, 0), last, image)
+        evaluations = {name: count.least for name, count in self.cost().items()}
+        yield Result(known.put_back(image) if self.config.put_back else image, evaluations=[dict(evaluations) for _ in seeds])
+
+    def prior(self, seeds: Sequence[int]) -> Prior:
+        """What the sampler needs, for images with these seeds."""
+        classes = self.classes(seeds) if self.model.prior.network.class_conditional or self.model.classifier else None
+        conditional = classes if self.model.prior.network.class_conditional else None
+        gradient = None if self.model.classifier is None else partial(self.gradient, classes)
+        return Prior(self.network(), self.process, self.model.prior.prediction, self.config.clip, conditional, gradient)
+
+    def classes(self, seeds: Sequence[int]) -> Tensor:
+        """The class of each image (B,): `label`, or drawn from its seed."""
+        if self.config.label is not None:
+            return torch.full((len(seeds),), self.config.label, device=self.device)
+        drawn = [torch.randint(CLASSES, (), generator=torch.Generator().manual_seed((seed ^ CLASS_STREAM) % 2**63)) for seed in seeds]
+        return torch.stack(drawn).to(self.device)
+
+    def gradient(self, classes: Tensor, x: Tensor, t: int) -> Tensor:
+        """The classifier's gradient towards the classes, with its scale; always in float32, as released."""
+        with float32_precision("fp32", self.device):
+            return self.config.classifier_scale * self.model.classifier.network.gradient(x, t, classes)
+
+    def network(self) -> Callable[..., Tensor]:
+        """The prior in its inference form."""
+        form = self.model.prior.for_inference(self.precision, self.compile)
+
+        def call(*inputs) -> Tensor:
+            with float32_precision(self.precision, self.device):
+                return form(*inputs)
+
+        return call
+
+    # ---- limits, cost and settings --------------------------------------------------------------------
+
+    def require_size(self, height: int, width: int) -> None:
+        self.require_classifier_size(height, width)
+        factor = self.model.prior.network.factor
+        if height % factor or width % factor:
+            raise UserError(f"is {width}x{height} pixels, and the prior takes multiples of {factor} alone: set data.fit and data.size")
+
+    def require_classifier_size(self, height: int, width: int) -> None:
+        """Raise UserError if the classifier cannot take images of this size: it knows one alone."""
+        size = self.model.classifier and self.model.classifier.network.size
+        if size is not None and (height, width) != (size, size):
+            raise UserError(f"is {width}x{height} pixels, and the classifier takes {size}x{size} alone: set data.fit and data.size={size}")
+
+    def cost(self, late: bool = False) -> dict[str, Evaluations]:
+        steps = count_reverse_steps(self.times)
+        return {loaded.kind: Evaluations(steps, steps) for loaded in self.model.networks()}
+
+    def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
+        side = self.model.prior.network.factor * max(self.size // self.model.prior.network.factor, 1)
+        x, prior = torch.rand(1, 3, side, side, device=self.device), self.prior([0])
+        calls = {"prior": torch.no_grad()(lambda: prior.network(x, 0, prior.classes))}
+        if prior.gradient is not None:
+            calls["classifier"] = lambda: prior.gradient(x, 0)
+        return calls
+
+    def choices(self) -> Choices:
+        resampled = any(getattr(self.config, name) > 1 for name in ONCE)
+        return Choices(
+            solvers=("ddpm",),
+            solver="ddpm",
+            most_steps=self.model.config.process.steps,
+            steps=self.process.T,
+            resamplings=("none", "repaint"),
+            resampling="repaint" if resampled else "none",
+        )
+
+    def varied(
+        self,
+        sampler: str | RepaintConfig | None = None,
+        steps: int | None = None,
+        resampling: str | None = None,
+        precision: Precision | None = None,
+        **others,
+    ) -> "RepaintMethod":
+        """The same networks with other settings: the number of steps; resampling none or repaint; or all of them as a RepaintConfig."""
+        super().varied(**others)  # it has none of them
+        if sampler not in (None, "ddpm") and not isinstance(sampler, RepaintConfig):
+            raise UserError(f"the method repaint knows one solver, ddpm, not {sampler}: leave it out")
+        if resampling not in (None, "none", "repaint"):
+            raise UserError(f"the method repaint knows resampling none and repaint, not {resampling}")
+        tree = to_dict(sampler if isinstance(sampler, RepaintConfig) else self.config)
+        tree |= {"steps": steps, "respacing": None} if steps is not None else {}
+        if resampling == "none":
+            tree |= ONCE
+        elif resampling == "repaint" and self.choices().resampling == "none":
+            tree["jump_n_sample"] = RepaintConfig.jump_n_sample
+        config = convert(RepaintConfig, tree, "the call", "sampler")
+        precision = convert(Precision, precision or self.precision, "the call", "precision")
+        other = type(self)(self.model, self.device, precision, self.compile, config)
+        other.size = self.size
+        return other
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.model.to(device)
+
+    def describe(self) -> str:
+        resampling = "no resampling" if self.choices().resampling == "none" else f"{count_reverse_steps(self.times)} evaluations"
+        return f"RePaint, {self.process.T} steps, {resampling}"

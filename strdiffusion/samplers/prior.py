@@ -1,0 +1,148 @@
+"""RePaint (docs/repaint_spec.md sec. 5; arXiv 2201.09865): an unconditional prior, conditioned on the known pixels at sampling."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, NamedTuple
+
+import torch
+from torch import Tensor
+
+from strdiffusion.ddpm import DDPM, NoiseSchedule, Predicted
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Positive, Range
+
+
+@dataclass
+class Jumps:
+    """The list of times, by the names of the released configurations. 1 jump_n_sample: no jumps.
+
+    jump_length, jump_n_sample: each stretch of so many steps is denoised so many times. n_sample: each single step so many times.
+    jump2_*, jump3_*: two more kinds of jumps; a jump of one kind gives the kinds after it their jumps back.
+    start_resampling: nothing is done again above this time; null: no limit.
+    """
+
+    jump_length: Positive = 10
+    jump_n_sample: Positive = 10
+    n_sample: Positive = 1
+    jump2_length: Positive = 1
+    jump2_n_sample: Positive = 1
+    jump3_length: Positive = 1
+    jump3_n_sample: Positive = 1
+    start_resampling: Positive | None = None
+
+    def times(self, T: int) -> list[int]:
+        """The indices that a run visits, each one away from the one before, from T-1 to -1."""
+        kinds = [(self.jump_length, self.jump_n_sample), (self.jump2_length, self.jump2_n_sample), (self.jump3_length, self.jump3_n_sample)]
+        left = [places(T, *kind) for kind in kinds]  # the jumps left at each place
+        limit = T if self.start_resampling is None else self.start_resampling
+        t, times = T, []
+        while t >= 1:
+            t -= 1
+            times.append(t)
+            if t + 1 < T - 1 and t <= limit:
+                times.extend([t + 1, t] * (self.n_sample - 1))
+            for kind in (2, 1, 0):
+                length, _ = kinds[kind]
+                if left[kind].get(t, 0) > 0 and t <= limit - length:
+                    left[kind][t] -= 1
+                    left[kind + 1 :] = [places(T, *later) for later in kinds[kind + 1 :]]
+                    times.extend(range(t + 1, t + length + 1))
+                    t += length
+        return [*times, -1]
+
+
+@dataclass
+class RepaintConfig(Jumps):
+    """How RePaint samples: its times, and the process that is sampled. The defaults are the released ones, but for put_back.
+
+    steps: T, chosen evenly from the steps that the prior was trained with; respacing: instead of it, another choice such as "10,5,7" or
+        "ddim50" (sec. 4).
+    clip: every predicted x0 to [-1,1].
+    put_back: the known pixels of the result are the given ones; false, as released: what the network leaves there.
+    label: the class of all images, if the prior is class-conditional or a classifier guides; null, as released: one drawn for each image.
+    classifier_scale: of the classifier's gradient.
+    """
+
+    steps: Annotated[int, Range(2, 10_000)] = 250
+    respacing: str | None = None
+    clip: bool = True
+    put_back: bool = True
+    label: Annotated[int, Range(0, 999)] | None = None
+    classifier_scale: Annotated[float, Range(0)] = 1.0
+
+    def process(self, trained: int, schedule: NoiseSchedule, key: str = "repaint") -> DDPM:
+        """The process that is sampled, of one with `trained` steps. Raises UserError if these options do not fit it."""
+        chosen = f"respacing={self.respacing}" if self.respacing is not None else f"steps={self.steps}"
+        try:
+            process = DDPM(trained, schedule, self.respacing if self.respacing is not None else str(self.steps))
+        except ValueError as error:
+            raise UserError(f"{key}.{chosen} does not fit a prior that was trained with {trained} steps: {error}") from None
+        for name in ("jump", "jump2", "jump3"):
+            length, samples = getattr(self, f"{name}_length"), getattr(self, f"{name}_n_sample")
+            if samples > 1 and length >= process.T:
+                raise UserError(f"{key}.{name}_length={length} is longer than the process of {process.T} steps: give less than that")
+        return process
+
+
+def places(T: int, length: int, samples: int) -> dict[int, int]:
+    """The number of jumps at each place: 0, length, 2 length, ... below T - length."""
+    return dict.fromkeys(range(0, T - length, length), samples - 1)
+
+
+def count_reverse_steps(times: Sequence[int]) -> int:
+    """The network evaluations of a list of times: its steps down."""
+    return sum(k < i for i, k in pairwise(times))
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A network on a process: what one reverse step needs.
+
+    network: called as (x, t, classes), t in the trained process. classes: (B,) for class-conditional networks.
+    gradient: of a classifier, called as (x, t), its scale included; None: no guidance. prediction, clip: as `DDPM.reverse`.
+    """
+
+    network: Callable[..., Tensor]
+    process: DDPM
+    prediction: Predicted = "noise"
+    clip: bool = True
+    classes: Tensor | None = None
+    gradient: Callable[..., Tensor] | None = None
+
+    def reverse_step(self, x: Tensor, i: int, z: Tensor) -> Tensor:
+        """From the state x (B,3,H,W) at i to the state at i-1, with noise z."""
+        t = self.process.network_times[i]
+        reverse = self.process.reverse(x, self.network(x, t, self.classes).to(x.dtype), i, self.prediction, self.clip)
+        if self.gradient is not None:
+            reverse = reverse.shifted(self.gradient(x, t).to(x.dtype))
+        return self.process.draw(reverse, i, z)
+
+
+class Transition(NamedTuple):
+    """The state x (B,3,H,W) after a transition from index i to k; i = k for the start."""
+
+    i: int
+    k: int
+    x: Tensor
+
+
+def repaint(prior: Prior, x0: Tensor, m: Tensor, times: Sequence[int], draw: Callable[[Tensor], Tensor]) -> Iterator[Transition]:
+    """RePaint's loop, in the order of sec. 5. The last state is the result; its known pixels are the network's.
+
+    x0: (B,3,H,W) in [-1,1], of which only the known pixels are looked at. m: (B,1,H,W), 1 = known. times: see `Jumps.times`.
+    draw: gives standard normal noise like a tensor; 2 draws a reverse step (1 in the first), 1 a climbing step, and the start.
+    """
+    process, evaluated = prior.process, False
+    x = draw(x0)
+    yield Transition(times[0], times[0], x)
+    for i, k in pairwise(times):
+        if k < i:
+            z = draw(x)
+            if evaluated:  # the very first evaluation sees pure noise
+                known = process.sample_marginal(x0, i, draw(x))
+                x = torch.where(m > 0.5, known, x)
+            x, evaluated = prior.reverse_step(x, i, z), True
+        else:
+            x = process.climb(x, i, draw(x))
+        yield Transition(i, k, x)

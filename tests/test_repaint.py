@@ -1,0 +1,286 @@
+"""RePaint as a method: its loop, its counts, its files and its options. The released numbers are in test_golden_repaint.py."""
+
+import json
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import SIZE, single_error, write_network
+
+from strdiffusion.app import StrDiffusion
+from strdiffusion.batch import Known
+from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
+from strdiffusion.commands.main import main
+from strdiffusion.data import read_image
+from strdiffusion.ddpm import DDPM
+from strdiffusion.methods import METHODS, run
+from strdiffusion.networks import GuidedUNet, NoiseClassifier, UNet
+from strdiffusion.networks.inference import for_inference
+from strdiffusion.samplers import SeededNoise
+from strdiffusion.samplers.prior import Jumps, Prior, RepaintConfig, count_reverse_steps, repaint
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import build
+
+CPU = torch.device("cpu")
+OPTIONS = {"steps": 6, "jump_length": 2, "jump_n_sample": 2}
+HEADS = {"head_channels": 32}
+
+
+def random_weights(network, seed=0):
+    """Weights that make every layer count; released networks start with layers of zeros."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            scale = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1
+            parameter.copy_(torch.randn_like(parameter) * scale)
+    return network.eval()
+
+
+def write_prior(path, kind, network, **process):
+    write_checkpoint(path, network_record(kind, network, DDPM(**process)) | {"step": 7, "network": network.state_dict(), "ema": None})
+
+
+@pytest.fixture(scope="module")
+def priors(tmp_path_factory):
+    """Small random networks: prior.pt, conditional.pt, classifier.pt, and the first two as released files (.pth)."""
+    folder = tmp_path_factory.mktemp("priors")
+    prior = random_weights(GuidedUNet(32, [32, 32], 1, [2], **HEADS))
+    conditional = random_weights(GuidedUNet(32, [32, 32], 1, [], class_conditional=True, **HEADS), 1)
+    classifier = random_weights(NoiseClassifier(SIZE, 32, [32, 32], 1, [2], **HEADS), 2)
+    for name, kind, network in (("prior", "prior", prior), ("conditional", "prior", conditional), ("classifier", "classifier", classifier)):
+        write_prior(folder / f"{name}.pt", kind, network)
+        save_released(folder / f"{name}.pth", network)
+    return folder
+
+
+def open_method(priors, checkpoints, **more):
+    paths = {kind: str(priors / file) for kind, file in checkpoints.items()}
+    cls = METHODS["repaint"]
+    options = build(cls.Options, {"checkpoints": paths, "repaint": OPTIONS, "unrecorded": HEADS} | more, "here")
+    options.check()
+    return cls.open(options, CPU)
+
+
+def known_images(count=3, height=SIZE, width=SIZE):
+    generator = torch.Generator().manual_seed(5)
+    mask = torch.ones(count, 1, height, width)
+    mask[:, :, 4:13, 6:15] = 0
+    return Known(torch.rand(count, 3, height, width, generator=generator), mask)
+
+
+# ---- the loop -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("T", "options", "reverse", "climbs"),
+    [
+        (250, {}, 2410, 2160),
+        (250, {"jump_n_sample": 5}, 1210, 960),
+        (250, {"jump_length": 5}, 2455, 2205),
+        (250, {"jump_length": 1}, 2491, 2241),
+        (100, {}, 910, 810),
+        (100, {"jump_length": 5, "jump_n_sample": 9, "start_resampling": 50}, 500, 400),
+        (50, {"jump_length": 5, "jump_n_sample": 5}, 230, 180),
+    ],
+)
+def test_the_numbers_of_steps_in_the_document(T, options, reverse, climbs):
+    times = Jumps(**options).times(T)
+    assert count_reverse_steps(times) == reverse and len(times) - 1 - reverse == climbs
+    assert times[0] == T - 1 and times[-1] == -1 and all(abs(i - k) == 1 for i, k in pairwise(times))
+
+
+def test_without_jumps_it_is_plain_sampling_with_the_known_pixels_mixed_in():
+    """jump_n_sample 1: T reverse steps; and where nothing is known, the DDPM's own ancestral sampling, written out here."""
+    network, process = random_weights(GuidedUNet(32, [32], 1, [], **HEADS)), DDPM(respacing="5")
+    nothing, tape = torch.zeros(1, 3, 8, 8), partial(SeededNoise([3]), [0])
+    times = RepaintConfig(jump_n_sample=1).times(5)
+    assert times == [4, 3, 2, 1, 0, -1]
+    with torch.no_grad():
+        *_, last = repaint(Prior(network, process), nothing, torch.zeros(1, 1, 8, 8), times, tape)
+        draw = partial(SeededNoise([3]), [0])
+        x = draw(nothing)
+        for t in reversed(range(5)):
+            z = draw(nothing)
+            if t < 4:
+                draw(nothing)  # that of the known pixels
+            noise, v = network(x, process.network_times[t]).chunk(2, dim=1)
+            a, before = process.a[t], process.a[t - 1] if t else torch.tensor(1.0)
+            beta = 1 - a / before
+            x0 = ((x - (1 - a).sqrt() * noise) / a.sqrt()).clamp(-1, 1)
+            mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x) / (1 - a)
+            share = (v + 1) / 2
+            low = process.posterior_log_variance[t]
+            x = mean + (t > 0) * torch.exp((share * beta.log() + (1 - share) * low) / 2) * z
+            x = x.float()
+    torch.testing.assert_close(last.x, x, rtol=0, atol=2e-5)
+
+
+def test_a_perfect_prior_inpaints_perfectly():
+    """A network that knows the image: the result is the image, whatever is known of it."""
+    process, image = DDPM(respacing="8"), torch.rand(1, 3, 8, 8) * 2 - 1
+    prior = Prior(lambda x, t, y: torch.cat([image, torch.zeros_like(x)], dim=1), process, "x0")
+    *_, last = repaint(prior, image, torch.zeros(1, 1, 8, 8), Jumps(2, 2).times(8), torch.randn_like)
+    torch.testing.assert_close(last.x, image)
+
+
+# ---- the method ---------------------------------------------------------------------------------------
+
+
+def test_known_pixels_stay_bit_for_bit_and_are_the_networks_with_put_back_off(priors):
+    method, known, steps = open_method(priors, {"prior": "prior.pt"}), known_images(), []
+    result = run(method, known, [1, 2, 3], steps.append)
+    where = known.mask.expand_as(known.image) > 0.5
+    assert torch.equal(result.image[where], known.image[where]) and result.image.min() >= 0 and result.image.max() <= 1
+    planned = method.cost()["prior"]
+    assert planned.least == planned.most == 10 and result.evaluations == [{"prior": 10}] * 3
+    assert steps[0].is_start and [step.left for step in steps[1:]] == [*range(len(steps) - 1, 0, -1)] and steps[-1].share == 1
+    assert (steps[1].t, steps[1].to, steps[-1].to, steps[0].T) == (6, 5, 0, 6)
+    released = open_method(priors, {"prior": "prior.pt"}, repaint=OPTIONS | {"put_back": False})
+    free = run(released, known, [1, 2, 3]).image
+    assert torch.equal(free[~where], result.image[~where]) and not torch.equal(free[where], known.image[where])
+
+
+@pytest.mark.parametrize("checkpoints", [{"prior": "prior.pt"}, {"prior": "conditional.pth", "classifier": "classifier.pth"}], ids=str)
+def test_an_image_gets_the_same_result_in_any_batch(priors, checkpoints):
+    method, known = open_method(priors, checkpoints), known_images()
+    together = run(method, known, [1, 2, 3])
+    alone = [run(method, known.take([i]), [seed]).image for i, seed in enumerate([1, 2, 3])]
+    torch.testing.assert_close(together.image, torch.cat(alone), rtol=0, atol=1e-5)
+    assert not torch.allclose(run(method, known, [1, 2, 4]).image[2], together.image[2])
+    assert set(together.evaluations[0]) == set(checkpoints) and set(together.evaluations[0].values()) == {10}
+
+
+def test_a_class_is_drawn_from_the_seed_or_given(priors):
+    method = open_method(priors, {"prior": "conditional.pt", "classifier": "classifier.pt"})
+    assert torch.equal(method.classes([5, 6])[1:], method.classes([6])) and len(method.classes(range(20)).unique()) > 10
+    given = open_method(priors, {"prior": "conditional.pt"}, repaint=OPTIONS | {"label": 9})
+    assert given.classes([1, 2]).tolist() == [9, 9]
+    unguided = open_method(priors, {"prior": "conditional.pt", "classifier": "classifier.pt"}, repaint=OPTIONS | {"classifier_scale": 0.0})
+    known = known_images(1)
+    plain = open_method(priors, {"prior": "conditional.pt"})
+    assert torch.equal(run(unguided, known, [4]).image, run(plain, known, [4]).image)
+    assert not torch.equal(run(method, known, [4]).image, run(plain, known, [4]).image)
+
+
+def test_sizes_that_the_network_cannot_divide_are_continued(priors):
+    method, known = open_method(priors, {"prior": "prior.pt"}), known_images(1, 15, 21)
+    image = run(method, known, [1]).image
+    assert image.shape == known.image.shape and torch.equal(known.put_back(image), image)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 5e-6), ("bf16", 2e-2)])
+def test_the_inference_form_computes_the_same(priors, precision, tolerance):
+    for name in ("prior", "conditional"):
+        network = load_network(priors / f"{name}.pt").network
+        x, t, y = torch.randn(2, 3, 16, 24), torch.tensor([3, 700]), torch.tensor([1, 999])
+        with torch.no_grad():
+            expected, found = network(x, t, y), for_inference(network, precision)(x, t, y)
+        assert found.dtype == torch.float32 and (found - expected).abs().max() < tolerance * expected.abs().max()
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+# ---- files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["prior", "conditional", "classifier"])
+def test_released_files_load_by_their_names_and_export_again(priors, tmp_path, name):
+    from strdiffusion.checkpoints.released_prior import Unrecorded
+
+    loaded = load_network(priors / f"{name}.pth", unrecorded=Unrecorded(**HEADS))
+    ours = load_network(priors / f"{name}.pt")
+    assert loaded.released and loaded.kind == ours.kind and loaded.network.architecture() == ours.network.architecture()
+    assert loaded.process == ours.process == {"steps": 1000, "schedule": "linear"}
+    save_released(tmp_path / "again.pt", loaded.network)
+    before, after = (torch.load(path, weights_only=True) for path in (priors / f"{name}.pth", tmp_path / "again.pt"))
+    assert list(before) == list(after) and all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    ("channels", "blocks", "attention", "switches"),
+    [
+        ([32, 64], 1, [], {"scale_shift": False, "resblock_updown": False}),
+        ([32, 32, 64], 3, [1, 4], {"learned_sigma": False, "heads": 2, "heads_upsample": 4, "head_channels": None, "new_order": True}),
+        ([32], 2, [1], {"class_conditional": True, "head_channels": 32}),
+        ([64, 32, 32, 96], 2, [8], {"head_channels": 32}),
+    ],
+)
+def test_options_are_read_off_a_file(channels, blocks, attention, switches):
+    from strdiffusion.checkpoints.released_prior import Unrecorded, detect_prior
+
+    given = {name: switches[name] for name in ("heads", "heads_upsample", "head_channels", "new_order") if name in switches}
+    with torch.device("meta"):
+        network = GuidedUNet(32, channels, blocks, attention, **({"head_channels": 64} | switches))
+    assert detect_prior(network.state_dict(), Unrecorded(**given)) == ("prior", network.architecture())
+
+
+def test_a_model_folder_keeps_everything(priors, tmp_path, capsys):
+    source = {"prior": priors / "conditional.pt", "classifier": priors / "classifier.pt"}
+    model = StrDiffusion.load(source)
+    assert model.method.name == "repaint" and model.size == SIZE
+    folder = model.save(tmp_path / "model")
+    images = [run(found.method.varied(steps=12), known_images(1), [1]).image for found in (model, StrDiffusion.load(folder))]
+    assert torch.equal(*images)
+    assert main(["info", str(folder)]) in (0, None)
+    said = capsys.readouterr().out
+    assert "repaint" in said and "1000 steps, linear" in said and "24x24" in said and "heads of 32" in said
+
+
+def test_a_photograph_and_a_test_folder(priors, photos, tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    folder = StrDiffusion.load({"prior": priors / "prior.pt"}, size=SIZE).save(tmp_path / "models" / "tiny")
+    arguments = [str(photos / "a.png"), str(photos.parent / "masks" / "a.png"), "-o", str(tmp_path / "a.png"), "--model", str(folder)]
+    assert main(["inpaint", *arguments, "--steps", "3", "--resampling", "none"]) in (0, None)
+    hole = read_image(photos.parent / "masks" / "a.png")[..., 0] > 0.5
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[~hole], read_image(photos / "a.png")[~hole])
+    test = {"method": "repaint", "output": str(tmp_path / "out"), "checkpoints": {"folder": str(folder)}, "repaint": OPTIONS}
+    data = {"images": str(photos), "size": SIZE, "index": None, "masks": {"folder": str(photos.parent / "masks")}}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test | {"data": data, "device": "cpu"}))
+    assert main(["test", "-opt", str(tmp_path / "test.yml")]) in (0, None)
+    assert "prior_evaluations" in (tmp_path / "out" / "results.csv").read_text().splitlines()[0]
+
+
+# ---- bad input ----------------------------------------------------------------------------------------
+
+
+def test_options_that_do_not_fit_are_one_line(priors, tmp_path):
+    write_prior(tmp_path / "short.pt", "prior", random_weights(GuidedUNet(32, [32], 1, [], **HEADS)), steps=100)
+    cases = [
+        ({"prior": str(tmp_path / "short.pt")}, {"steps": 250}, "steps=250 does not fit a prior that was trained with 100 steps"),
+        ({"prior": "prior.pt"}, {"steps": 10, "jump_length": 10}, "jump_length=10 is longer than the process of 10 steps"),
+        ({"prior": "prior.pt"}, {"respacing": "many"}, "'many' is no respacing"),
+        ({"prior": "prior.pt"}, {"respacing": "600,600"}, "section 1 of it has 500"),
+        ({"prior": "classifier.pt"}, {}, "is of the classifier network, not of the prior network"),
+        ({}, {}, "checkpoints.prior is missing"),
+    ]
+    for checkpoints, more, message in cases:
+        with pytest.raises(UserError, match=message):
+            open_method(priors, checkpoints, repaint=OPTIONS | more)
+    write_network(tmp_path / "texture.pt", "texture", UNet(3, 4, 2))
+    with pytest.raises(UserError, match="is of the texture network, not of the prior network"):
+        open_method(tmp_path, {"prior": "texture.pt"})
+    save_released(tmp_path / "narrow.pth", GuidedUNet(32, [32], 1, [1], **HEADS))
+    with pytest.raises(UserError, match="32 channels cannot be divided into heads of 64 channels"):
+        load_network(tmp_path / "narrow.pth")
+    blind = GuidedUNet(32, [32], 1, [], learned_sigma=False, **HEADS)
+    write_prior(tmp_path / "blind.pt", "prior", blind)
+    with pytest.raises(UserError, match="predicts no variance"):
+        open_method(tmp_path, {"prior": "blind.pt"})
+
+
+def test_sizes_that_do_not_fit_are_one_line(priors):
+    with pytest.raises(UserError, match="is 23x24 pixels, and the prior takes multiples of 2 alone"):
+        open_method(priors, {"prior": "prior.pt"}).require_size(24, 23)
+    with pytest.raises(UserError, match="is 32x32 pixels, and the classifier takes 24x24 alone"):
+        open_method(priors, {"prior": "conditional.pt", "classifier": "classifier.pt"}).require_size(32, 32)
+
+
+def test_another_family_says_so_in_one_line(priors, capsys, tmp_path):
+    data = {"images": str(tmp_path), "size": SIZE, "index": None}
+    options = {"method": "repaint", "output": str(tmp_path / "out"), "data": data, "checkpoints": {"folder": str(tmp_path)}}
+    (tmp_path / "model.yml").write_text(json.dumps({"method": "irsde"}))
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(options))
+    line = single_error((main(["test", "-opt", str(tmp_path / "test.yml")]), *capsys.readouterr()))
+    assert "describes a model of the method irsde, not of repaint" in line
