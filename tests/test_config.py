@@ -6,9 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig, load_config, save_config, to_dict
+from strdiffusion.config import (
+    TrainDGTSConfig,
+    TrainDiscriminatorConfig,
+    TrainPriorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+    TrainUpsamplerConfig,
+    load_config,
+    save_config,
+    to_dict,
+)
 from strdiffusion.config.common import SDEConfig, StructureConfig
-from strdiffusion.config.dgts import TrainDGTSConfig, TrainUpsamplerConfig
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS
 from strdiffusion.methods.baselines import OpenCVOptions
@@ -269,7 +278,7 @@ def test_the_steps_of_a_sampler(load):
     load(TEST, "sampler.resampling=repaint", "sampler.steps=10", "sampler.repaint.jump_length=7", cls=TestConfig)
     assert "sampler.steps must be at least 2, not 1" in refusal(load, TEST, "sampler.steps=1", cls=TestConfig)
     assert "sampler.order must be one of 1, 2, not 3" in refusal(load, TEST, "sampler.order=3", cls=TestConfig)
-    assert "sampler.solver must be one of ancestral, posterior, mars_ode, mars_sde" in refusal(
+    assert "sampler.solver must be one of ancestral, ode, posterior, mars_ode, mars_sde" in refusal(
         load, TEST, "sampler.solver=mars", cls=TestConfig
     )
 
@@ -349,7 +358,8 @@ def test_a_method_without_networks_runs_on_any_file(path, tmp_path):
     assert type(config.options) is OpenCVOptions and config.options.radius == 3 and config.options.files() == []
     save_config(config, tmp_path / "config.yml")
     tree = yaml.safe_load((tmp_path / "config.yml").read_text())
-    assert set(tree) == {"data", "output", "method", "overwrite", "seed", "device", "batch_size", "process", "sample", "radius"}
+    of_test = {"data", "output", "method", "overwrite", "seed", "device", "batch_size", "process", "sample", "crop_border"}
+    assert set(tree) == of_test | {"radius"}
     assert load_config(TestConfig, tmp_path / "config.yml") == config
     assert load_config(TestConfig, path, ["method=mean_fill"]).as_tree().keys() == set(tree) - {"radius"}
 
@@ -373,7 +383,8 @@ def config_class(path: Path):
     kind = path.stem.split("_")[0]
     if path.parent.name == "dgts" and kind not in ("test", "upsampler"):  # named after the data
         return TrainDGTSConfig
-    return {"test": TestConfig, "dgts": TrainDGTSConfig, "upsampler": TrainUpsamplerConfig, **CLASSES}.get(kind)
+    tests = dict.fromkeys(("test", "repaint", "face"), TestConfig)
+    return (tests | {"prior": TrainPriorConfig, "dgts": TrainDGTSConfig, "upsampler": TrainUpsamplerConfig} | CLASSES).get(kind)
 
 
 FILES = [path for path in sorted(CONFIGS.glob("**/*.yml")) if config_class(path)]
@@ -383,7 +394,7 @@ FILES = [path for path in sorted(CONFIGS.glob("**/*.yml")) if config_class(path)
 def test_every_configuration_of_the_project_loads_and_survives_saving(path, tmp_path):
     cls = config_class(path)
     required = [f"{key}=x" for key in ("data.images", "output") if _lacks(path, key)]  # a file may leave its paths to the user
-    if cls is TestConfig and _lacks(path, "checkpoints.folder") and _lacks(path, "checkpoints.dgts"):
+    if cls is TestConfig and all(_lacks(path, f"checkpoints.{key}") for key in ("folder", "prior", "dgts")):
         required += [f"checkpoints.{k}=x" for k in CLASSES if _lacks(path, f"checkpoints.{k}")]
     config = load_config(cls, path, required)
     save_config(config, tmp_path / "resolved.yml")

@@ -73,9 +73,8 @@ def test_squares_by_options_of_a_test(load, photos):
     assert len({item.mask.numpy().tobytes() for item in masks}) == 3
 
 
-def test_the_configuration_of_strokes_is_as_it_was(load):
-    """So results that earlier versions finished stay valid; of other families the option is recorded."""
-    assert "family" not in to_dict(load())["data"]["masks"]
+def test_the_family_is_recorded(load):
+    assert to_dict(load())["data"]["masks"]["family"] == "irregular"
     wide = load("data.masks.family=wide")
     assert to_dict(wide)["data"]["masks"]["family"] == "wide"
     assert TestConfig.from_tree(yaml.safe_load(yaml.safe_dump(to_dict(wide))), "x").data.masks.family == "wide"

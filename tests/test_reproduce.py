@@ -17,7 +17,7 @@ from strdiffusion.config import load_config
 from strdiffusion.evaluation import folder as folder_module
 from strdiffusion.evaluation.compare import Cell
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
-from strdiffusion.evaluation.reproduce import reproduce
+from strdiffusion.evaluation.reproduce import reproduce, without_later
 from strdiffusion.evaluation.statistics import Summary
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.evaluation.table_options import TableConfig
@@ -152,9 +152,9 @@ def test_results_of_the_time_before_methods_had_names_are_kept(table, monkeypatc
     now = mark.read_text()
     tree = yaml.safe_load((mark.parent / "config.yml").read_text())
     files = [Path(tree["checkpoints"][kind]) for kind in ("texture", "structure", "discriminator")]
-    assert tree.pop("method") == "strdiffusion" and "sample" not in tree and "guide" in tree
+    assert tree.pop("method") == "strdiffusion" and "guide" in tree
     tree["sampler"] |= {"guidance": True, "method": tree["sampler"].pop("solver")}
-    old = {key: value for key, value in tree.items() if key not in ("output", "overwrite", "process", "batch_size")}
+    old = {key: value for key, value in without_later(tree).items() if key not in ("output", "overwrite", "process", "batch_size")}
     old["content"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     mark.write_text(hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest())
     calls = Calls(monkeypatch)
@@ -172,7 +172,7 @@ def test_results_of_few_guided_steps_of_earlier_versions_are_made_again(table, m
     folder = run(table, options)
     mark = folder / "runs" / "none" / "10-20" / "fingerprint.txt"
     tree = yaml.safe_load((mark.parent / "config.yml").read_text())
-    old = {key: value for key, value in tree.items() if key not in ("output", "overwrite", "process", "batch_size")}
+    old = {key: value for key, value in without_later(tree).items() if key not in ("output", "overwrite", "process", "batch_size")}
     kinds = ("texture", "structure", "discriminator")
     paths = [tree["checkpoints"][kind] for kind in kinds]
     old["content"] = [None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]

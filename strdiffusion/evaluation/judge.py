@@ -57,7 +57,7 @@ class Judge:
             raise UserError(f"judge={folder} is not the folder of a judge: it has no {DESCRIPTION}")
         self.record = build(JudgeRecord, read_yaml(path), str(path))
         architecture = {"classes": len(self.record.classes), "width": self.record.width, "depth": self.record.depth}
-        loaded = network_from_tensors(self.folder / WEIGHTS, "judge", architecture, {}, {}, step=self.record.step)
+        loaded = network_from_tensors(self.folder / WEIGHTS, "judge", architecture, step=self.record.step)
         loaded.to(torch.device(device))
         self.network, self.digest = loaded.network, file_hash(self.folder / WEIGHTS)[:8]
 
