@@ -4,6 +4,7 @@ For example:
 
     python scripts/check_golden.py tests/golden [--fast]
     python scripts/check_golden.py tests/golden_repaint
+    python scripts/check_golden.py tests/golden_dgts
 """
 
 import sys

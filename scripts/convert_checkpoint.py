@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
+from strdiffusion.checkpoints import LoadedNetwork, load_network, network_record, save_released, write_checkpoint
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.ddpm import DDPM
 from strdiffusion.methods.loading import require_mean_fill
+from strdiffusion.networks import DGTS_KINDS
 from strdiffusion.sde import MeanFill, MeanRevertingSDE
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
@@ -36,26 +37,34 @@ def main() -> None:
     if options.target.exists():
         raise UserError(f"{options.target} exists and is not overwritten: give another name")
     loaded = load_network(options.source, weights=options.weights)
-    if loaded.released and loaded.process is not None:
-        record = network_record(loaded.kind, loaded.network, DDPM(**loaded.process))
-        print(f"recorded as released: {record['process']}")
-        write_checkpoint(options.target, record | {"step": None, "network": loaded.network.state_dict(), "ema": None})
-    elif loaded.released:
-        if options.T is None or options.T < 2:
-            raise UserError(f"{options.source} does not record its T: give the one it was trained with, for example --T 100")
-        config = SDEConfig(T=options.T, mean_fill=options.mean_fill)
-        if loaded.kind == "texture":
-            require_mean_fill(loaded, config, "--mean-fill")
-        sde = MeanRevertingSDE(**vars(config))
-        structure = StructureConfig(edge_source="full", edge_sigma=3.0)  # of the released trainings
-        record = network_record(loaded.kind, loaded.network, sde, vars(structure), loaded.prediction)
-        print(f"recorded as released: {record['sde']}, {record['structure']}")
+    if loaded.released:
+        record = record_of_released(loaded, options)
         write_checkpoint(options.target, record | {"step": None, "network": loaded.network.state_dict(), "ema": None})
     else:
-        if loaded.prediction != "noise":
+        if loaded.prediction != "noise" and loaded.kind not in DGTS_KINDS:
             raise UserError(f"{options.source} predicts {loaded.prediction}: the released form knows only networks that predict noise")
         save_released(options.target, loaded.network)
     print(f"{loaded.kind} network, {loaded.network.architecture()}: {options.source} -> {options.target}")
+
+
+def record_of_released(loaded: LoadedNetwork, options: argparse.Namespace) -> dict:
+    """What our checkpoint records of a released network; what the file leaves open is said. Raises UserError if it must be given."""
+    if loaded.kind in DGTS_KINDS:  # no lambda: the network gets that of Places2
+        return network_record(loaded.kind, loaded.network, prediction="x0")
+    if loaded.process is not None:
+        record = network_record(loaded.kind, loaded.network, DDPM(**loaded.process))
+        print(f"recorded as released: {record['process']}")
+        return record
+    if options.T is None or options.T < 2:
+        raise UserError(f"{options.source} does not record its T: give the one it was trained with, for example --T 100")
+    config = SDEConfig(T=options.T, mean_fill=options.mean_fill)
+    if loaded.kind == "texture":
+        require_mean_fill(loaded, config, "--mean-fill")
+    sde = MeanRevertingSDE(**vars(config))
+    structure = StructureConfig(edge_source="full", edge_sigma=3.0)  # of the released trainings
+    record = network_record(loaded.kind, loaded.network, sde, vars(structure), loaded.prediction)
+    print(f"recorded as released: {record['sde']}, {record['structure']}")
+    return record
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ For example:
     python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
     python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
     python scripts/figures.py guide       --out figures/guide -opt configs/benchmark/test.yml [--first 24] [sampler.steps=20 ...]
+    python scripts/figures.py filling     --out figures/filling -opt configs/dgts/test.yml [--patch 12] [dgts.order=raster ...]
     python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
     python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
     python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
@@ -54,6 +55,11 @@ def discrepancy(options: argparse.Namespace):
 
 def guide(options: argparse.Namespace):
     return figures.guide_figure(figures.measure_guide(load_config(TestConfig, options.opt, options.overrides), options.first))
+
+
+def filling(options: argparse.Namespace):
+    config = load_config(TestConfig, options.opt, options.overrides)
+    return figures.filling_figure(figures.record_filling(config, options.image, options.patch))
 
 
 def trace(options: argparse.Namespace):
@@ -117,6 +123,11 @@ def parse_arguments() -> argparse.Namespace:
     command = add(guide, "how far the structure that guides at test is from the true one, over t")
     command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="a test configuration without resampling")
     command.add_argument("--first", type=positive, default=24, metavar="N", help="of the first N images (24)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
+    command = add(filling, "DGTS: the order of filling, and where a patch looks among the texture references")
+    command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="a test configuration of DGTS")
+    command.add_argument("--image", metavar="NAME", help="which image, by name without suffix (the first)")
+    command.add_argument("--patch", type=positive, metavar="N", help="the N-th patch that was filled (that in the middle)")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="replace values of the file")
     command = add(trace, "scores, decisions and evaluations of resampling over t")
     command.add_argument("results", type=Path, metavar="FOLDER", help="a result folder of scripts/test.py")

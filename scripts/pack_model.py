@@ -2,6 +2,7 @@
 
     python scripts/pack_model.py weights/mine texture=runs/mine/texture/latest.pt structure=runs/mine/structure/latest.pt \\
         discriminator=runs/mine/discriminator/latest.pt sampler.solver=posterior sampler.steps=20 --dtype float16
+    python scripts/pack_model.py weights/mine dgts=runs/mine/dgts/latest.pt upsampler=runs/mine/upsampler/latest.pt
 """
 
 import argparse
@@ -13,16 +14,18 @@ from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.config.model import ModelConfig
 from strdiffusion.methods.loading import save_folder
-from strdiffusion.networks import KINDS
+from strdiffusion.networks import DGTS_KINDS, KINDS, PRIOR_KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build, set_override, to_dict
+
+PACKED = (*KINDS, *PRIOR_KINDS, *DGTS_KINDS)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write; one that holds files is refused")
-    help = f"a checkpoint for each network ({', '.join(KINDS)}), and any key of model.yml: sampler.* are the model's defaults"
+    help = f"a checkpoint for each network ({', '.join(PACKED)}), and any key of model.yml: sampler.* are the model's defaults"
     parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=help)
     parser.add_argument("--dtype", choices=get_args(StorageType), default="float32", help="how numbers are stored (float32)")
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
@@ -38,11 +41,14 @@ def main() -> None:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"{setting!r} is not of the form KEY=VALUE")
-        if key in KINDS:
+        if key in PACKED:
             networks[key] = value
         else:
             overrides.append(setting)
     model = StrDiffusion.load(networks, T=options.T, weights=options.weights, device="cpu")
+    if "texture" not in networks:
+        pack_as_it_is(model, overrides, options)
+        return
     packed = model.method.model
     tree = to_dict(packed.config)
     for override in overrides:
@@ -50,8 +56,22 @@ def main() -> None:
     config = build(ModelConfig, tree, "the command line")
     config.check()
     save_folder(packed._replace(config=config), options.folder, options.dtype)
-    sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in sorted(options.folder.iterdir()))
-    print(f"{options.folder}: {sizes}")
+    report(options.folder)
+
+
+def pack_as_it_is(model: StrDiffusion, overrides: list[str], options: argparse.Namespace) -> None:
+    """Pack the networks of another method. Raises UserError for settings: its model.yml takes them by hand."""
+    if overrides:
+        name = model.method.name
+        raise UserError(f"{overrides[0]} is no setting that is packed with networks of {name}: edit its model.yml, or set it in the test")
+    model.save(options.folder, options.dtype)
+    report(options.folder)
+
+
+def report(folder: Path) -> None:
+    """Print the files of a folder and their sizes."""
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in sorted(folder.iterdir()))
+    print(f"{folder}: {sizes}")
 
 
 if __name__ == "__main__":

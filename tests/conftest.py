@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from strdiffusion.checkpoints import network_record, save_released, write_checkpoint
 from strdiffusion.ddpm import DDPM
 from strdiffusion.networks import CorrelationDiscriminator, GuidedUNet, UNet
+from strdiffusion.networks.dgts import DGTS, Upsampler
 from strdiffusion.sde import MeanRevertingSDE
 
 # the networks here are tiny: a second thread costs more than it brings
@@ -22,6 +23,9 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 SIZE, T = 24, 10
+SMALL_DGTS = dict(  # of SIZE x SIZE pixels
+    reduction=2, patch=3, grid=4, width=16, reference_width=8, heads=2, encoder_layers=1, decoder_layers=2, backbone="small"
+)
 
 
 CASES: Counter[str] = Counter()  # of the fuzz, by what was broken
@@ -85,9 +89,16 @@ def write_network(path, kind, network, pair="gray2edge", **sde):
     write_checkpoint(path, record | {"step": 0, "network": network.state_dict(), "ema": None})
 
 
+def write_dgts(path, kind, network):
+    record = network_record(kind, network, prediction="x0")
+    write_checkpoint(path, record | {"step": 0, "network": network.state_dict(), "ema": None})
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """A folder with small random networks: texture.pt, unguided.pt, joint.pt, structure.pt, discriminator.pt, prior.pt and misfits."""
+    """A folder with small random networks: texture.pt, unguided.pt, joint.pt, structure.pt, discriminator.pt, prior.pt, dgts.pt,
+    upsampler.pt and misfits.
+    """
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     texture = UNet(3, 4, 2, guided=True)
@@ -97,6 +108,8 @@ def weights(tmp_path_factory):
     write_network(folder / "joint.pt", "texture", UNet(3, 4, 2, structure_channels=1))
     write_network(folder / "structure.pt", "structure", structure)
     write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
+    write_dgts(folder / "dgts.pt", "dgts", DGTS(**SMALL_DGTS))
+    write_dgts(folder / "upsampler.pt", "upsampler", Upsampler(4, 4, (1, 2)))
     prior = GuidedUNet(32, [32, 32], 1, [], head_channels=32)
     record = network_record("prior", prior, DDPM())
     write_checkpoint(folder / "prior.pt", record | {"step": 0, "network": prior.state_dict(), "ema": None})

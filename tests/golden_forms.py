@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import golden_checks
+import golden_dgts_checks
 import golden_repaint_checks
 
-FORMS = {"unets": golden_repaint_checks.check_folder}  # StrDiffusion's has none of these keys
+FORMS = {"unets": golden_repaint_checks.check_folder, "lambda": golden_dgts_checks.check_folder}  # StrDiffusion's has none of these keys
 
 
 def check_folder(folder: Path, fast: bool = False) -> Iterator[golden_checks.Comparison]:

@@ -7,10 +7,12 @@ import pytest
 import yaml
 
 from strdiffusion.config import (
+    TrainDGTSConfig,
     TrainDiscriminatorConfig,
     TrainPriorConfig,
     TrainStructureConfig,
     TrainTextureConfig,
+    TrainUpsamplerConfig,
     load_config,
     save_config,
     to_dict,
@@ -378,8 +380,11 @@ def test_real_holes_need_known_edges(load):
 
 def config_class(path: Path):
     """The class for a name such as structure.yml or test_T400.yml, or None."""
+    kind = path.stem.split("_")[0]
+    if path.parent.name == "dgts" and kind not in ("test", "upsampler"):  # named after the data
+        return TrainDGTSConfig
     tests = dict.fromkeys(("test", "repaint", "face"), TestConfig)
-    return (tests | {"prior": TrainPriorConfig} | CLASSES).get(path.stem.split("_")[0])
+    return (tests | {"prior": TrainPriorConfig, "dgts": TrainDGTSConfig, "upsampler": TrainUpsamplerConfig} | CLASSES).get(kind)
 
 
 FILES = [path for path in sorted(CONFIGS.glob("**/*.yml")) if config_class(path)]
@@ -389,7 +394,7 @@ FILES = [path for path in sorted(CONFIGS.glob("**/*.yml")) if config_class(path)
 def test_every_configuration_of_the_project_loads_and_survives_saving(path, tmp_path):
     cls = config_class(path)
     required = [f"{key}=x" for key in ("data.images", "output") if _lacks(path, key)]  # a file may leave its paths to the user
-    if cls is TestConfig and _lacks(path, "checkpoints.folder") and _lacks(path, "checkpoints.prior"):
+    if cls is TestConfig and all(_lacks(path, f"checkpoints.{key}") for key in ("folder", "prior", "dgts")):
         required += [f"checkpoints.{k}=x" for k in CLASSES if _lacks(path, f"checkpoints.{k}")]
     config = load_config(cls, path, required)
     save_config(config, tmp_path / "resolved.yml")

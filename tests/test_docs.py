@@ -17,11 +17,13 @@ from conftest import script
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
 from strdiffusion.config import (
+    TrainDGTSConfig,
     TrainDiscriminatorConfig,
     TrainJudgeConfig,
     TrainPriorConfig,
     TrainStructureConfig,
     TrainTextureConfig,
+    TrainUpsamplerConfig,
     load_config,
 )
 from strdiffusion.evaluation.judging_options import EvaluateConfig, load_evaluation
@@ -44,11 +46,15 @@ CONFIGURATIONS = {
     "train_discriminator": TrainDiscriminatorConfig,
     "train_judge": TrainJudgeConfig,
     "train_prior": TrainPriorConfig,
+    "train_dgts": TrainDGTSConfig,
+    "train_upsampler": TrainUpsamplerConfig,
     "train structure": TrainStructureConfig,
     "train texture": TrainTextureConfig,
     "train discriminator": TrainDiscriminatorConfig,
     "train judge": TrainJudgeConfig,
     "train prior": TrainPriorConfig,
+    "train dgts": TrainDGTSConfig,
+    "train upsampler": TrainUpsamplerConfig,
     "test": TestConfig,
     "figures": FiguresConfig,
 }
@@ -242,7 +248,7 @@ def test_commands_are_accepted(parsed, monkeypatch, page, program, arguments):
         elif which == "reproduce":
             load_config(TableConfig, options.table, options.overrides)
         elif which in CONFIGURATIONS and getattr(options, "opt", None) is not None:
-            of_a_test = which == "figures" and options.command == "guide"
+            of_a_test = which == "figures" and options.command in ("guide", "filling")
             load_config(TestConfig if of_a_test else CONFIGURATIONS[which], options.opt, options.overrides)
     except (UserError, SystemExit) as error:
         pytest.fail(f"{where}\n{error}")
@@ -266,6 +272,7 @@ def test_make_targets_in_the_readme_exist():
 # ---- options in the text ------------------------------------------------------------------------------
 
 TRAININGS = [TrainStructureConfig, TrainTextureConfig, TrainDiscriminatorConfig, TrainJudgeConfig, TrainPriorConfig]
+TRAININGS += [TrainDGTSConfig, TrainUpsamplerConfig]
 CLASSES = [*TRAININGS, TestConfig, *(method.Options for method in METHODS.values()), EvaluateConfig, FiguresConfig, TableConfig]
 
 

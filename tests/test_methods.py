@@ -24,6 +24,7 @@ from strdiffusion.data.images import write_image
 from strdiffusion.evaluation.folder import look_at, test_dataset
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS, Method, Options, Result, Step, method_class, register, run
+from strdiffusion.methods.dgts_loading import DGTSCheckpoints, FillingOptions
 from strdiffusion.methods.loading import CheckpointsConfig
 from strdiffusion.methods.prior_loading import PriorCheckpointsConfig
 from strdiffusion.methods.strdiffusion import StrDiffusionOptions
@@ -134,6 +135,8 @@ SAMPLERS = {
 def options_of(name, weights, **more):
     """Options of a registered method with the small networks."""
     cls = METHODS[name].Options
+    if name == "dgts":
+        return cls(DGTSCheckpoints(None, f"{weights}/dgts.pt", f"{weights}/upsampler.pt"), **more)
     if name == "repaint":
         return cls(PriorCheckpointsConfig(prior=f"{weights}/prior.pt"), repaint=RepaintConfig(2, 2, steps=5))
     if not hasattr(cls, "guided"):
@@ -147,6 +150,11 @@ def options_of(name, weights, **more):
 def every_method(weights):
     for name in METHODS:
         options = METHODS[name].Options
+        if name == "dgts":
+            for order in ("raster", "known", "confidence"):
+                yield f"dgts {order}", name, options_of(name, weights, dgts=FillingOptions(order))
+            yield "dgts released", name, options_of(name, weights, dgts=FillingOptions(released=True))
+            continue
         samplers = SAMPLERS if hasattr(options, "guided") else {"": None}
         for label, sampler in samplers.items():
             if sampler is None or options.guided or label in (("none", "mars") if options.joint else ("none", "repaint", "mars")):
@@ -286,7 +294,7 @@ def test_the_method_in_the_documents_works_as_written(tmp_path):
     code = (name.parent / "docs" / "methods.md").read_text().split("```python\n")[1].split("```")[0]
     (package / "methods" / "heat.py").write_text(code)
     imports = package / "methods" / "__init__.py"
-    imports.write_text(imports.read_text().replace("import baselines, irsde", "import baselines, heat, irsde"))
+    imports.write_text(imports.read_text().replace("import baselines, dgts", "import baselines, heat, dgts"))
     for file, level in (("image.png", 200), ("mask.png", 0)):
         pixels = np.full((16, 16, 3), level / 255, np.float32)
         pixels[4:8, 4:8] = 1  # the hole

@@ -12,7 +12,7 @@ from strdiffusion.checkpoints.released import detect, released_names, strip_modu
 from strdiffusion.checkpoints.released_prior import LARGEST_BLOCKS, LARGEST_LEVELS, Unrecorded, detect_prior
 from strdiffusion.ddpm import DDPM
 from strdiffusion.denoiser import Precision, Prediction
-from strdiffusion.networks import CLASSES, PRIOR_KINDS, Kind, build_network
+from strdiffusion.networks import CLASSES, DGTS_KINDS, PRIOR_KINDS, Kind, build_network
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError, brief
@@ -29,7 +29,8 @@ Weights = Literal["ema", "raw"]
 class LoadedNetwork:
     """A network in evaluation mode, with what its checkpoint records. A released file records only weights (sde, structure: None).
 
-    process: the diffusion process of a prior and its classifier, which have neither sde nor structure; of a released file as given.
+    process: the diffusion process of a prior and its classifier, which have neither sde nor structure; of a released file as given. The
+        networks of DGTS have none of the three.
     forms: the inference forms built so far, by (precision, compile). Each uses the weights as they were when it was built.
     """
 
@@ -59,24 +60,48 @@ class LoadedNetwork:
 
 
 def network_record(
-    kind: Kind, network: nn.Module, process: MeanRevertingSDE | DDPM, structure: dict | None = None, prediction: Prediction = "noise"
+    kind: Kind,
+    network: nn.Module,
+    process: MeanRevertingSDE | DDPM | None = None,
+    structure: dict | None = None,
+    prediction: Prediction = "noise",
 ) -> dict:
-    """The part of our checkpoint that describes the network: everything but the weights. A prior has no structure."""
-    of_prior = {"process": {"steps": process.steps, "schedule": process.schedule}} if isinstance(process, DDPM) else None
+    """The part of our checkpoint that describes the network: everything but the weights. process: to which it belongs; None: to none."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
         "architecture": network.architecture(),
         "prediction": prediction,
-        **(of_prior or {"sde": sde_record(process), "structure": structure}),
+        **process_record(process, structure),
     }
 
 
-def sde_record(sde: MeanRevertingSDE) -> dict:
-    """The options of a process, as a checkpoint records them."""
-    later = {name: getattr(sde, name) for name, usual in LATER_SDE_OPTIONS.items() if getattr(sde, name) != usual}
-    return {name: getattr(sde, name) for name in SDE_OPTIONS} | later
+def process_record(process: MeanRevertingSDE | DDPM | None, structure: dict | None) -> dict:
+    """What a checkpoint records of the process that its network belongs to: of an SDE also its structure; of none, nothing."""
+    if process is None:
+        return {}
+    if isinstance(process, DDPM):
+        return {"process": {"steps": process.steps, "schedule": process.schedule}}
+    later = {name: getattr(process, name) for name, usual in LATER_SDE_OPTIONS.items() if getattr(process, name) != usual}
+    return {"sde": {name: getattr(process, name) for name in SDE_OPTIONS} | later, "structure": structure}
+
+
+def recorded_process(kind: Kind, content: dict) -> dict:
+    """What a checkpoint records of the process, as fields of `LoadedNetwork`. Raises KeyError, TypeError or ValueError if it is damaged."""
+    if kind in DGTS_KINDS:
+        if any(content.get(name) is not None for name in ("sde", "structure", "process")):
+            raise ValueError(f"a {kind} network belongs to no process")
+        return {}
+    if kind in PRIOR_KINDS:
+        process = content["process"]
+        DDPM(**process)
+        return {"process": dict(process)}
+    sde, structure = content["sde"], content["structure"]
+    described = "pair" in structure and set(sde) - set(LATER_SDE_OPTIONS) == set(SDE_OPTIONS)
+    if not described or not all(isinstance(v, str | int | float) for v in (*sde.values(), *structure.values())):
+        raise ValueError("sde or structure is unknown")
+    return {"sde": LATER_SDE_OPTIONS | sde, "structure": structure}
 
 
 def load_network(
@@ -141,27 +166,11 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
         recorded = {"prediction": content["prediction"], "step": content.get("step")}
         if recorded["prediction"] not in get_args(Prediction):
             raise ValueError(f"it predicts {brief(recorded['prediction'])}")
-        recorded |= _prior_record(content) if kind in PRIOR_KINDS else _sde_record(content)
+        recorded |= recorded_process(kind, content)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({brief(error)})") from None
     fill_network(path, network, state, {name: name for name in network.state_dict()})
     return LoadedNetwork(kind, network, path, released=False, **recorded)
-
-
-def _sde_record(content: dict) -> dict:
-    """What a checkpoint records of SDE and structure. Raises KeyError, TypeError or ValueError if it is damaged."""
-    sde, structure = content["sde"], content["structure"]
-    described = "pair" in structure and set(sde) - set(LATER_SDE_OPTIONS) == set(SDE_OPTIONS)
-    if not described or not all(isinstance(v, str | int | float) for v in (*sde.values(), *structure.values())):
-        raise ValueError("sde or structure is unknown")
-    return {"sde": LATER_SDE_OPTIONS | sde, "structure": structure}
-
-
-def _prior_record(content: dict) -> dict:
-    """What the checkpoint of a prior records of its process. Raises KeyError, TypeError or ValueError if it is damaged."""
-    process = content["process"]
-    DDPM(**process)
-    return {"process": dict(process)}
 
 
 def _load_released(path: Path, content: dict, unrecorded: Unrecorded) -> LoadedNetwork:
@@ -188,7 +197,7 @@ def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes can be compared before anything is allocated."""
     if kind not in CLASSES:
         raise ValueError(f"unknown network {brief(kind)}")
-    widths, depth = [architecture["width"]], architecture.get("depth", 1)
+    widths, depth = [architecture["width"]], max(architecture.get(name, 1) for name in ("depth", "encoder_layers", "decoder_layers"))
     if kind in PRIOR_KINDS:
         widths, depth = [*widths, *architecture["channels"]], 1
         if not 1 <= architecture["blocks"] <= LARGEST_BLOCKS or not 1 <= len(architecture["channels"]) <= LARGEST_LEVELS:
@@ -206,15 +215,25 @@ def is_plain(value: object) -> bool:
     return value.device.type == "cpu" and value.dtype.is_floating_point
 
 
+def are_weights(state: object) -> bool:
+    """Whether a value from a file holds ordinary tensors by name: real numbers, and the counters of batch norms."""
+
+    def is_counter(name: object, value: object) -> bool:
+        return str(name).endswith("num_batches_tracked") and isinstance(value, Tensor) and value.dtype == torch.int64
+
+    return isinstance(state, dict) and all(is_plain(value) or is_counter(name, value) for name, value in state.items())
+
+
 def fill_network(path: Path, network: nn.Module, state: dict[str, Tensor], names: dict[str, str]) -> None:
-    """Load the weights into the network as float32. `names` maps its entries to those of `state`."""
-    if not isinstance(state, dict) or not all(map(is_plain, state.values())):
+    """Load the weights into the network as float32, and counters as they are. `names` maps its entries to those of `state`."""
+    if not are_weights(state):
         raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
     expected = {names[ours]: value for ours, value in network.state_dict().items()}
     difference = compare_entries(expected, state)
     if difference:
         raise UserError(f"the checkpoint {path} does not fit the {type(network).__name__} that it seems to be: {difference}")
-    values = {ours: state[name].float().contiguous() for ours, name in names.items()}
+    dtypes = {ours: torch.float32 if value.is_floating_point() else value.dtype for ours, value in network.state_dict().items()}
+    values = {ours: state[name].to(dtypes[ours]).contiguous() for ours, name in names.items()}
     broken = next((names[ours] for ours, value in values.items() if not value.isfinite().all()), None)
     if broken:
         raise UserError(f"the checkpoint {path} holds values that are not finite (in {broken}): use an older one")

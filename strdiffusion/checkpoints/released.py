@@ -9,7 +9,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from strdiffusion.checkpoints.released_dgts import detect_dgts, dgts_names
 from strdiffusion.networks import CorrelationDiscriminator, Kind
+from strdiffusion.networks.dgts import DGTS, AdversarialPair, Upsampler
 from strdiffusion.networks.guided_unet import GuidedEncoder
 
 # (our module path, released module path); the last level of the decoder has no resize before its convolution
@@ -78,6 +80,8 @@ DISCRIMINATOR_ENTRIES = [
 
 def released_names(network: nn.Module) -> dict[str, str]:
     """Map every entry of the network's state dict to its released name."""
+    if isinstance(network, DGTS | Upsampler | AdversarialPair):
+        return dgts_names(network)
     if isinstance(network, GuidedEncoder):
         return {name: name for name in network.state_dict()}
     if isinstance(network, CorrelationDiscriminator):
@@ -108,6 +112,9 @@ def strip_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def detect(state: Mapping[str, Tensor]) -> tuple[Kind, dict] | None:
     """Find network and architecture from released names (without `module.`); None if too few of them are present."""
+    of_dgts = detect_dgts(state)
+    if of_dgts is not None:
+        return of_dgts
     if "start_conv.weight" in state:
         return "discriminator", {"width": state["start_conv.weight"].shape[0] // 2}
     levels = {int(name.split(".")[1]) for name in state if re.match(r"downs\.\d+\.", name)}

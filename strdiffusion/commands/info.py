@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from strdiffusion.checkpoints import LoadedNetwork, load_network
+from strdiffusion.networks import DGTS_KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.parser import to_dict
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:
     """What a checkpoint, or a folder of them, records, as names and values."""
-    from strdiffusion.methods.folders import is_of_prior, open_without_networks
+    from strdiffusion.methods.folders import method_of_folder, open_without_networks
     from strdiffusion.methods.loading import DESCRIPTION, checkpoint_files, load_folder
 
     if not path.is_dir():
@@ -42,8 +43,9 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
             yield "method", method.name
             yield from ((name, str(value)) for name, value in to_dict(method.options).items())
             return
-        if is_of_prior(path):
-            yield from describe_prior_folder(path)
+        of_family = {"dgts": describe_dgts_folder, "repaint": describe_prior_folder}.get(method_of_folder(path).name)
+        if of_family is not None:
+            yield from of_family(path)
             return
         model = load_folder(path)
         config = model.config
@@ -62,6 +64,22 @@ def describe(path: Path) -> Iterator[tuple[str, str]]:
     for loaded in networks:
         yield "", ""
         yield from describe_network(loaded)
+
+
+def describe_dgts_folder(folder: Path) -> Iterator[tuple[str, str]]:
+    """What a model folder of DGTS records."""
+    from strdiffusion.methods.dgts_loading import load_dgts_folder
+
+    model = load_dgts_folder(folder)
+    yield "model folder", str(folder)
+    yield "method", "dgts"
+    yield from ((name, str(value)) for name, value in to_dict(model.settings).items())
+    for line in model.provenance:
+        yield "provenance", line
+    for name, network in (("dgts", model.core), ("upsampler", model.upsampler)):
+        if network is not None:
+            count = sum(parameter.numel() for parameter in network.parameters())
+            yield name, f"{count:,} parameters, {network.architecture()}"
 
 
 def describe_prior_folder(path: Path) -> Iterator[tuple[str, str]]:
@@ -88,6 +106,10 @@ def describe_network(loaded: LoadedNetwork) -> Iterator[tuple[str, str]]:
     count = sum(parameter.numel() for parameter in loaded.network.parameters())
     yield "network", f"{loaded.kind}, {count:,} parameters"
     yield "file", f"{loaded.path} ({'released' if loaded.released else 'ours'}, {loaded.path.stat().st_size / 1e6:.1f} MB)"
+    if loaded.kind in DGTS_KINDS:
+        yield from ((name, str(value)) for name, value in architecture.items())
+        yield "trained", f"{loaded.step:,} iterations" if loaded.step is not None else "for an unknown number of iterations"
+        return
     yield "width", str(architecture["width"])
     if loaded.kind == "judge":
         yield "depth", str(architecture["depth"])

@@ -26,6 +26,8 @@ COMMANDS = {
     ("train", "discriminator"): Command("train", "train the discriminator", {"network": "discriminator"}),
     ("train", "judge"): Command("train", "train the judge, which names the class of every pixel", {"network": "judge"}),
     ("train", "prior"): Command("train", "train the prior of RePaint", {"network": "prior"}),
+    ("train", "dgts"): Command("train", "train DGTS", {"network": "dgts"}),
+    ("train", "upsampler"): Command("train", "train DGTS's enlarging network", {"network": "upsampler"}),
     ("test",): Command("test", "inpaint a test folder as a configuration says, with metrics"),
     ("evaluate",): Command("evaluate", "judge a folder of outputs of any method"),
     ("reproduce",): Command("reproduce", "run a table of configs/tables/"),

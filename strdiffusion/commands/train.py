@@ -5,18 +5,22 @@
     strdiffusion train discriminator -opt configs/psv/discriminator.yml training.batch_size=8
     strdiffusion train judge -opt configs/benchmark/judge.yml
     strdiffusion train prior -opt configs/benchmark/prior.yml
+    strdiffusion train dgts -opt configs/benchmark/dgts.yml
+    strdiffusion train upsampler -opt configs/benchmark/upsampler.yml
 
-All options: strdiffusion/config/training.py. Ctrl-C saves; resume=auto continues.
+All options: strdiffusion/config/training.py; of a prior: prior.py beside it, of DGTS: dgts.py. Ctrl-C saves; resume=auto continues.
 """
 
 from collections.abc import Sequence
 
 from strdiffusion.config import (
+    TrainDGTSConfig,
     TrainDiscriminatorConfig,
     TrainJudgeConfig,
     TrainPriorConfig,
     TrainStructureConfig,
     TrainTextureConfig,
+    TrainUpsamplerConfig,
     load_config,
 )
 from strdiffusion.networks import Kind
@@ -28,6 +32,8 @@ CONFIGURATIONS = {
     "discriminator": TrainDiscriminatorConfig,
     "judge": TrainJudgeConfig,
     "prior": TrainPriorConfig,
+    "dgts": TrainDGTSConfig,
+    "upsampler": TrainUpsamplerConfig,
 }
 
 

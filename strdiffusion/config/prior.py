@@ -5,7 +5,7 @@ from typing import Annotated
 
 import torch
 
-from strdiffusion.config.common import ProcessConfig, StructureConfig
+from strdiffusion.config.common import ProcessConfig
 from strdiffusion.config.training import TrainConfig, TrainingConfig
 from strdiffusion.denoiser import Prediction
 from strdiffusion.networks.guided_unet import MULTIPLIERS, GuidedUNet
@@ -87,11 +87,6 @@ class TrainPriorConfig(TrainConfig):
     objective: PriorObjectiveConfig = field(default_factory=PriorObjectiveConfig)
     sampling: RepaintConfig = field(default_factory=lambda: RepaintConfig(jump_length=5, jump_n_sample=2, steps=25))
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
-
-    @property
-    def structure(self) -> StructureConfig:
-        """The structure in its batches, at which it does not look."""
-        return StructureConfig("gray2gray", "known")
 
     def check(self) -> None:
         super().check()

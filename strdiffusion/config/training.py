@@ -1,4 +1,4 @@
-"""The options of trainings: configs/*/{structure,texture,discriminator,judge}.yml; those of a prior are in prior.py.
+"""The options of trainings: configs/*/{structure,texture,discriminator,judge}.yml; those of a prior are in prior.py, of DGTS in dgts.py.
 
 Keys that a YAML file omits have their defaults.
 """
@@ -90,6 +90,7 @@ class TrainingConfig:
     accumulate: Positive = 1
     learning_rate: Annotated[float, Range(0, open_low=True)] = 1e-4
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
+    weight_decay: Annotated[float, Range(0)] = 0.0
     milestones: list[Positive] = field(default_factory=list)
     lr_decay: Annotated[float, Range(0, 1, open_low=True)] = 0.5
     lr_schedule: Literal["steps", "cosine"] = "steps"
@@ -172,6 +173,11 @@ class TrainConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
+    @property
+    def maps(self) -> StructureConfig:
+        """The structure maps of its data; a training without them gets gray values, which cost least."""
+        return StructureConfig("gray2gray", "known")
+
     def check(self) -> None:
         """Check the keys that depend on each other. Raises UserError."""
         self.data.masks.check("data.masks")
@@ -193,6 +199,10 @@ class TrainSDEConfig(TrainConfig):
 
     sde: SDEConfig = field(default_factory=SDEConfig)
     structure: StructureConfig = field(default_factory=StructureConfig)
+
+    @property
+    def maps(self) -> StructureConfig:
+        return self.structure
 
 
 @dataclass

@@ -11,6 +11,7 @@ guide       the distance of the denoised structure to the true one, which guided
 trace       scores, decisions and evaluations of adaptive resampling over t
 histogram   hole shares of a folder of masks
 curves      losses and validation over the iterations of trainings
+filling     how DGTS fills: the order of patches, and their weights over the references
 tradeoff    quality over evaluations and seconds, of a table's rows
 
 Each module collects its data as a dataclass or arrays. A function `*_figure` then draws them and returns a matplotlib Figure.
@@ -18,6 +19,7 @@ Each module collects its data as a dataclass or arrays. A function `*_figure` th
 
 from strdiffusion.figures.curves import Curves, curves_figure, read_curves
 from strdiffusion.figures.discrepancy import Discrepancy, discrepancy_figure, measure_discrepancy
+from strdiffusion.figures.filling import FillingPicture, filling_figure, record_filling
 from strdiffusion.figures.grid import Column, grid_figure, open_column
 from strdiffusion.figures.guide import GuideDistance, guide_figure, measure_guide
 from strdiffusion.figures.histogram import histogram_figure, hole_shares
@@ -32,6 +34,7 @@ __all__ = [
     "Curves",
     "Discrepancy",
     "FiguresConfig",
+    "FillingPicture",
     "GuideDistance",
     "Point",
     "Process",
@@ -39,6 +42,7 @@ __all__ = [
     "claim_figure",
     "curves_figure",
     "discrepancy_figure",
+    "filling_figure",
     "grid_figure",
     "guide_figure",
     "histogram_figure",
@@ -50,6 +54,7 @@ __all__ = [
     "read_curves",
     "read_points",
     "read_traces",
+    "record_filling",
     "record_process",
     "save_figure",
     "summarise",

@@ -8,6 +8,8 @@ import torch
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.config.model import FORMAT
+from strdiffusion.methods.dgts import DGTSMethod
+from strdiffusion.methods.dgts_loading import load_dgts_folder, make_dgts_model, save_dgts_folder
 from strdiffusion.methods.irsde import IRSDEMethod
 from strdiffusion.methods.loading import DESCRIPTION, from_checkpoints, load_model, load_networks, save_folder
 from strdiffusion.methods.method import METHODS, Method, method_class
@@ -18,6 +20,8 @@ from strdiffusion.sde import MeanFill
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import claim_output_folder
 from strdiffusion.system.parser import build, read_yaml, save_tree, to_dict
+
+WITH_NETWORKS = IRSDEMethod | DGTSMethod | RepaintMethod
 
 
 def load_method(
@@ -45,27 +49,33 @@ def load_method(
         method = open_without_networks(source / DESCRIPTION, device)
         if method is not None:
             return method.varied(**others)
-        if is_of_prior(source):
+        cls = method_of_folder(source)
+        if cls is DGTSMethod:
+            return DGTSMethod(load_dgts_folder(source), device).varied(**others)
+        if cls is RepaintMethod:
             return RepaintMethod(load_prior_folder(source), device).varied(**others)
         model = load_model(source, T, size, weights, mean_fill)
     else:
         networks = load_networks(source, weights)
-        if any(loaded.kind == "prior" for loaded in networks):
+        kinds = {loaded.kind for loaded in networks}
+        if "dgts" in kinds:
+            return DGTSMethod(make_dgts_model(networks), device).varied(T=T, size=size, mean_fill=mean_fill)
+        if "prior" in kinds:
             return RepaintMethod(make_prior_model(networks, size=size), device).varied(T=T, mean_fill=mean_fill)
         model = from_checkpoints(networks, T, size, mean_fill)
     return method_class(model.config.method)(model, device)
 
 
-def is_of_prior(folder: Path) -> bool:
-    """Whether a model folder is of RePaint."""
-    return read_yaml(folder / DESCRIPTION).get("method") == RepaintMethod.name
+def method_of_folder(folder: Path) -> type[Method]:
+    """The method that a model folder names; without a name it is one of StrDiffusion's."""
+    return method_class(read_yaml(folder / DESCRIPTION).get("method", IRSDEMethod.name), str(folder / DESCRIPTION))
 
 
 def open_without_networks(description: Path, device: torch.device) -> Method | None:
     """The method of a model.yml that holds only its options; None if the method has networks."""
     tree = read_yaml(description)
-    cls = method_class(tree.get("method", IRSDEMethod.name), str(description))
-    if issubclass(cls, IRSDEMethod | RepaintMethod):
+    cls = method_of_folder(description.parent)
+    if issubclass(cls, WITH_NETWORKS):
         return None
     if tree.get("format", FORMAT) != FORMAT:
         raise UserError(f"{description}: format must be {FORMAT!r}, not {tree['format']!r}")
@@ -78,7 +88,7 @@ def open_without_networks(description: Path, device: torch.device) -> Method | N
 def open_by_name(name: str, device: torch.device) -> Method:
     """A method with its default options, for methods that need no weights."""
     cls = METHODS[name]
-    if issubclass(cls, IRSDEMethod | RepaintMethod):
+    if issubclass(cls, WITH_NETWORKS):
         raise UserError(f"the method {name} needs trained networks: give a model folder that holds them")
     options = build(cls.Options, {}, f"the method {name}")
     options.check()
@@ -89,6 +99,8 @@ def save_method(method: Method, folder: str | Path, dtype: StorageType = "float3
     """Write a model folder: model.yml, and the weights if there are any. Raises UserError if the folder already holds files."""
     if isinstance(method, IRSDEMethod):
         return save_folder(method.model, folder, dtype)
+    if isinstance(method, DGTSMethod):
+        return save_dgts_folder(method.model._replace(settings=method.settings), folder, dtype)
     if isinstance(method, RepaintMethod):
         return save_prior_folder(method.model, folder, dtype)
     folder = claim_output_folder(folder, False, "save to another folder")

@@ -12,7 +12,7 @@ from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, n
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
-from strdiffusion.networks import KINDS, PRIOR_KINDS, Kind
+from strdiffusion.networks import DGTS_KINDS, KINDS, PRIOR_KINDS, Kind
 from strdiffusion.samplers import SamplerConfig
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.errors import UserError
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = "model.yml"
 CHECKPOINT_SUFFIXES = {".pt", ".pth"}
+FAMILIES = (("texture", *KINDS), PRIOR_KINDS, DGTS_KINDS)  # networks that belong together; the first of each is always there
 
 
 @dataclass
@@ -99,15 +100,36 @@ def load_model(
 
 
 def load_networks(source: Path | Mapping[Kind, str | Path], weights: Weights) -> list[LoadedNetwork]:
-    """The networks of a folder of training runs or checkpoint files, or of a mapping from kind to file. Raises UserError if kinds do not
-    belong together.
+    """The networks of a folder of training runs or checkpoint files, or of a mapping from kind to file; one of each kind.
+
+    Of a folder only those of one method are taken: StrDiffusion's if it holds a texture network. Those of a mapping must belong together.
     """
     if not isinstance(source, Mapping):
-        return [load_network(path, None, weights) for path in checkpoint_files(source)]
-    if not any(first in source and source.keys() <= set(kinds) for first, kinds in (("texture", KINDS), ("prior", PRIOR_KINDS))):
-        given = ", ".join(map(str, source))
-        raise UserError(f"the networks to load are texture and possibly structure and discriminator, or prior and classifier, not {given}")
+        found = one_of_each(load_network(path, None, weights) for path in checkpoint_files(source))
+        family = next((kinds for kinds in FAMILIES if any(loaded.kind == kinds[0] for loaded in found)), None)
+        return [loaded for loaded in found if family is None or loaded.kind in family]
+    if not any(kinds[0] in source and source.keys() <= set(kinds) for kinds in FAMILIES):
+        raise UserError(
+            "the networks to load are texture and possibly structure and discriminator, or prior and classifier, or dgts and upsampler, "
+            f"not {', '.join(map(str, source))}"
+        )
     return [load_network(path, kind, weights) for kind, path in source.items()]
+
+
+def one_of_each(networks: Iterable[LoadedNetwork]) -> list[LoadedNetwork]:
+    """Of several networks of a kind, that whose folder has the kind's name. Raises UserError if there is none, or more than one."""
+    found: dict[Kind, LoadedNetwork] = {}
+    for network in networks:
+        other = found.setdefault(network.kind, network)
+        if other is not network and named_for(network) != named_for(other):
+            found[network.kind], left = (network, other) if named_for(network) else (other, network)
+            log.info("the %s network is %s; %s is not used", network.kind, found[network.kind].path, left.path)
+        elif other is not network:
+            raise UserError(
+                f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "
+                f"with load({{'{network.kind}': FILE, ...}})"
+            )
+    return list(found.values())
 
 
 def require_same_settings(config: ModelConfig, source: Path, T: int | None, size: int | None, mean_fill: MeanFill | None) -> None:
@@ -167,17 +189,7 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
 
     T, mean_fill: of released files, which do not record them. size: of the training images, if it is not recorded (default 256).
     """
-    found: dict[Kind, LoadedNetwork] = {}
-    for network in loaded:
-        other = found.setdefault(network.kind, network)
-        if other is not network and named_for(network) != named_for(other):
-            found[network.kind], left = (network, other) if named_for(network) else (other, network)
-            log.info("the %s network is %s; %s is not used", network.kind, found[network.kind].path, left.path)
-        elif other is not network:
-            raise UserError(
-                f"{other.path} and {network.path} are both of the {network.kind} network: say which, for example in Python "
-                f"with load({{'{network.kind}': FILE, ...}})"
-            )
+    found = {network.kind: network for network in loaded}
     if "texture" not in found:
         others = ", ".join(f"{kind} ({network.path})" for kind, network in found.items())
         raise UserError(f"there is no texture network, only {others}: add its checkpoint")

@@ -1,5 +1,7 @@
-"""Training: run.py sets a run up, loop.py is the one loop, step.py an iteration of it, tasks.py the trainings.
+"""Training: run.py sets a run up, loop.py is the one loop, step.py an iteration of it, tasks.py the trainings of StrDiffusion's networks.
 
+task.py         what a training is to the loop; judge.py, prior.py, dgts.py: the trainings of the judge, of RePaint's prior, of DGTS
+optimizer.py    Adam, and groups of parameters with rates of their own
 preparation.py  what a run and its rehearsal prepare alike; data.py: the data of a configuration
 state.py        what is saved and resumed; ema.py: the moving average; folder.py: the checkpoint files
 loading.py      the data loader and its processes; faults.py: files that cannot be used

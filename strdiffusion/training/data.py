@@ -34,7 +34,7 @@ def training_dataset(config: TrainConfig) -> TrainingDataset:
         augment=data.augment,
         index=index_file(data.index, data.images),
         labels=data.labels,
-        **vars(config.structure),
+        **vars(config.maps),
     )
 
 
@@ -62,7 +62,7 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
         try:
             item = dataset[i]
             image, known = item.image(), item.known()
-            maps = structure_maps(image, known, *vars(config.structure).values())
+            maps = structure_maps(image, known, *vars(config.maps).values())
             items.append(sample_tensors(image, known, *maps, item.labels))
         except UserError as error:
             log.warning("not validated: %s", error)

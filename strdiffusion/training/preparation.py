@@ -21,7 +21,8 @@ from strdiffusion.training.faults import FaultCounter
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
-from strdiffusion.training.tasks import Task, make_process, make_task
+from strdiffusion.training.task import Task
+from strdiffusion.training.tasks import make_process, make_task
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Prepared:
 
     config: TrainConfig
     device: torch.device
-    process: MeanRevertingSDE | DDPM
+    process: MeanRevertingSDE | DDPM | None
     shares: Shares
     task: Task
     dataset: TrainingDataset

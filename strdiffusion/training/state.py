@@ -11,8 +11,8 @@ from torch import nn
 
 from strdiffusion.checkpoints import network_record, read_checkpoint
 from strdiffusion.checkpoints.files import compare_entries
-from strdiffusion.checkpoints.networks import is_plain
-from strdiffusion.config import TrainConfig, to_dict
+from strdiffusion.checkpoints.networks import are_weights
+from strdiffusion.config import TrainConfig, TrainSDEConfig, to_dict
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.ddpm import DDPM
 from strdiffusion.sde import MeanRevertingSDE
@@ -20,7 +20,8 @@ from strdiffusion.system.distributed import count, on_main
 from strdiffusion.system.errors import UserError, brief
 from strdiffusion.training.ema import EMA
 from strdiffusion.training.folder import BEST, CheckpointFolder
-from strdiffusion.training.tasks import Task
+from strdiffusion.training.optimizer import make_optimizer, parameters_of
+from strdiffusion.training.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +53,14 @@ class Standing:
 class TrainingState:
     """The network and its moving average, the optimizer, the scale of the loss, and how far the training is."""
 
-    def __init__(self, files: CheckpointFolder, task: Task, process: MeanRevertingSDE | DDPM, config: TrainConfig, device: torch.device):
+    def __init__(
+        self, files: CheckpointFolder, task: Task, process: MeanRevertingSDE | DDPM | None, config: TrainConfig, device: torch.device
+    ):
         options = config.training
         self.files, self.task, self.process, self.config = files, task, process, config
         self.standing = Standing()
         self.ema = EMA(task.network, options.ema_decay)
-        self.optimizer = torch.optim.Adam(task.network.parameters(), lr=options.learning_rate, betas=options.betas, fused=True)
+        self.optimizer = make_optimizer(task.groups(), options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     @property
@@ -70,10 +73,14 @@ class TrainingState:
         """The learning rate of the next iteration."""
         return self.config.training.learning_rate * rate_factor(self.step, self.config.training)
 
+    def record(self) -> dict:
+        """What describes the network in a checkpoint."""
+        structure = to_dict(self.config.structure) if isinstance(self.config, TrainSDEConfig) else None
+        return network_record(self.task.kind, self.task.network, self.process, structure, self.task.prediction)
+
     def content(self) -> dict:
         """What a checkpoint holds."""
-        structure = to_dict(self.config.structure)
-        return network_record(self.task.kind, self.task.network, self.process, structure, self.task.prediction) | {
+        return self.record() | {
             **vars(self.standing),
             "network": self.task.network.state_dict(),
             "ema": self.ema.network.state_dict(),
@@ -118,8 +125,7 @@ class TrainingState:
             self.files.link(self.step, BEST)
 
     def _load(self, path: Path, content: dict) -> None:
-        ours = network_record(self.task.kind, self.task.network, self.process, to_dict(self.config.structure), self.task.prediction)
-        for key, wanted in ours.items():
+        for key, wanted in self.record().items():
             if not agrees(content.get(key), wanted):
                 raise UserError(
                     f"the checkpoint {path} cannot be resumed: its {key} is {brief(content.get(key))}, the configuration's is {wanted}; "
@@ -147,7 +153,7 @@ class TrainingState:
 
     def _check_weights(self, path: Path, network: nn.Module, found: dict) -> None:
         """Raise UserError if entries are not those of the network, or not finite."""
-        if not isinstance(found, dict) or not all(map(is_plain, found.values())):
+        if not are_weights(found):
             raise UserError(f"the checkpoint {path} is damaged: its weights are not tensors of numbers")
         difference = compare_entries(network.state_dict(), found)
         broken = [name for name, value in found.items() if not value.isfinite().all()]
@@ -159,7 +165,7 @@ class TrainingState:
 
         Raises UserError if they do not fit the network's parameters, are not finite, or if an average of squares is negative.
         """
-        parameters = list(self.task.network.parameters())
+        parameters = parameters_of(self.optimizer)
         if found and found.keys() != set(range(len(parameters))):
             raise UserError(f"the checkpoint {path} is damaged: the optimizer's state does not fit the network")
         state = {}

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from strdiffusion.batch import Batch
 from strdiffusion.system import distributed
+from strdiffusion.training.optimizer import set_rate
 from strdiffusion.training.shares import Shares
 from strdiffusion.training.state import TrainingState
 
@@ -23,12 +24,11 @@ def train_step(model: nn.Module, state: TrainingState, shares: Shares, parts: li
     the loss, what else the task reports, and the norm of the gradient.
     """
     config, network, optimizer, scaler = state.config, state.task.network, state.optimizer, state.scaler
-    for group in optimizer.param_groups:
-        group["lr"] = state.rate
+    set_rate(optimizer, state.rate)
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(parts):
-        model.train(i == 0)  # in training mode a spectral norm takes a power iteration: one in each iteration, not in each part
+        state.task.set_mode(model, first=i == 0)
         t, draw = shares.noise(config.seed, state.step, i, state.task.times, batch.mask.device)
         with exchange(model, now=i == len(parts) - 1):
             loss, more = state.task.loss(model, batch, t, draw)

@@ -1,9 +1,7 @@
-"""The trainings as the loop sees them: a network, its loss on a batch, and how it is validated."""
+"""The trainings of StrDiffusion's networks, and which task trains which network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,60 +12,28 @@ from strdiffusion.checkpoints import LoadedNetwork, load_network, require_same_p
 from strdiffusion.config import (
     TrainConfig,
     TrainDiscriminatorConfig,
-    TrainJudgeConfig,
     TrainPriorConfig,
+    TrainSDEConfig,
     TrainStructureConfig,
     TrainTextureConfig,
 )
 from strdiffusion.config.training import FIRST_T
 from strdiffusion.data.tensors import structure_picture
-from strdiffusion.ddpm import DDPM, Index
+from strdiffusion.ddpm import DDPM
 from strdiffusion.denoiser import Denoiser, GivenX0, autocast
-from strdiffusion.evaluation.metrics import agreement, mean_iou, psnr, ssim
-from strdiffusion.networks import CorrelationDiscriminator, GuidedUNet, Kind, Segmenter, UNet
-from strdiffusion.objectives import (
-    denoised_structure_guide,
-    discriminator_loss,
-    hybrid_loss,
-    joint_loss,
-    structure_guide,
-    structure_loss,
-    texture_loss,
-)
+from strdiffusion.networks import CorrelationDiscriminator, Kind, UNet
+from strdiffusion.objectives import denoised_structure_guide, discriminator_loss, joint_loss, structure_guide, structure_loss, texture_loss
 from strdiffusion.samplers import Guided, Joint, Networks, Sampling, SeededNoise, Stepping, StructureAlone, Unguided, sample
-from strdiffusion.samplers.prior import Prior, count_reverse_steps, repaint
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
+from strdiffusion.training.dgts import DGTSTask, UpsamplerTask
+from strdiffusion.training.judge import JudgeTask
+from strdiffusion.training.prior import PriorTask
 from strdiffusion.training.shares import Draw
+from strdiffusion.training.task import Task, Validation, all_times, compare, side_by_side
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Numbers to log, one for each image, and pictures (B,3,H,W) to show."""
-
-    scalars: dict[str, list[float]]
-    pictures: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Task(Protocol):
-    """What the training loop needs. `loss` returns the loss to minimise and further numbers to log.
-
-    times: the equally likely times of a training image, (n,), or (n,2) with a time for each part of a joint network.
-    evaluations: of the network that `sample` takes for an image.
-    """
-
-    kind: Kind
-    network: nn.Module
-    prediction: str
-    times: Tensor
-    evaluations: int
-
-    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation: ...
-
-
-class StructureTask:
+class StructureTask(Task):
     """Train the structure network (spec sec. 6.1)."""
 
     kind: Kind = "structure"
@@ -94,7 +60,7 @@ class StructureTask:
         return Validation(compare(x, batch.structure, batch.mask), {"edges_result_truth": grid.expand(-1, 3, -1, -1)})
 
 
-class TextureTask:
+class TextureTask(Task):
     """Train the texture network (spec sec. 6.2); with guidance "none" it is plain IR-SDE."""
 
     kind: Kind = "texture"
@@ -137,7 +103,7 @@ class TextureTask:
         return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
 
 
-class JointTask:
+class JointTask(Task):
     """Train a network that denoises texture and structure together (spec sec. 11)."""
 
     kind: Kind = "texture"
@@ -183,7 +149,7 @@ class JointTask:
         return Validation(compare(result.texture, batch.texture, batch.mask), pictures)
 
 
-class DiscriminatorTask:
+class DiscriminatorTask(Task):
     """Train the correlation discriminator (spec sec. 6.3)."""
 
     kind: Kind = "discriminator"
@@ -206,105 +172,32 @@ class DiscriminatorTask:
         return Validation({})
 
 
-class JudgeTask:
-    """Train the judge of results: the class of every pixel of a whole image, by cross-entropy. Times and noise are not used."""
-
-    kind: Kind = "judge"
-    prediction = "noise"
-    evaluations = 1
-
-    def __init__(self, config: TrainJudgeConfig, sde: MeanRevertingSDE):
-        self.config, options, self.times = config, config.network, all_times(sde)
-        self.network = Segmenter(len(options.classes), options.width, options.depth)
-
-    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-        largest = int(batch.labels.max())
-        if largest >= self.network.classes:
-            raise UserError(f"the labels hold class {largest}, and network.classes names {self.network.classes}, from 0 on")
-        with autocast(batch.mask.device, self.config.precision):
-            logits = network(batch.texture)  # (B,classes,H,W)
-        accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
-        return F.cross_entropy(logits.float(), batch.labels), {"accuracy": accuracy}
-
-    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
-        with autocast(batch.mask.device, self.config.precision):
-            found = network(batch.texture).argmax(dim=1)  # (B,H,W)
-        pairs = [(a.cpu().numpy(), b.cpu().numpy()) for a, b in zip(found, batch.labels, strict=True)]
-        scalars = {"accuracy": [agreement(a, b) for a, b in pairs], "mean_iou": [mean_iou(a, b) for a, b in pairs]}
-        gray = [(labels[:, None] / (self.network.classes - 1)).expand(-1, 3, -1, -1) for labels in (found, batch.labels)]
-        return Validation(scalars, {"image_result_truth": side_by_side(batch.texture, *gray)})
+TASKS = {
+    "structure": StructureTask,
+    "texture": TextureTask,
+    "discriminator": DiscriminatorTask,
+    "judge": JudgeTask,
+    "prior": PriorTask,
+    "dgts": DGTSTask,
+    "upsampler": UpsamplerTask,
+}
 
 
-class PriorTask:
-    """Train RePaint's prior (docs/repaint_spec.md sec. 9). It looks at no mask; validation inpaints by short runs of RePaint."""
-
-    kind: Kind = "prior"
-
-    def __init__(self, config: TrainPriorConfig, process: DDPM):
-        self.process, self.config, self.prediction = process, config, config.network.prediction
-        self.network = GuidedUNet(**config.network.architecture(config.data.size))
-        self.times = torch.arange(process.T)
-        self.sampled = config.sampling.process(process.steps, process.schedule, "sampling")
-        self.visited = config.sampling.times(self.sampled.T)
-        self.evaluations = count_reverse_steps(self.visited)
-
-    def evaluate(self, network: nn.Module, x: Tensor, t: Index, classes: None = None) -> Tensor:
-        """The network's output in the dtype of x."""
-        with autocast(x.device, self.config.precision):
-            return network(x, t).to(x.dtype)
-
-    def loss(self, network: nn.Module, batch: Batch, t: Tensor, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-        x0, evaluate = 2 * batch.texture - 1, partial(self.evaluate, network)
-        found = hybrid_loss(evaluate, self.process, x0, t, draw(x0), self.prediction, self.config.objective.rescale)
-        return found.loss.mean(), {"mse": found.mse.mean(), "vb": found.vb.mean()}
-
-    def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
-        known, options = batch.known(), self.config.sampling
-        prior = Prior(partial(self.evaluate, network), self.sampled, self.prediction, options.clip)
-        draw = partial(SeededNoise(seeds), range(len(seeds)))
-        *_, (_, _, x) = repaint(prior, 2 * known.image - 1, known.mask, self.visited, draw)
-        y = (x + 1) / 2
-        y = known.put_back(y) if options.put_back else y
-        grid = side_by_side(batch.texture_mean, y, batch.texture)
-        return Validation(compare(y, batch.texture, batch.mask), {"masked_result_truth": grid})
+def make_process(config: TrainConfig) -> MeanRevertingSDE | DDPM | None:
+    """The process of a training: of a prior the whole diffusion, of DGTS none, of other networks the mean-reverting SDE."""
+    if isinstance(config, TrainPriorConfig):
+        return DDPM(**vars(config.process))
+    return MeanRevertingSDE(**vars(config.sde)) if isinstance(config, TrainSDEConfig) else None
 
 
-TASKS = {"structure": StructureTask, "texture": TextureTask, "discriminator": DiscriminatorTask, "judge": JudgeTask, "prior": PriorTask}
-
-
-def make_process(config: TrainConfig) -> MeanRevertingSDE | DDPM:
-    """The process of a training: of a prior the whole diffusion, of other networks the mean-reverting SDE."""
-    return DDPM(**vars(config.process)) if isinstance(config, TrainPriorConfig) else MeanRevertingSDE(**vars(config.sde))
-
-
-def make_task(kind: Kind, config: TrainConfig, process: MeanRevertingSDE | DDPM) -> Task:
+def make_task(kind: Kind, config: TrainConfig, process: MeanRevertingSDE | DDPM | None) -> Task:
     """The training of the network `kind`; of the texture network, that which objective.guidance names."""
     if isinstance(config, TrainTextureConfig) and config.objective.guidance == "joint":
         return JointTask(config, process)
     return TASKS[kind](config, process)
 
 
-def all_times(sde: MeanRevertingSDE, first: int = FIRST_T) -> Tensor:
-    """first..T: the times of a training, each as likely."""
-    return torch.arange(first, sde.T + 1)
-
-
 def joint_times(sde: MeanRevertingSDE, least: int, most: int, first: int = FIRST_T) -> Tensor:
     """The pairs of times (n,2) of texture and structure that sampling visits with the structure `least` to `most` times ahead."""
     pairs = [(min(t, sde.T), max(t - ahead, 1)) for ahead in range(least, most + 1) for t in range(first, sde.T + ahead + 1)]
     return torch.tensor(sorted(pairs))
-
-
-def compare(result: Tensor, truth: Tensor, mask: Tensor) -> dict[str, list[float]]:
-    """PSNR and SSIM of the whole images and of the holes, for each of a batch (B,C,H,W)."""
-    rows = []
-    for image, reference, known in zip(result, truth, mask, strict=True):
-        a, b = (v.clamp(0, 1).permute(1, 2, 0).cpu().numpy() for v in (image, reference))
-        hole = known[0].cpu().numpy() < 0.5
-        rows.append([psnr(a, b), ssim(a, b), psnr(a, b, hole), ssim(a, b, hole)])
-    return dict(zip(("psnr", "ssim", "hole_psnr", "hole_ssim"), map(list, zip(*rows, strict=True)), strict=True))
-
-
-def side_by_side(*images: Tensor) -> Tensor:
-    """Images (B,C,H,W) next to each other, clipped to [0,1]."""
-    return torch.cat(images, dim=3).clamp(0, 1)

@@ -10,7 +10,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.system import distributed
 from strdiffusion.training.shares import step_noise
-from strdiffusion.training.tasks import Task
+from strdiffusion.training.task import Task
 
 
 @dataclass(frozen=True)
