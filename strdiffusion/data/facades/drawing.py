@@ -7,7 +7,7 @@ from strdiffusion.data.facades.sheet import Sheet
 from strdiffusion.data.facades.street import draw_street
 from strdiffusion.system.errors import UserError
 
-SPLITS = {"train": 20_000, "val": 100, "test": 200}  # images in each
+SPLITS = {"train": 20_000, "val": 100, "test": 200, "more": 1_000}  # images in each; more: for differences too small for 200
 SIZES = (64, 128, 256)
 VERSION = 1  # part of every seed: a change of what is drawn is another benchmark
 CLASS_COLOURS = ((135, 190, 235), (150, 70, 60), (225, 205, 165), (60, 80, 130), (140, 90, 40), (80, 150, 70), (120, 120, 120))
