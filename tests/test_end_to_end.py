@@ -113,7 +113,7 @@ def test_an_interrupted_training_saves_and_goes_on(tmp_path, number):
         time.sleep(0.1)
     time.sleep(1.0)
     os.killpg(process.pid, number)  # also to the loader's worker, as Ctrl-C and Slurm do
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=300)[1]
     assert process.returncode == 128 + number, errors
     assert "resume=auto" in errors and "Traceback" not in errors
     assert list((tmp_path / "structure").glob("step_*.pt"))
