@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import write_network
 
+from strdiffusion import StrDiffusion
 from strdiffusion.batch import Batch, Known
 from strdiffusion.checkpoints import load_network
 from strdiffusion.config.common import SDEConfig, StructureConfig
@@ -197,6 +198,31 @@ def test_an_image_gets_the_same_result_in_any_batch(weights):
     whole = run(method, with_mean(batch, [0, 1, 2]), [5, 6, 7]).image
     for i in range(3):
         assert (run(method, with_mean(batch, [i]), [5 + i]).image - whole[i : i + 1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("sides", [(12, 12), (30, 37), (60, 80)], ids=["one window", "two holes", "a large hole, shrunk"])
+@pytest.mark.parametrize("pair", ["gray2edge", "labels"])
+def test_photographs_through_windows(weights, tmp_path, sides, pair):
+    """Known pixels bit for bit, the hole unseen, the same seed the same picture; a large hole in one window, since there are no tiles."""
+    if pair == "labels":
+        torch.manual_seed(0)
+        write_network(tmp_path / "joint.pt", "texture", UNet(3, 4, 2, structure_channels=5), pair="labels")
+    model = StrDiffusion.load({"texture": f"{weights if pair == 'gray2edge' else tmp_path}/joint.pt"}, size=12, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)
+    mask = np.zeros(sides, bool)
+    mask[2:6, 1:5] = mask[-6:-2, -7:-3] = True
+    if sides == (60, 80):
+        mask[10:50, 10:60] = True
+    other = np.where(mask[..., None], 255 - image, image)
+
+    def filled(picture, ahead=2):
+        sampler = SamplerConfig(resampling="none", solver="posterior", steps=3, ahead=ahead)
+        return model(picture, mask, seed=4, sampler=sampler).images[0].levels
+
+    outputs = [filled(picture) for picture in (image, image, other)]
+    assert np.array_equal(outputs[0][~mask], image[~mask]) and (outputs[0][mask] != image[mask]).mean() > 0.5
+    assert np.array_equal(outputs[0], outputs[1]) and np.array_equal(outputs[0], outputs[2])
+    assert not np.array_equal(outputs[0], filled(image, ahead=0))
 
 
 def with_mean(batch, rows):
