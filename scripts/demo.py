@@ -24,7 +24,7 @@ FAMILIES = ("wide", "narrow", "half", "expand", "every_second_line", "super_reso
 METHOD = "StrDiffusion"  # the row that is shown
 SIZE, COUNT = 64, 24
 ENLARGED, LABEL_HEIGHT, GAP = 3, 26, 16
-COLUMNS = "masked input, structure, result, truth"
+COLUMNS = "masked input, structure (it ends at t = 0.4 T, with the noise of that time), result, truth"
 
 
 def write_masks() -> None:
