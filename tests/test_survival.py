@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import ROOT, script
 from test_training import checkpoint, configure, metrics, photos, refusal, same, spy, steps  # noqa: F401
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from strdiffusion.checkpoints import files, read_checkpoint, write_checkpoint
@@ -35,11 +36,11 @@ from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder, only_run
 from strdiffusion.training.interrupt import StopRequest
-from strdiffusion.training.journal import Journal, duration, forget_later_lines
+from strdiffusion.training.journal import Journal, count_validations, duration, forget_later_lines
 from strdiffusion.training.loading import abandon, end, start
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.state import TrainingState
-from strdiffusion.training.tasks import StructureTask
+from strdiffusion.training.tasks import StructureTask, make_process, make_task
 from strdiffusion.training.validation import validate
 
 LOSSES = ("step", "kind", "loss", "gradient_norm")
@@ -633,15 +634,73 @@ def test_another_configuration_is_said(configure, caplog):  # noqa: F811
 def test_the_validation_loss_is_the_mean_over_images(configure, photos):  # noqa: F811
     class Task:
         times = torch.arange(2, 5)
+        evaluations = 0
 
         def loss(self, network, batch, t, draw):
             return batch.mask.mean(), {}
 
     config = configure(validation={"images": str(photos), "samples": 0})  # five in batches of two
     batches = validation_batches(config)
-    found = validate(Task(), None, batches, config, torch.device("cpu"), lambda: False).scalars["loss"]
+    found = validate(Task(), nn.Identity(), batches, config, torch.device("cpu"), lambda: False).scalars["loss"]
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert found == pytest.approx(torch.cat([batch.mask for batch in batches]).mean().item(), rel=1e-6)
+
+
+def test_a_validation_ends_at_once(configure, photos):  # noqa: F811
+    """A stop during its losses or its samples: after one more evaluation of the network, and without a result."""
+    config = configure(validation={"images": str(photos), "samples": 2})
+    task, batches = make_task("structure", config, make_process(config)), validation_batches(config)
+    seen = []
+    hook = task.network.register_forward_hook(lambda *_: seen.append(None))
+
+    def validated(after):
+        seen.clear()
+        return validate(task, task.network, batches, config, torch.device("cpu"), lambda: len(seen) >= after)
+
+    assert validated(1000) is not None
+    whole = len(seen)
+    assert whole == len(batches) + task.evaluations
+    for after in (1, len(batches) + 1, whole - 1):
+        assert validated(after) is None and len(seen) == after
+    hook.remove()
+    assert not task.network._forward_hooks
+
+
+def test_nothing_learnt_waits_for_the_first_validation(configure, photos, monkeypatch):  # noqa: F811
+    """None before the first iteration; when the first one runs, its iteration is saved, and status.txt says what runs."""
+    config = configure(validation={"images": str(photos), "every": 2, "samples": 0}, training={"iterations": 5, "save_every": 100})
+    seen, real = [], loop.validate
+
+    def watched(*arguments):
+        status = (Path(config.output) / "status.txt").read_text()
+        seen.append((steps(config), "validating" in status))
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "validate", watched)
+    train("structure", config)
+    assert seen[0] == ([2], True) and len(seen) == 3
+    assert [line["step"] for line in metrics(config) if line["kind"] == "validation"] == [2, 4, 5]
+
+
+def test_validations_that_are_left():
+    for every in (2, 3, 10):
+        due = [step for step in range(1, 8) if step % every == 0 or step == 7]
+        assert [count_validations(step, 7, every) for step in range(8)] == [sum(d > step for d in due) for step in range(8)]
+
+
+def test_what_a_stop_says_is_saved_is_saved(configure, photos, caplog):  # noqa: F811
+    """A run that continues another folder's, stopped in the validation that it makes up for, before an iteration."""
+    train("structure", configure(output="first"))
+    before = Path(configure(output="first").output) / "latest.pt"
+    validation = {"images": str(photos), "every": 4, "samples": 0}
+    config = configure(output="second", resume=str(before), validation=validation, training={"iterations": 8})
+    caplog.clear()
+    with StopRequest() as stop, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strdiffusion.training.run.StopRequest", lambda: stop)
+        stop.number = signal.SIGTERM
+        with pytest.raises(Stopped):
+            train("structure", config)
+    assert f"at iteration 4, saved in {config.output}" in caplog.text and steps(config) == [4]
 
 
 def test_durations():

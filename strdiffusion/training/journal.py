@@ -41,6 +41,7 @@ class Journal:
         self.last_step = step
         self.rate = math.nan  # iterations a second
         self.intervals = 0  # measured so far
+        self.validation_seconds = 0.0  # of the latest
         self.failed_board = False
         self.path = folder / "metrics.jsonl"
         if enabled:
@@ -75,7 +76,7 @@ class Journal:
         if math.isfinite(self.rate) and self.rate > 0:
             parts.append(f"{self.rate:.3g} iterations/s, {self.rate * self.config.training.batch_size:.3g} images/s")
             if state == "running":
-                parts.append(f"{duration((self.iterations - step) / self.rate)} left")
+                parts.append(f"{duration((self.iterations - step) / self.rate + self._validations_left(step))} left")
         with writing(self.folder):
             write_atomically(self.folder / "status.txt", (", ".join(parts) + "\n").encode())
 
@@ -85,6 +86,20 @@ class Journal:
         began = time.monotonic()
         yield
         self.last_time += time.monotonic() - began
+
+    @contextlib.contextmanager
+    def validating(self, step: int) -> Iterator[None]:
+        """Say in status.txt that a validation runs, and count its time in what is left, not in the iterations a second."""
+        self.status(step, "validating")
+        began = time.monotonic()
+        with self.pause():
+            yield
+        self.validation_seconds = time.monotonic() - began
+        self.status(step, "running")
+
+    def _validations_left(self, step: int) -> float:
+        """The seconds that the validations after `step` will take."""
+        return count_validations(step, self.iterations, self.config.validation.every) * self.validation_seconds
 
     def flush(self) -> None:
         """Write the lines so far to the disk, so that no checkpoint is newer than the lines before it."""
@@ -121,6 +136,11 @@ class Journal:
             if not self.failed_board:
                 log.warning("TensorBoard files cannot be written (%s); metrics.jsonl goes on", error.strerror)
             self.failed_board = True
+
+
+def count_validations(step: int, iterations: int, every: int) -> int:
+    """How many validations follow the iteration `step`: one every `every` iterations, and one at the end."""
+    return (iterations - 1) // every + 1 - step // every if step < iterations else 0
 
 
 def plain(value: object) -> object:

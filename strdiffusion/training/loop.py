@@ -95,7 +95,7 @@ class Loop:
         return not self.prepared.validation or self.state.standing.validated == self.state.step
 
     def is_due(self, finished: bool) -> bool:
-        return finished or self.state.step % self.config.validation.every == 0
+        return finished or (self.state.step > 0 and self.state.step % self.config.validation.every == 0)
 
     def out_of_time(self) -> bool:
         limit = self.config.training.max_minutes
@@ -106,8 +106,10 @@ class Loop:
         if self.validated() or not self.is_due(finished):
             return False
         state, prepared = self.state, self.prepared
+        if state.files.latest is None:
+            self.save()  # whatever happens in the first validation, which may be long
         averaged = state.ema.network
-        with self.journal.pause():
+        with self.journal.validating(state.step):
             result = validate(state.task, averaged, prepared.validation, self.config, prepared.device, lambda: self.stop.number > 0)
         if result is None:  # a signal came: the resumed run validates
             return False

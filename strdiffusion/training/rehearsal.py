@@ -18,7 +18,7 @@ from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
 from strdiffusion.training.faults import SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder
-from strdiffusion.training.journal import duration
+from strdiffusion.training.journal import count_validations, duration
 from strdiffusion.training.preparation import Prepared, prepare
 from strdiffusion.training.run import check_owner, resumes_here
 from strdiffusion.training.state import TrainingState
@@ -50,7 +50,7 @@ def dry_run(kind: Kind, config: TrainConfig) -> None:
     waiting = loading / max(config.data.workers, 1)
     each = max(stepping, waiting) if config.data.workers else stepping + loading
     left = max(options.iterations - step, 0)
-    validations = (left // config.validation.every + 1) if validation and left else 0
+    validations = count_validations(step, options.iterations, config.validation.every) if validation else 0
     hours = (left * each + validations * validating) / 3600
     if options.max_minutes is not None:
         hours = min(hours, options.max_minutes / 60)
@@ -67,6 +67,8 @@ def dry_run(kind: Kind, config: TrainConfig) -> None:
     print(f"memory for one iteration of {options.batch_size} images in {shares.parts} parts: {memory}")
     slow = ", for which the network waits: give more data.workers" if waiting > 1.2 * stepping and config.data.workers else ""
     print(f"one iteration: {stepping:.3g} s; its data: {waiting:.3g} s{slow}")
+    if validations:
+        print(f"validation: {validating:.3g} s, {validations} times")
     print(f"disk: {gigabytes(checkpoint)} a checkpoint, {kept} kept, {gigabytes(peak)} at most; {gigabytes(free)} free")
     if step:
         print(f"it continues at iteration {step} of {options.iterations}")
