@@ -101,7 +101,7 @@ def test_it_learns(configure):
     config = configure(training=training, validation={"every": 1})
     train("dgts", config)
     first, *_, last = validated(config.output)
-    assert last < 0.88 * first
+    assert last < 0.95 * first  # the first is after an iteration, which has learnt something already
 
 
 def test_trained_runs_inpaint_a_photograph(configure, photos, tmp_path):
