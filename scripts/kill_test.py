@@ -128,7 +128,7 @@ def differences(one: Path, two: Path) -> list[str]:
     return found + ([] if logged(one) == logged(two) else ["metrics.jsonl"])
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main() -> int:
     parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("kills", type=int, help="how many times the run is interrupted")
