@@ -25,6 +25,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from strdiffusion.data.images import resize_image
 from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.folders import found_key
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("structure", "texture", "discriminator")
@@ -211,25 +213,36 @@ def fork(words: list[str], log: Path, before: Callable[[], None] = lambda: None)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
-        sys.stdin, sys.stdout, sys.stderr = (open(stream, mode, closefd=False) for stream, mode in enumerate("rww"))
         torch.set_num_threads(1)
         before()
+        sys.stdin, sys.stdout, sys.stderr = map(opened, (0, 1, 2))
         status = strdiffusion(words)
-        sys.stdout.flush()
-        sys.stderr.flush()
+    except SystemExit as ended:  # --help
+        status = ended.code or 0
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
 
 
+def opened(descriptor: int) -> TextIO | None:
+    """A standard stream, as the interpreter makes it at its start: None if it is closed."""
+    try:
+        return open(descriptor, "w" if descriptor else "r", closefd=False, errors="backslashreplace")
+    except OSError:
+        return None
+
+
 def kill_command(number: int, output: Path, rng: random.Random, longest: float) -> str | None:
-    """SIGKILL at a random moment; returns what happened, or None if the command ended before. Raises SystemExit if it failed."""
+    """SIGKILL at a random moment; returns what happened, or None if the command ended before. Raises SystemExit if it failed.
+
+    A command that was killed after its last write refuses to write again.
+    """
     deadline, aims = time.monotonic() + rng.uniform(0, longest), rng.random() < 0.5
     while True:
         ended, status = os.waitpid(number, os.WNOHANG)
         if ended:
-            if status:
+            if status and (os.waitstatus_to_exitcode(status) != 2 or found_key(output) is not None):
                 raise SystemExit(f"the command failed with status {os.waitstatus_to_exitcode(status)}")
             return None
         late = time.monotonic() - deadline

@@ -27,7 +27,7 @@ class Outputs:
 
     def is_done(self, files: Sequence[Path]) -> bool:
         """Whether the interrupted command has written these files, and they are still as it wrote them."""
-        return all(self._is_mine(file) for file in files)
+        return bool(files) and all(self._is_mine(file) for file in files)
 
     def require_new(self, files: Sequence[Path]) -> None:
         """Raise UserError if one of the files exists and would be overwritten."""

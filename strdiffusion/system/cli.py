@@ -48,7 +48,8 @@ def exit_on_user_error(main: Callable[..., int | None] | None = None, *, go_on: 
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+            with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads
+                sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
         status = status_of(main, *arguments, **options)
         distributed.leave(status)
         return status
