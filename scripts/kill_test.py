@@ -38,7 +38,7 @@ from strdiffusion.data.images import resize_image
 from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.folders import found_key
+from strdiffusion.system.folders import LOCK, found_key
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("structure", "texture", "discriminator")
@@ -234,24 +234,39 @@ def opened(descriptor: int) -> TextIO | None:
 
 
 def kill_command(number: int, output: Path, rng: random.Random, longest: float) -> str | None:
-    """SIGKILL at a random moment; returns what happened, or None if the command ended before. Raises SystemExit if it failed.
+    """SIGKILL at a random moment after it began to hold the folder; returns what happened, or None if the command ended before.
 
-    A command that was killed after its last write refuses to write again.
+    A command that was killed after its last write refuses to write again. Raises SystemExit if it failed in another way.
     """
-    deadline, aims = time.monotonic() + rng.uniform(0, longest), rng.random() < 0.5
+    deadline, aims = None, rng.random() < 0.5
     while True:
         ended, status = os.waitpid(number, os.WNOHANG)
         if ended:
             if status and (os.waitstatus_to_exitcode(status) != 2 or found_key(output) is not None):
                 raise SystemExit(f"the command failed with status {os.waitstatus_to_exitcode(status)}")
             return None
-        late = time.monotonic() - deadline
-        if late > 0 and (not aims or late > 1 or next(output.rglob("*.tmp"), None) is not None):
+        if deadline is None and holds(output, number):
+            deadline = time.monotonic() + rng.uniform(0, longest)
+        late = -1 if deadline is None else time.monotonic() - deadline
+        if late > 0 and (not aims or late > 1 or is_writing(output)):
             break
-        time.sleep(0.0005)
+        time.sleep(0.001)
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
-    return "SIGKILL while writing" if next(output.rglob("*.tmp"), None) is not None else "SIGKILL"
+    return "SIGKILL while writing" if is_writing(output) else "SIGKILL"
+
+
+def is_writing(output: Path) -> bool:
+    """Whether there is a temporary file."""
+    return any(name.endswith(".tmp") for _, _, names in os.walk(output) for name in names)
+
+
+def holds(output: Path, number: int) -> bool:
+    """Whether a process holds a folder."""
+    try:
+        return f'"process": {number},' in (output / LOCK).read_text()
+    except OSError:
+        return False
 
 
 def folder_differences(one: Path, two: Path) -> list[str]:
@@ -297,8 +312,10 @@ def kill_commands(kind: str, kills: int, images: int, rng: random.Random, folder
             if what is None:
                 break
             happened[what] += 1
+            if happened.total() % 10 == 0:
+                print(f"{happened.total():3d} kills", flush=True)
         found += [f"{output.name}: {name}" for name in folder_differences(folder / "whole", output)]
-        print(f"{happened.total():3d} kills, folder {folders} done after {happened.total() - before}", flush=True)
+        print(f"{happened.total():3d} kills, folder {folders} is done after {happened.total() - before} of them", flush=True)
         shutil.rmtree(output)
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(happened.items()))
     outcome = "DIFFERENT: " + ", ".join(found[:10]) if found else "the same"
