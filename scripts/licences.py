@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 60  # characters of a licence's name; some packages give its whole text instead
 HEAD = """# Licences
 
-What `requirements.txt` and `requirements-web.txt` install, with the licence that each
-package states. `make licences` writes this page from what is installed: {count} packages on {system}. Packages of other systems are left out. The program itself is under the Apache-2.0 licence.
+What `requirements.txt` and `requirements-web.txt` install, with the licence that each package states. `make licences` writes this page
+from what is installed: {count} packages on {system}. Packages of other systems are left out. The program itself is under the Apache-2.0
+licence.
 
 """
 
