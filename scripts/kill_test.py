@@ -150,7 +150,7 @@ def differences(one: Path, two: Path) -> list[str]:
 
 SIZE, T = 24, 6
 SECONDS = {"seconds", "s/image"}  # columns that may differ
-OWN = {"output", "key"}  # keys of YAML and JSON that may differ: the folder, and a hash of results.csv, which has seconds
+OWN = {"output", "overwrite", "key"}  # keys of YAML and JSON that may differ: the folder, and a hash of results.csv, which has seconds
 CONFIG = """output: unused
 device: cpu
 batch_size: 2
@@ -296,11 +296,14 @@ def comparable(path: Path, folder: Path) -> object:
 def kill_commands(kind: str, kills: int, images: int, rng: random.Random, folder: Path) -> list[str]:
     """Interrupt a command `kills` times, in as many folders as it takes. Returns what differs from an uninterrupted one."""
     prepare(folder, images)
+    number = fork(command_line(kind, folder, folder / "whole", images), folder / "log")
+    while not holds(folder / "whole", number) and os.waitpid(number, os.WNOHANG) == (0, 0):
+        time.sleep(0.001)
     began = time.monotonic()
-    _, status = os.waitpid(fork(command_line(kind, folder, folder / "whole", images), folder / "log"), 0)
+    _, status = os.waitpid(number, 0)
     if status:
         raise SystemExit((folder / "log").read_text()[-2000:])
-    longest = 0.7 * (time.monotonic() - began)
+    longest = 0.7 * (time.monotonic() - began)  # of the work, without the start
     happened: Counter[str] = Counter()
     found, folders = [], 0
     while happened.total() < kills:

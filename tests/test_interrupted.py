@@ -218,6 +218,8 @@ def test_what_is_left_over_is_swept_and_nothing_else(tmp_path):
     (tmp_path / "below").mkdir()
     for name in [*theirs, *mine]:
         (tmp_path / "below" / name).write_text("x")
+    sweep(tmp_path / "below", "a.png")
+    assert len(list((tmp_path / "below").iterdir())) == 5
     sweep(tmp_path)
     assert sorted(path.name for path in (tmp_path / "below").iterdir()) == sorted(theirs)
     os.utime(tmp_path / "below" / theirs[2], (0, 0))  # too old to be of the process that has its number now
@@ -292,8 +294,15 @@ def test_an_interrupted_test_is_continued_by_the_same_options_alone(words, ended
     assert "already holds files" in single_error((strdiffusion(words("test")), *capsys.readouterr()))
     (output / "inpainted" / "b" / "1.png").write_bytes(b"")
     assert strdiffusion(words("test")) == 0 and is_whole_png(output / "inpainted" / "b" / "1.png")
-    assert strdiffusion([*words("test"), "overwrite=true", "seed=1"]) == 0
-    assert all(path.stat().st_mtime_ns != written for path, written in pictures.items())
+
+
+def test_what_replaces_a_finished_test_never_mixes_with_it(killing, words, ended, tmp_path):
+    """overwrite=true, killed while the old results are removed, and after that; then continued without it."""
+    assert ended([*words("test"), "seed=1"]) == ended(words("test", "whole")) == 0
+    for at in (4, 9, 13, 40):
+        assert ended([*words("test"), "overwrite=true"], lambda at=at: crash(tmp_path / "out", at, False)) == -signal.SIGKILL
+    assert ended(words("test")) == 0
+    assert killing.folder_differences(tmp_path / "whole", tmp_path / "out") == []
 
 
 # ---- terminals and signals ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from strdiffusion.app.picture import Picture
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import NAME_KEPT, Together, file_hash, make_folder
-from strdiffusion.system.folders import Mark, locked, output_folder
+from strdiffusion.system.folders import Mark, locked, output_folder, sweep
 
 HOW_TO = "choose another place, or give --overwrite"
 
@@ -92,6 +92,7 @@ def outputs_at(files: Sequence[Path], overwrite: bool) -> Iterator[Outputs]:
                 make_folder(file.parent)
                 lock = file.with_name(f".{file.name[:NAME_KEPT]}.{digest}.lock")
                 stack.enter_context(locked(lock, str(file), HOW_TO))
+                sweep(file.parent, file.name)
             except OSError as error:
                 raise UserError(f"{file} cannot be written: {error.strerror}; choose another place") from None
         outputs.require_new(files)  # now that nobody else writes them

@@ -68,12 +68,14 @@ class Together:
         self.folders |= make_folder(path.parent) | {path.parent}
         temporary = temporary_name(path)
         self.waiting.append((temporary, path))
-        temporary.write_bytes(data)
+        with naming(path):
+            temporary.write_bytes(data)
 
     def finish(self) -> None:
         """Let the files appear, in the order in which they were written."""
-        for temporary, _ in self.waiting:
-            sync_path(temporary)
+        for temporary, path in self.waiting:
+            with naming(path):
+                sync_path(temporary, os.O_RDWR)  # Windows flushes only what may be written
         while self.waiting:
             temporary, path = self.waiting[0]
             (os.replace if self.replace else rename_new)(temporary, path)
@@ -98,6 +100,16 @@ class Together:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         self.waiting.clear()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of a write, which names no file, name this one: "No space left on device" alone does not say where."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def rename_new(temporary: Path, path: Path) -> None:
@@ -162,9 +174,9 @@ def sync_file(file: IO) -> None:
     os.fsync(file.fileno())
 
 
-def sync_path(path: Path) -> None:
-    """Flush a closed file to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
+def sync_path(path: Path, flags: int = os.O_RDONLY) -> None:
+    """Flush a closed file, or a folder, to the disk. flags: with which it is opened. Raises OSError."""
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from strdiffusion.system.errors import UserError, one_line
-from strdiffusion.system.files import TEMPORARY, sync_file, sync_folder, write_text
+from strdiffusion.system.files import NAME_KEPT, TEMPORARY, sync_file, sync_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -119,12 +119,14 @@ def holds_files(folder: Path) -> bool:
     return any(entry.name != LOCK and not TEMPORARY.fullmatch(entry.name) for entry in os.scandir(folder))
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes that do not exist any more left under temporary names, in the folder and below it."""
-    for place, _, names in os.walk(folder):
+def sweep(folder: Path, of: str | None = None) -> None:
+    """Remove what processes that do not exist any more left under temporary names: in the folder and below it, or `of` one file in it."""
+    for place, below, names in os.walk(folder):
+        if of is not None:
+            below.clear()
         for name in names:
             found = TEMPORARY.fullmatch(name)
-            if found and not in_use(Path(place, name), found[1]):
+            if found and (of is None or name.startswith(f".{of[:NAME_KEPT]}.")) and not in_use(Path(place, name), found[1]):
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(place, name))
 
