@@ -1,6 +1,7 @@
 # make demo: inpaint held-out street facades with the networks that ship with the repository.
 # make demo-train: train three small networks on photographs and inpaint others; run again, it continues.
 # make test: run the tests.
+# make lock: write requirements.txt and requirements-web.txt anew; make lock ARGS=--upgrade takes newer versions. make licences: their licences.
 # make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
 # make lint: format and check the code.
-.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
+.PHONY: demo demo-train test web lint lock licences install benchmark-train benchmark-noise benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -19,7 +20,7 @@ $(INSTALLED): requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 demo: $(INSTALLED)
@@ -48,6 +49,19 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
+
+# every package that a fresh machine gets, with versions and hashes, for all systems and every Python from 3.10 on
+LOCK := .venv-lock
+COMPILE := $(LOCK)/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.10 --no-annotate --custom-compile-command "make lock" $(ARGS)
+
+lock:
+	$(PYTHON) -m venv $(LOCK)
+	$(LOCK)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(COMPILE) requirements.in requirements-web.in -o requirements-web.txt
+	$(COMPILE) requirements.in -c requirements-web.txt -o requirements.txt
+
+licences: $(WEB_INSTALLED)
+	$(BIN)/python scripts/licences.py docs/licences.md
 
 # the networks that ship with the repository, from nothing: hours on a CPU, each training can be stopped and continued
 TRAIN = $(BIN)/python scripts/train_$(1).py -opt configs/benchmark/$(1).yml resume=auto

@@ -88,7 +88,7 @@ def processor() -> str:
     return names.get("model name", platform.machine())
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main() -> None:
     found = options()
     device = choose_device(found.device)

@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main() -> None:
     options = parse_arguments()
     if options.target.exists():

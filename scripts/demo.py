@@ -60,7 +60,7 @@ def montage(pictures: list[tuple[str, np.ndarray]]) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main() -> None:
     OneLineParser(description=__doc__.splitlines()[0]).parse_args()
     write_masks()

@@ -23,8 +23,10 @@ from strdiffusion.data.facade_files import LABELS, write_facades
 from strdiffusion.data.facades import SIZES, SPLITS, VERSION, colour_labels, draw_scene
 from strdiffusion.data.images import write_image
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.files import claim_output_folder, write_text
+from strdiffusion.system.files import sync_all, write_text
+from strdiffusion.system.folders import Mark, output_folder
 
+ABOUT = "dataset.json"
 SHEET_IMAGES = 40
 SHEET_WIDTH = 1280  # pixels, about
 
@@ -44,16 +46,12 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def claim(folder: Path, size: int) -> Path:
-    """Take the folder, new or left by an interrupted run of the same size; raises UserError for any other."""
-    about, expected = folder / "dataset.json", {"images": "facades", "version": VERSION, "size": size}
+def is_mine(folder: Path, about: dict) -> bool:
+    """Whether a folder was left by an interrupted run of the same size, or by one that lacks splits or labels."""
     try:
-        mine = json.loads(about.read_text(encoding="utf-8")) == expected if about.exists() else False
+        return json.loads((folder / ABOUT).read_text(encoding="utf-8")) == about
     except (ValueError, OSError):
-        mine = False
-    folder = claim_output_folder(folder, mine, "give a new folder, or one that this program began with the same --size")
-    write_text(about, json.dumps(expected) + "\n")
-    return folder
+        return Mark(folder, json.dumps(about)).is_mine()
 
 
 def write_contact_sheets(folder: Path, split: str, size: int, count: int) -> None:
@@ -71,19 +69,31 @@ def contact_sheet(images: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.concatenate(images[i : i + columns], axis=1) for i in range(0, len(images), columns)])
 
 
-@exit_on_user_error
+def draw_split(folder: Path, split: str, options: argparse.Namespace) -> None:
+    """Draw the images of a split that are not there, and its contact sheet, and print how fast that was."""
+    count = min(options.count or SPLITS[split], SPLITS[split])
+    started = time.perf_counter()
+    drawn = write_facades(folder, split, options.size, count, options.workers)
+    for _ in tqdm(drawn, total=count, desc=split, unit="image"):
+        pass
+    write_contact_sheets(folder, split, options.size, count)
+    seconds = time.perf_counter() - started
+    print(f"{split}: {count} images of {options.size}x{options.size} in {folder / split}, {count / max(seconds, 1e-9):.0f} a second")
+
+
+@exit_on_user_error(go_on=True)
 def main() -> None:
     options = parse_arguments()
-    folder = claim(options.output.expanduser(), options.size)
-    for split in options.splits:
-        count = min(options.count or SPLITS[split], SPLITS[split])
-        started = time.perf_counter()
-        drawn = write_facades(folder, split, options.size, count, options.workers)
-        for _ in tqdm(drawn, total=count, desc=split, unit="image"):
-            pass
-        write_contact_sheets(folder, split, options.size, count)
-        seconds = time.perf_counter() - started
-        print(f"{split}: {count} images of {options.size}x{options.size} in {folder / split}, {count / max(seconds, 1e-9):.0f} a second")
+    about = {"images": "facades", "version": VERSION, "size": options.size}
+    how_to = "give a new folder, or one that this program began with the same --size"
+    with output_folder(options.output, lambda folder: is_mine(folder, about), how_to) as folder:
+        mark = Mark(folder, json.dumps(about))
+        mark.begin()
+        write_text(folder / ABOUT, json.dumps(about) + "\n")
+        for split in options.splits:
+            draw_split(folder, split, options)
+        sync_all()
+        mark.end()
     print(f"look at {folder / options.splits[0]}.png")
 
 

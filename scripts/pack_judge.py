@@ -36,7 +36,7 @@ def accuracy_table(found: Accuracy) -> str:
     return markdown_table([*lines, [f"all, {found.images} images: {100 * found.pixels:.2f} % of pixels right", "", f"{mean:.3f}"]], "right")
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main() -> None:
     options = parse_arguments()
     if (options.images is None) != (options.labels is None):

@@ -5,15 +5,15 @@ For example:
     python scripts/prepare_demo.py demo/data
 """
 
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from strdiffusion.data.images import resize_short_side, write_image
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.folders import output_folder
 
 TRAIN = ("coffee", "rocket", "stereo_motorcycle", "retina", "immunohistochemistry", "hubble_deep_field", "camera", "brick", "grass")
 HELD_OUT = ("chelsea", "astronaut")
@@ -44,16 +44,11 @@ def spread_crops(image: np.ndarray, size: int, count: int) -> list[np.ndarray]:
     return [image[top : top + size, left : left + size] for top in tops for left in lefts]
 
 
-@exit_on_user_error
-def main() -> None:
-    parser = OneLineParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where to write train/ and test/")
-    target = parser.parse_args().folder
-    if (target / "train").is_dir() and (target / "test").is_dir():
-        print(f"{target} is there already")
-        return
-    claim_output_folder(target.parent, True, "")
-    folder = Path(tempfile.mkdtemp(dir=target.parent))  # becomes the target when it is complete
+def prepare(target: Path) -> None:
+    """Write the crops to a folder of a temporary name, which becomes the target when it is complete."""
+    folder = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    folder.mkdir()
     (folder / "train").mkdir()
     (folder / "test").mkdir()
     rng = np.random.default_rng(0)
@@ -67,6 +62,18 @@ def main() -> None:
         for i, crop in enumerate(spread_crops(resize_short_side(photograph(name), TEST_SHORT_SIDE), TEST_CROP, TEST_CROPS)):
             write_image(folder / "test" / f"{name}_{i}.png", crop)
     folder.rename(target)
+
+
+@exit_on_user_error(go_on=True)
+def main() -> None:
+    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where to write train/ and test/")
+    target = parser.parse_args().folder
+    if (target / "train").is_dir() and (target / "test").is_dir():
+        print(f"{target} is there already")
+        return
+    with output_folder(target.parent, True, "give another folder"):
+        prepare(target)
     print(
         f"{len(list((target / 'train').iterdir()))} training crops of {len(TRAIN)} photographs, "
         f"{len(list((target / 'test').iterdir()))} held-out crops of {', '.join(HELD_OUT)}: {target}"

@@ -90,13 +90,17 @@ def test_folders(command, photo, tmp_path):
     status, out, err = command("inpaint", tmp_path / "photos", tmp_path / "masks", "-o", tmp_path / "out", "--model", "{runs}", *QUICK)
     assert "1 of 3 photographs were left out" in single_error((status, out, err))
     written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    assert written == ["a/two.jpg", "one.png"]
+    assert written == ["a/two.jpg", "one.png", "unfinished.txt"]
     hole = pixels(tmp_path / "mask.png") > 0
     assert np.array_equal(pixels(tmp_path / "out" / "one.png")[~hole], pixels(photo)[~hole])
     # one mask for all, and nothing is overwritten
     again = ("inpaint", tmp_path / "photos", tmp_path / "mask.png", "-o", tmp_path / "out", "--model", "{runs}", *QUICK)
-    assert "nothing is overwritten" in single_error(command(*again))
+    assert "unfinished results of another command" in single_error(command(*again))
     assert command(*again, "--overwrite")[0] == 2  # the damaged one
+    Image.open(photo).save(tmp_path / "photos" / "three.png")
+    status, out, _ = command(*again)
+    assert status == 0 and out.splitlines() == [str(tmp_path / "out" / "three.png")]  # the others are done already
+    assert not (tmp_path / "out" / "unfinished.txt").exists() and "nothing is overwritten" in single_error(command(*again))
 
 
 @pytest.mark.parametrize(

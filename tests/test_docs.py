@@ -13,6 +13,9 @@ from typing import get_type_hints
 import pytest
 import yaml
 from conftest import script
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
@@ -334,3 +337,48 @@ def test_the_evaluations_in_the_tables_are_what_samplers_take():
         elif not line.startswith("|"):
             columns = None
     assert cells == 24
+
+
+# ---- what is installed --------------------------------------------------------------------------------
+
+
+def requirements(file):
+    """Name and pinned version of each line of a lock, with its marker."""
+    found = re.findall(
+        r"^([\w.-]+)==([^\s;]+)(?: ; (.*?))? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text(ROOT / file), re.MULTILINE
+    )
+    lines = [line for line in text(ROOT / file).splitlines() if line and not line.startswith(("#", " "))]
+    assert len(found) == len(lines), "a line without a version or a hash"
+    return [(name, Version(version), marker) for name, version, marker, _ in found]
+
+
+@pytest.mark.parametrize(
+    ("lock", "sources"), [("requirements.txt", ["requirements.in"]), ("requirements-web.txt", ["requirements.in", "requirements-web.in"])]
+)
+def test_the_lock_has_all_that_is_asked_for(lock, sources):
+    found = requirements(lock)
+    asked = [
+        Requirement(line.split("#")[0]) for source in sources for line in text(ROOT / source).splitlines() if line.split("#")[0].strip()
+    ]
+    ranges = re.search(r"install_requires=\[(.*?)\]", text(ROOT / "setup.py"), re.DOTALL)[1]
+    asked += [Requirement(line) for line in re.findall(r'"([^"]+)"', ranges)]
+    assert len(asked) > 25
+    for wanted in asked:
+        versions = [version for name, version, _ in found if name == wanted.name]
+        assert versions and all(version in wanted.specifier for version in versions), wanted
+    assert not re.search(r"https?:|--(extra-)?index-url|--find-links", text(ROOT / lock))
+    assert {entry[:2] for entry in requirements("requirements.txt")} <= {entry[:2] for entry in requirements("requirements-web.txt")}
+
+
+def test_the_table_of_licences_has_every_package_of_linux():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text(ROOT / "docs" / "licences.md").splitlines()
+        if line.startswith("| ")
+    ]
+    listed = {(name, Version(version)) for name, version, _, _ in rows[1:]}
+    system = {"python_version": "3.11", "python_full_version": "3.11.9", "sys_platform": "linux", "platform_system": "Linux"}
+    system |= {"platform_machine": "x86_64", "platform_python_implementation": "CPython", "implementation_name": "cpython"}
+    locked = requirements("requirements-web.txt")
+    assert listed == {(name, version) for name, version, marker in locked if not marker or Marker(marker).evaluate(system)}
+    assert all(licence for _, _, licence, _ in rows)

@@ -17,7 +17,8 @@ from strdiffusion.config import load_config
 from strdiffusion.evaluation import folder as folder_module
 from strdiffusion.evaluation.compare import Cell
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
-from strdiffusion.evaluation.reproduce import reproduce, without_later
+from strdiffusion.evaluation.reproduce import reproduce
+from strdiffusion.evaluation.run import without_later
 from strdiffusion.evaluation.statistics import Summary
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.evaluation.table_options import TableConfig
@@ -204,11 +205,22 @@ def test_a_run_that_left_an_image_out_is_not_finished(table, photos, monkeypatch
     assert {line["images"] for line in csv.DictReader((folder / "table.csv").open()) if line["source"] == "ours"} == {"3"}
 
 
-def test_results_that_were_tampered_with_are_not_averaged(table):
+def test_results_that_are_not_whole_are_made_again_and_not_averaged(table, monkeypatch):
+    """In a finished table: a picture that is missing, one that is empty, one cut off; and tables of numbers that are empty."""
     folder = run(table)
-    (folder / "runs" / "none" / "10-20" / "inpainted" / "a.png").unlink()
-    with pytest.raises(UserError, match="not whole any more"):
-        run(table, "metrics=[psnr, l1]")
+    runs = [folder / "runs" / row / bucket for row in ("none", "adaptive-released") for bucket in ("10-20", "30-40")]
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")} | {folder / "table.csv": (folder / "table.csv").read_bytes()}
+    calls = Calls(monkeypatch)
+    (runs[0] / "inpainted" / "a.png").unlink()
+    (runs[1] / "masked" / "b.png").write_bytes(b"")
+    (runs[1] / "structure" / "c.png").write_bytes((runs[1] / "structure" / "c.png").read_bytes()[:-5])
+    (runs[2] / "traces" / "b.json").write_bytes(b"")
+    (runs[3] / "results.csv").write_bytes(b"")
+    for name in ("numbers.json", "images.json", "summary.md"):
+        (runs[0] / name).write_bytes(b"")
+    run(table)
+    assert calls.count == 1 + 2 + 1 + 3
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_where_seconds_are_shown_the_batch_size_decides(table, monkeypatch):

@@ -230,6 +230,8 @@ def test_a_method_without_networks(command, tmp_path):
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
         "config.yml",
+        "fingerprint.txt",
+        "finished.txt",
         "inpainted",
         "masked",
         "overview.png",

@@ -34,7 +34,7 @@ from strdiffusion.system.parser import build
 from strdiffusion.training import dry_run, loop, rehearsal, train
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
-from strdiffusion.training.folder import CheckpointFolder, only_run
+from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, count_validations, duration, forget_later_lines
 from strdiffusion.training.loading import abandon, end, start
@@ -53,7 +53,7 @@ def losses(config):
 # ---- interruptions ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)])
 def test_a_signal_finishes_the_iteration_and_the_resumed_run_is_the_same(configure, photos, monkeypatch, number, status):  # noqa: F811
     validation = {"images": str(photos), "every": 2, "samples": 1, "loss_images": 3}
     train("structure", configure(output="whole", validation=validation, training={"iterations": 6}))
@@ -239,8 +239,8 @@ def test_left_overs_are_removed_and_not_used(configure):  # noqa: F811
     config = configure(resume="auto")
     folder = Path(config.output)
     folder.mkdir()
-    (folder / ".step_000000002.pt.123.tmp").write_bytes(b"half a checkpoint")
-    (folder / ".latest.pt.tmp").write_bytes(b"")
+    (folder / f".step_000000002.pt.{'0' * 32}.tmp").write_bytes(b"half a checkpoint")  # as earlier versions named them
+    (folder / f".latest.pt.{2**22 + 1}-{'0' * 32}.tmp").write_bytes(b"")  # no process has such a number
     train("structure", config)
     assert not list(folder.glob(".*.tmp")) and steps(config) == [2, 4]
 
@@ -259,18 +259,16 @@ def test_two_runs_do_not_share_a_folder(tmp_path, configure):  # noqa: F811
     config = configure(resume="auto")
     Path(config.output).mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from strdiffusion.training.folder import only_run\n"
-        f"with only_run(Path({str(config.output)!r})): print('locked', flush=True); time.sleep(60)"
+        "import time; from strdiffusion.system.folders import output_folder\n"
+        f"with output_folder({str(config.output)!r}, True, ''): print('locked', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "locked\n"
-        assert "another process is training" in refusal("structure", config)
+        assert f"process {other.pid} on " in refusal("structure", config)
     finally:
         other.kill()
         other.wait()
-    with only_run(Path(config.output)):
-        pass
     train("structure", config)
 
 

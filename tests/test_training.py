@@ -194,7 +194,6 @@ def test_only_the_newest_are_kept(configure):
     train("structure", config)
     assert steps(config) == [3, 4]
     assert sorted(path.name for path in Path(config.output).iterdir() if path.is_file()) == [
-        ".lock",
         "config.yml",
         "latest.pt",
         "log.txt",

@@ -15,7 +15,7 @@ from strdiffusion.app.writing import Metadata, eight_bits, encode, info, require
 from strdiffusion.data.decoding import SCALES
 from strdiffusion.data.masks import LUMA
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import Together, write_atomically
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,15 @@ class Picture:
         """The format of a path's suffix. Raises UserError if it cannot be written, or cannot hold this picture."""
         return require_format(path, self.alpha is not None, self.name)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike, into: Together | None = None) -> None:
         """Write the picture in the format of the path's suffix, whole or not at all.
 
         PNG, TIFF, WebP and BMP keep every pixel, JPEG does not. PNG and TIFF keep 16 bits. Raises UserError for another suffix,
-        for alpha in a JPEG or BMP, and if the file cannot be written.
+        for alpha in a JPEG or BMP, and if the file cannot be written. into: let it appear with others, and survive a power cut.
         """
         content = encode(self.levels, self.metadata, self.format_for(path), path)
         try:
-            write_atomically(Path(path).expanduser(), content)
+            path = Path(path).expanduser()
+            write_atomically(path, content) if into is None else into.write(path, content)
         except OSError as error:
             raise UserError(f"cannot write image {path}: {error.strerror}; choose another place") from error

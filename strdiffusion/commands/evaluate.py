@@ -15,7 +15,7 @@ from strdiffusion.evaluation.report import evaluate
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", "--opt", metavar="FILE", help="YAML configuration; without it every option is given as key=value")

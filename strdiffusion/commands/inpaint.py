@@ -9,9 +9,11 @@
 
 The mask is white in the hole. Every other pixel stays as it is (save as .png, .tif or .webp: JPEG compresses the whole picture again),
 and so do EXIF, colour profile, alpha and 16 bits. Holes larger than the training images are filled in overlapping tiles.
+If the command is interrupted in a folder, the same command goes on. Until all is done, the folder holds a file unfinished.txt.
 """
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +21,17 @@ from typing import get_args
 
 from strdiffusion.app import StrDiffusion
 from strdiffusion.app.model import BATCH_SIZE
+from strdiffusion.app.outputs import Outputs, outputs_at, outputs_in
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS, require_format
+from strdiffusion.config import load_config
 from strdiffusion.config.common import Device
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS
 from strdiffusion.methods.folders import open_by_name
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
@@ -36,6 +41,8 @@ from strdiffusion.sde import MeanFill
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import file_hash
+from strdiffusion.system.folders import key_of
 
 log = logging.getLogger(__name__)
 
@@ -91,24 +98,52 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     return parser.parse_args(arguments)
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
     jobs = plan_jobs(options)
-    model = open_model(options)
-    if options.structure is not None and "structure" not in model.method.Options.pictures:
-        raise UserError(f"the method {model.method.name} has no structure to write: leave out --structure")
-    problems = []
-    for image, mask, output in jobs:
-        try:
-            inpaint(model, image, mask, output, options)
-        except UserError as error:
-            if len(jobs) == 1:
-                raise
-            log.warning("left out: %s", error)
-            problems.append(error)
-    if problems:
-        raise UserError(f"{len(problems)} of {len(jobs)} photographs were left out, the first because: {problems[0]}")
+    with hold_outputs(options, jobs) as outputs:
+        model = open_model(options)
+        if options.structure is not None and "structure" not in model.method.Options.pictures:
+            raise UserError(f"the method {model.method.name} has no structure to write: leave out --structure")
+        left = [job for job in jobs if not outputs.is_done(sample_names(job[2], options.samples))]
+        if len(left) < len(jobs):
+            log.info("%d of %d photographs are done already", len(jobs) - len(left), len(jobs))
+        problems = []
+        for image, mask, output in left:
+            try:
+                inpaint(model, image, mask, output, options, outputs)
+            except UserError as error:
+                if len(jobs) == 1:
+                    raise
+                log.warning("left out: %s", error)
+                problems.append(error)
+        if problems:
+            raise UserError(f"{len(problems)} of {len(jobs)} photographs were left out, the first because: {problems[0]}")
+        outputs.finish()
+
+
+def hold_outputs(options: argparse.Namespace, jobs: list[tuple[Path, Path, Path]]) -> contextlib.AbstractContextManager[Outputs]:
+    """Hold the files to write: those of a folder with a mark, by which the same command goes on, or those of one photograph."""
+    files = [name for _, _, output in jobs for name in sample_names(output, options.samples)]
+    if not options.image.is_dir():
+        files += [options.structure] if options.structure is not None else []
+        return outputs_at(files, options.overwrite)
+    neutral = ("output", "overwrite", "batch_size", "device")
+    work = {name: value for name, value in vars(options).items() if name not in neutral}
+    source = options.model or (default_model() if options.method in (None, StrDiffusionMethod.name) else None)
+    work |= {"image": options.image.resolve(), "mask": options.mask.resolve(), "model": [file_hash(file) for file in model_files(source)]}
+    return outputs_in(options.output, key_of("inpaint", work), files, options.overwrite)
+
+
+def model_files(source: Path | None) -> list[Path]:
+    """The files that a model consists of: of a model folder, training runs or checkpoints, or those that a test configuration names."""
+    if source is None or not source.exists():
+        return []
+    if source.is_file():
+        return [source, *(file for file in load_config(TestConfig, source).options.files() if file is not None)]
+    patterns = ("*.yml", "*.safetensors", "*.pt", "*.pth", "*/latest.pt")
+    return [file for pattern in patterns for file in sorted(source.glob(pattern)) if file.is_file()]
 
 
 def open_model(options: argparse.Namespace) -> StrDiffusion:
@@ -144,8 +179,6 @@ def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     for file in files:
         require_format(file)
         require_place(file)
-        if file.exists() and not options.overwrite:
-            raise UserError(f"{file} exists, and nothing is overwritten: choose another place, or give --overwrite")
     twice = next((file for i, file in enumerate(files) if file in files[:i]), None)
     if twice is not None:
         raise UserError(f"{twice} would be written twice: give each picture, and the structure, a name of its own")
@@ -164,7 +197,7 @@ def sample_names(output: Path, samples: int) -> list[Path]:
     return [output] if samples == 1 else [output.with_stem(f"{output.stem}_{i}") for i in range(samples)]
 
 
-def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options: argparse.Namespace) -> None:
+def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options: argparse.Namespace, outputs: Outputs) -> None:
     """Inpaint one photograph and write it."""
     picture = open_picture(image)
     for name in sample_names(output, options.samples):
@@ -184,9 +217,9 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
         context=options.context,
         progress=True,
     )
-    for sample, name in zip(result.images, sample_names(output, options.samples), strict=True):
-        sample.save(name)
-        print(name)
+    pictures = list(zip(sample_names(output, options.samples), result.images, strict=True))
     if options.structure is not None:
-        result.structure[0].save(options.structure)
-        print(options.structure)
+        pictures.append((options.structure, result.structure[0]))
+    outputs.write(pictures)
+    for name, _ in pictures:
+        print(name)

@@ -41,16 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name (those of the process, by default); returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
+        return say(usage())
     if arguments[0] == "--version":
-        print(f"strdiffusion {__version__}")
-        return 0
+        return say(f"strdiffusion {__version__}")
     for words, command in COMMANDS.items():
         if tuple(arguments[: len(words)]) == words:
             module = importlib.import_module(f"strdiffusion.commands.{command.module}")
             return module.main(arguments[len(words) :], prog=f"strdiffusion {' '.join(words)}", **command.options)
     return refuse(arguments)
+
+
+def say(text: str) -> int:
+    """Print a text. Returns the exit status."""
+    from strdiffusion.system.terminal import BROKEN_PIPE, ReaderGone, enduring_streams
+
+    try:
+        with enduring_streams(go_on=False):
+            print(text)
+    except ReaderGone:
+        return BROKEN_PIPE
+    return 0
 
 
 def usage() -> str:

@@ -4,6 +4,8 @@ For example:
 
     strdiffusion masks datasets/masks/made
     strdiffusion masks masks --families irregular --buckets 10-20 40-50 --count 100 --size 512 --border inside
+
+If it was interrupted, the same command continues it. Until all masks are there, the folder holds a file unfinished.txt.
 """
 
 import argparse
@@ -18,11 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from strdiffusion.data.decoding import opencv
-from strdiffusion.data.images import write_image
+from strdiffusion.data.images import is_whole_png, write_image
 from strdiffusion.data.mask_families import BUCKETED, FAMILIES, Bucket, bucket_name, numbered_mask, touches_border
-from strdiffusion.data.masks import CONTACT_SHEET, hole_share
+from strdiffusion.data.masks import CONTACT_SHEET, hole_share, read_mask
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
-from strdiffusion.system.files import claim_output_folder, write_text
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import sync_all, write_text
+from strdiffusion.system.folders import Mark, key_of, output_folder
 
 BUCKETS = ((1, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60))
 FINE = {"every_second_line", "super_resolution"}  # the contact sheet enlarges a corner of these
@@ -113,12 +117,22 @@ def draw(masks: MaskSet, i: int, options: argparse.Namespace) -> np.ndarray:
     return numbered_mask(masks.family, options.seed, i, options.size, options.size, masks.bucket, touching)
 
 
-def make_set(masks: MaskSet, options: argparse.Namespace) -> Iterator[tuple[MaskRow, np.ndarray]]:
-    """Draw and write the masks of one set; yields for each its row of the table and known (size, size)."""
+def made_before(path: Path) -> np.ndarray | None:
+    """The mask that an interrupted command drew, known (size, size); None if there is none, or it is not whole."""
+    try:
+        return read_mask(path) if is_whole_png(path) else None
+    except UserError:
+        return None
+
+
+def make_set(masks: MaskSet, options: argparse.Namespace, continued: bool) -> Iterator[tuple[MaskRow, np.ndarray]]:
+    """Draw and write the masks of one set that are not there; yields for each its row of the table and known (size, size)."""
     for i in range(options.count):
-        known = draw(masks, i, options)
         file = f"{masks.folder}/{i:05d}.png"
-        write_image(options.output / file, 1 - known)
+        known = made_before(options.output / file) if continued else None
+        if known is None:
+            known = draw(masks, i, options)
+            write_image(options.output / file, 1 - known)
         share = round(hole_share(known), 6)
         yield MaskRow(file, masks.family, bucket_name(masks.bucket), share, int(touches_border(known))), known
 
@@ -147,21 +161,32 @@ def contact_sheet(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([top, *rows]).astype(np.float32) / 255
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
     sets = mask_sets(options.families, options.buckets)
     for masks in sets:  # what cannot be drawn is refused before anything is written
         for i in range(2):
             draw(masks, i, options)
-    options.output = claim_output_folder(options.output, False, "choose another folder")
+    key = key_of("masks", {name: value for name, value in vars(options).items() if name != "output"})
+    with output_folder(options.output, lambda folder: Mark(folder, key).is_mine(), "choose another folder") as options.output:
+        mark = Mark(options.output, key)
+        continued = mark.is_mine()
+        mark.begin()
+        make_sets(sets, options, continued)
+        sync_all()  # once, since a mask is drawn faster than it is flushed; until then the mark says that they may not be whole
+        mark.end()
+
+
+def make_sets(sets: list[MaskSet], options: argparse.Namespace, continued: bool) -> None:
+    """Draw the masks that are not there, write the table and the contact sheet, and print how fast that was."""
     table, pictures = [], []
     start = time.perf_counter()
     with tqdm(total=len(sets) * options.count, unit="mask") as bar:
         for masks in sets:
             bar.set_description(masks.folder)
             examples, rows = [], []
-            for row, known in make_set(masks, options):
+            for row, known in make_set(masks, options, continued):
                 rows.append(row)
                 if len(examples) < SHEET_COLUMNS:
                     examples.append(known)

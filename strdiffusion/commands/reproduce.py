@@ -14,7 +14,7 @@ from strdiffusion.evaluation.table_options import TableConfig
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", metavar="FILE", help="a table of configs/tables/, or one of your own")

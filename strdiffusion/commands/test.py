@@ -16,7 +16,7 @@ from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import exit_on_user_error, parse_options
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_options(__doc__, arguments, prog)
     inpaint_folder(load_config(TestConfig, options.opt, options.overrides))

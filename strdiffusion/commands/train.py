@@ -37,7 +37,7 @@ CONFIGURATIONS = {
 }
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None, network: Kind = "texture") -> None:
     options = parse_options(__doc__, arguments, prog, dry_run=True)
     config = load_config(CONFIGURATIONS[network], options.opt, options.overrides)

@@ -60,7 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     return parser.parse_args(arguments)
 
 
-@exit_on_user_error
+@exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
     limits = Limits(**{name: getattr(options, name) for name in LIMITS})

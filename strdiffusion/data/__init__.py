@@ -17,7 +17,7 @@ facades       procedural street facades; facade_files: as PNG files
 """
 
 from strdiffusion.data.datasets import StepSampler, TrainingDataset
-from strdiffusion.data.images import read_image, write_image
+from strdiffusion.data.images import is_whole_png, read_image, write_image
 from strdiffusion.data.labels import read_labels
 from strdiffusion.data.listing import default_index, find_images, index_file
 from strdiffusion.data.mask_sources import GeneratedMasks, MaskFolder, MaskSource
@@ -41,6 +41,7 @@ __all__ = [
     "gray_map",
     "index_file",
     "irregular_mask",
+    "is_whole_png",
     "pair_masks",
     "read_image",
     "read_labels",

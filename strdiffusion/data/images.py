@@ -12,9 +12,11 @@ import numpy as np
 from strdiffusion.data.decoding import MAX_BYTES, MAX_PIXELS, SCALES, decode_colours, opencv, read_file
 from strdiffusion.data.facades import is_virtual, read_facade
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import Together, write_atomically
 
 log = logging.getLogger(__name__)
+
+PNG_BEGINS, PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -35,10 +37,11 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     return np.clip(np.nan_to_num(pixels), 0, 1) if levels.dtype == np.float32 else pixels
 
 
-def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+def write_image(path: str | os.PathLike, image: np.ndarray, into: Together | None = None) -> None:
     """Write `image`, float (H, W, 3) RGB or (H, W) or (H, W, 1) in [0, 1], as an 8-bit PNG file.
 
-    Values are clipped and rounded. Missing folders are made. The file appears complete or not at all.
+    Values are clipped and rounded. Missing folders are made. The file appears complete or not at all; with the other files of `into`,
+    if that is given, and then it survives a power cut.
     Raises UserError if it cannot be written and ValueError for another shape.
     """
     cv2, path = opencv(), Path(path)
@@ -52,9 +55,20 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     levels = np.rint(np.clip(np.nan_to_num(image, nan=0.0), 0, 1) * 255).astype(np.uint8)
     encoded = cv2.imencode(".png", levels if levels.ndim == 2 else cv2.cvtColor(levels, cv2.COLOR_RGB2BGR))[1]
     try:
-        write_atomically(path, encoded.tobytes())
+        write_atomically(path, encoded.tobytes()) if into is None else into.write(path, encoded.tobytes())
     except OSError as error:
         raise UserError(f"cannot write image {path}: {error.strerror}; choose another place") from error
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a file begins and ends as a PNG file does: one that was cut off, or that a power cut left empty or with zeros, does not."""
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(len(PNG_BEGINS)) == PNG_BEGINS
+            file.seek(-len(PNG_ENDS), os.SEEK_END)
+            return begins and file.read() == PNG_ENDS
+    except (OSError, ValueError):  # also where it is shorter than that; ValueError: a name that no file can have
+        return False
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Inpaint a folder of images by a method and write the results: pictures, a CSV row per image, a summary by hole share."""
 
+import contextlib
 import itertools
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,27 +12,25 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from strdiffusion.config import save_config
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.tensors import as_tensor
 from strdiffusion.evaluation.metrics import inside, psnr, ssim
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.overlap import Writer, ahead
-from strdiffusion.evaluation.pictures import as_8_bit, write_overview, write_pictures, write_process, write_trace
+from strdiffusion.evaluation.pictures import OVERVIEW, as_8_bit, write_overview, write_pictures, write_process, write_trace
+from strdiffusion.evaluation.run import PART, RESULTS, SUMMARY, Run
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
-from strdiffusion.methods import Method, Result, Step, method_class, run, see
+from strdiffusion.methods import Method, Result, Step, method_class, see
+from strdiffusion.methods import run as run_method
 from strdiffusion.system import distributed
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError, one_line
-from strdiffusion.system.files import claim_output_folder, write_text
+from strdiffusion.system.files import Together, write_text
 
 log = logging.getLogger(__name__)
 
 OVERVIEW_ROWS = 12
-RESULTS = "results.csv"
-PART = "results.part{}.csv"  # the rows of one of several processes, until the table is written
-PICTURES = ("inpainted", "masked", "structure", "side_by_side", "process", "traces")  # folders below the output folder
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}{postfix}]"
 
 
@@ -40,36 +38,35 @@ class SomeLeftOut(UserError):
     """Results are written, but some images were left out."""
 
 
-def inpaint_folder(config: TestConfig, resume: bool = False) -> Path:
+def inpaint_folder(config: TestConfig, run: Run | None = None) -> Path:
     """Inpaint the images of a test configuration by its method. Returns the folder with the results.
 
-    resume: keep the rows and pictures of an interrupted run of the same configuration, and do the rest.
-
+    An interrupted run of the same configuration is continued, unless config.overwrite: its rows and pictures stay, and the rest is done.
     Processes started by torchrun divide the images among them; the table has all images, in the same order as with one process.
     Images that cannot be read or paired are reported one by one and left out; in that case SomeLeftOut is raised at the end.
+
+    run: the run of the configuration, if it is one of a table.
     """
-    with distributed.processes(config.device) as device:
+    run = run or Run(config)
+    with distributed.processes(config.device) as device, contextlib.ExitStack() as stack:
         method = method_class(config.method).open(config.options, device)
         dataset = test_dataset(config)
-        how_to = "set another output=FOLDER, or overwrite=true"
-        folder = distributed.on_main(lambda: claim_output_folder(config.output, config.overwrite or resume, how_to))
-        earlier = distributed.on_main(lambda: finished_rows(folder)) if resume else []
-        rows, problems = inpaint_share(config, method, dataset, folder, earlier)
+        earlier = distributed.on_main(lambda: stack.enter_context(run.held()))
+        rows, problems = inpaint_share(run, method, dataset, earlier)
         rows = earlier + [row for found in distributed.gather(rows) for row in found]
         problems = [problem for found in distributed.gather(problems) for problem in found]
         order = {name: i for i, name in enumerate(dataset.names)}
         rows.sort(key=lambda row: order.get(row.name, len(order)))
-        distributed.on_main(lambda: finish(rows, problems, len(dataset), folder))
-        return folder
+        distributed.on_main(lambda: finish(run, rows, problems, len(dataset)))
+        return run.folder
 
 
-def inpaint_share(
-    config: TestConfig, method: Method, dataset: TestDataset, folder: Path, earlier: list[ResultRow]
-) -> tuple[list[ResultRow], list[str]]:
+def inpaint_share(run: Run, method: Method, dataset: TestDataset, earlier: list[ResultRow]) -> tuple[list[ResultRow], list[str]]:
     """Inpaint this process's share of the images that have no row yet. Returns their rows, and the problems of images left out.
 
     Results of an earlier test are removed when the first new batch is ready. Rows are written after each batch.
     """
+    config, folder = run.config, run.folder
     done = {row.name for row in earlier}
     left = [i for i, name in enumerate(dataset.names) if name not in done][distributed.rank() :: distributed.count()]
     file = folder / (RESULTS if distributed.count() == 1 else PART.format(distributed.rank()))
@@ -80,44 +77,41 @@ def inpaint_share(
         rows.extend(new)
         write_rows(rows if distributed.count() > 1 else earlier + rows, file)
 
+    files = Together()
     bar_options = {"total": len(left), "unit": "image", "desc": "inpainting", "bar_format": BAR_FORMAT, "mininterval": 0.5}
-    with tqdm(**bar_options, disable=not distributed.is_main()) as bar, logging_redirect_tqdm(), Writer() as write:
-        waiting = ahead(batches(dataset, left, method, config.batch_size, problems))
-        first = next(waiting, None)
-        if not earlier and any(distributed.gather(first is not None)):
-            distributed.on_main(lambda: begin(config, folder))
-        for items in itertools.chain([first] if first else [], waiting):
-            result, seconds = inpaint_batch(method, config, items, folder, bar, write)
-            write(write_batch, config, items, result, seconds, folder, record)
-        bar.update(len(problems))
+    try:
+        with tqdm(**bar_options, disable=not distributed.is_main()) as bar, logging_redirect_tqdm(), Writer() as write:
+            waiting = ahead(batches(dataset, left, method, config.batch_size, problems))
+            first = next(waiting, None)
+            if not earlier and any(distributed.gather(first is not None)):
+                distributed.on_main(run.begin)
+            for items in itertools.chain([first] if first else [], waiting):
+                files = Together()
+                result, seconds = inpaint_batch(method, config, items, files, bar, write)
+                write(write_batch, config, items, result, seconds, files, record)
+            bar.update(len(problems))
+    finally:
+        files.discard()  # of a batch that was interrupted
     return rows, problems
 
 
-def finished_rows(folder: Path) -> list[ResultRow]:
-    """The rows that earlier runs wrote, in one file or in one for each process."""
-    rows = {row.name: row for path in (folder / RESULTS, *sorted(folder.glob(PART.format("*")))) for row in read_rows(path)}
-    return list(rows.values())
-
-
-def begin(config: TestConfig, folder: Path) -> None:
-    """Remove earlier results and write the configuration of a new run."""
-    remove_results(folder)
-    save_config(config, folder / "config.yml")
-
-
-def finish(rows: list[ResultRow], problems: list[str], total: int, folder: Path) -> None:
+def finish(run: Run, rows: list[ResultRow], problems: list[str], total: int) -> None:
     """Write and print the table of all rows. Raises SomeLeftOut if there are problems."""
+    folder, left_out = run.folder, ""
+    if problems:
+        left_out = f"{len(problems)} of {total} images were left out, the first because: {problems[0]}"
     if rows:
         write_rows(rows, folder / RESULTS)
-        for part in folder.glob(PART.format("*")):
-            part.unlink()
+        run.forget_parts()
+        rows = read_rows(folder / RESULTS)  # with the digits that are written, as a continued run has them
         table = summary_table(rows)
         write_overview([row.name for row in rows[:OVERVIEW_ROWS]], folder)
-        write_text(folder / "summary.md", table + "\n")
+        write_text(folder / SUMMARY, table + "\n")
+        run.leave(left_out) if problems else run.finish(len(rows))
         print(table)
-        print(f"pictures and results.csv are in {folder}; start with {folder / 'overview.png'}")
+        print(f"pictures and results.csv are in {folder}; start with {folder / OVERVIEW}")
     if problems:
-        raise SomeLeftOut(f"{len(problems)} of {total} images were left out, the first because: {problems[0]}")
+        raise SomeLeftOut(left_out)
 
 
 def open_method(config: TestConfig) -> Method:
@@ -145,16 +139,6 @@ def test_dataset(config: TestConfig) -> TestDataset:
 
 
 test_dataset.__test__ = False  # not a test, despite its name
-
-
-def remove_results(folder: Path) -> None:
-    """Remove the results of an earlier test (overwrite=true), so that results of two runs never mix."""
-    parts = list(folder.glob(PART.format("*")))
-    if parts or (folder / RESULTS).exists():
-        for kind in PICTURES:
-            shutil.rmtree(folder / kind, ignore_errors=True)
-        for path in (*parts, *(folder / name for name in (RESULTS, "summary.md", "overview.png", "config.yml"))):
-            path.unlink(missing_ok=True)
 
 
 def look_at(dataset: TestDataset, number: int, method: Method) -> TestItem:
@@ -199,7 +183,7 @@ def image_seed(config: TestConfig, item: TestItem) -> int:
 
 
 def inpaint_batch(
-    method: Method, config: TestConfig, items: list[TestItem], folder: Path, bar: tqdm, write: Writer
+    method: Method, config: TestConfig, items: list[TestItem], files: Together, bar: tqdm, write: Writer
 ) -> tuple[Result, float]:
     """Inpaint a batch of images of one shape. Returns the result on the CPU, and the seconds per image."""
     done = bar.n
@@ -211,10 +195,10 @@ def inpaint_batch(
         bar.n = max(bar.n, done + len(items) * step.share)
         bar.update(0)
         if config.process and (step.left % config.process == 0 or step.left == 1):
-            write(write_process, items, step, folder)
+            write(write_process, items, step, Path(config.output).expanduser(), files)
 
     started = time.perf_counter()
-    result = run(method, collate(items), [image_seed(config, item) for item in items], show).cpu()
+    result = run_method(method, collate(items), [image_seed(config, item) for item in items], show).cpu()
     seconds = (time.perf_counter() - started) / len(items)
     bar.n = done + len(items)
     bar.update(0)
@@ -222,17 +206,18 @@ def inpaint_batch(
 
 
 def write_batch(
-    config: TestConfig, items: list[TestItem], result: Result, seconds: float, folder: Path, record: Callable[[list[ResultRow]], None]
+    config: TestConfig, items: list[TestItem], result: Result, seconds: float, files: Together, record: Callable[[list[ResultRow]], None]
 ) -> None:
-    """Write pictures and traces of a batch, then record its rows: so every recorded row has its pictures."""
-    new = []
-    for i, item in enumerate(items):
-        image = as_8_bit(result.image[i])
-        pictures = {name: as_8_bit(images[i]) for name, images in result.pictures.items()}
-        write_pictures(item, image, pictures, folder, config.data.ground_truth)
-        if result.traces:
-            write_trace(item, result.traces[i], folder)
-        new.append(result_row(item, image, result, i, seconds, config))
+    """Write pictures and traces of a batch to the disk, then record its rows: so every recorded row has its pictures."""
+    new, folder = [], Path(config.output).expanduser()
+    with files:
+        for i, item in enumerate(items):
+            image = as_8_bit(result.image[i])
+            pictures = {name: as_8_bit(images[i]) for name, images in result.pictures.items()}
+            write_pictures(item, image, pictures, folder, config.data.ground_truth, files)
+            if result.traces:
+                write_trace(item, result.traces[i], folder, files)
+            new.append(result_row(item, image, result, i, seconds, config))
     record(new)
 
 

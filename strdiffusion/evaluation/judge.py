@@ -17,7 +17,8 @@ from torch import Tensor
 from strdiffusion.checkpoints import StorageType, load_network, network_from_tensors, read_checkpoint, save_tensors
 from strdiffusion.config.training import SegmenterConfig
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import claim_output_folder, file_hash
+from strdiffusion.system.files import file_hash
+from strdiffusion.system.folders import output_folder
 from strdiffusion.system.parser import build, read_yaml, save_config
 
 FORMAT = "strdiffusion judge 1"
@@ -80,9 +81,9 @@ def pack_judge(checkpoint: Path, folder: Path, dtype: StorageType = "float32") -
     record = JudgeRecord(
         format=FORMAT, **config["network"], images=data["images"], labels=data["labels"], step=loaded.step, chosen_on=validation["images"]
     )
-    folder = claim_output_folder(folder, False, "give a new folder")
-    save_tensors(folder / WEIGHTS, loaded.network.state_dict(), dtype)
-    save_config(record, folder / DESCRIPTION)  # written last, because a folder without it is no judge
+    with output_folder(folder, False, "give a new folder") as folder:
+        save_tensors(folder / WEIGHTS, loaded.network.state_dict(), dtype)
+        save_config(record, folder / DESCRIPTION)  # written last, because a folder without it is no judge
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from strdiffusion.config import save_config
+from strdiffusion.config import save_config, to_dict
 from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.evaluation.compare import JUDGE_METRICS, SET_METRICS, Cell, Comparison, Measures, Row, compare_pairs, load_measures
 from strdiffusion.evaluation.judging_options import EvaluateConfig
@@ -19,7 +19,8 @@ from strdiffusion.evaluation.pairs import find_pairs, reading, size_text
 from strdiffusion.evaluation.perceptual import FEATURES, KID_SUBSET, KID_SUBSETS, LPIPS_VERSION
 from strdiffusion.evaluation.statistics import LEVEL, RESAMPLES
 from strdiffusion.system.errors import UserError, some
-from strdiffusion.system.files import claim_output_folder, write_text
+from strdiffusion.system.files import Together, write_text
+from strdiffusion.system.folders import Mark, key_of, output_folder
 from strdiffusion.system.markdown import markdown_table
 
 log = logging.getLogger(__name__)
@@ -30,19 +31,26 @@ PACKAGES = ("numpy", "scikit-image", "opencv-python-headless", "torch", "lpips",
 def evaluate(config: EvaluateConfig) -> Path:
     """Compare the folders of a configuration and write the tables. Returns their folder.
 
+    Nothing is written before all is computed, so the same command after an interruption starts from the beginning.
     Raises UserError if nothing could be compared, or, after writing, if something was left out.
     """
     pairs, measures = find_pairs(config), load_measures(config)
-    folder = claim_output_folder(config.output, config.overwrite, "set another output=FOLDER, or overwrite=true")
-    comparison = compare_pairs(pairs, reading(config), measures)
-    if not comparison.images:
-        raise UserError(f"none of {len(comparison.problems)} pairs could be compared, the first because: {comparison.problems[0]}")
-    rows = comparison.rows(config.buckets, config.seed)
-    table = "\n".join([results_table(comparison, rows), "", *(f"* {line}" for line in protocol(comparison, config))])
-    write_text(folder / "per_image.csv", per_image_csv(comparison))
-    write_text(folder / "table.csv", table_csv(rows))
-    write_text(folder / "table.md", table + "\n")
-    save_config(config, folder / "config.yml")
+    key = key_of("evaluate", {name: value for name, value in to_dict(config).items() if name not in ("output", "overwrite")})
+    how_to = "set another output=FOLDER, or overwrite=true"
+    with output_folder(config.output, lambda folder: config.overwrite or Mark(folder, key).is_mine(), how_to) as folder:
+        comparison = compare_pairs(pairs, reading(config), measures)
+        if not comparison.images:
+            raise UserError(f"none of {len(comparison.problems)} pairs could be compared, the first because: {comparison.problems[0]}")
+        rows = comparison.rows(config.buckets, config.seed)
+        table = "\n".join([results_table(comparison, rows), "", *(f"* {line}" for line in protocol(comparison, config))])
+        mark = Mark(folder, key)
+        mark.begin()
+        with Together() as files:
+            write_text(folder / "per_image.csv", per_image_csv(comparison), files)
+            write_text(folder / "table.csv", table_csv(rows), files)
+            write_text(folder / "table.md", table + "\n", files)
+        save_config(config, folder / "config.yml")
+        mark.end()
     print(table)
     print(f"per_image.csv, table.csv and table.md are in {folder}")
     left_out = what_was_left_out(comparison)

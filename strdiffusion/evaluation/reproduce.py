@@ -1,74 +1,30 @@
-"""Run a table: missing runs are made, interrupted runs are continued, and finished runs are kept if nothing has changed."""
+"""Run a table: missing runs are made, interrupted runs are continued, and finished runs are kept if nothing has changed (see `run`)."""
 
-import hashlib
 import json
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from strdiffusion.config import load_config, save_config, to_dict
+from strdiffusion.config import load_config, save_config
 from strdiffusion.evaluation.columns import is_compared
 from strdiffusion.evaluation.compare import Cell, Measures
 from strdiffusion.evaluation.differences import paired_differences
-from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder, remove_results
+from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.report import how_measured
+from strdiffusion.evaluation.run import Run
 from strdiffusion.evaluation.table_options import BucketConfig, RowConfig, TableConfig
 from strdiffusion.evaluation.tablecells import image_metrics, image_numbers, published_cell, run_cells
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import file_hash, write_text
+from strdiffusion.system.files import Together, write_text
+from strdiffusion.system.folders import Mark, output_folder
 
 log = logging.getLogger(__name__)
 
-# keys of a test configuration that do not change its results; batch_size is one too, unless the table shows seconds
-NEUTRAL = ("output", "overwrite", "process")
-# options that did not exist when older results were computed, and what they were then: only other values make a new fingerprint
-LATER = {
-    "crop_border": 0,
-    "sample": 0,
-    "data.masks.family": "irregular",
-    "sampler.ahead": 0,
-    "sampler.put_back": True,
-    "sde.rounding": "exact",
-    "sde.mean_fill": None,
-}
-FINGERPRINT, FINISHED = "fingerprint.txt", "finished.txt"
-
-
-@dataclass(frozen=True)
-class TableRun:
-    """One row in one bucket: its folder and its test configuration. timed: the table shows seconds."""
-
-    folder: Path
-    config: TestConfig
-    timed: bool
-
-    def fingerprint(self) -> str:
-        """A hash of everything that the results depend on: the resolved configuration, the method's options and its files' content."""
-        return self._hash(to_dict(self.config) | self.config.options.revision())
-
-    def earlier_fingerprint(self) -> str | None:
-        """What an earlier version wrote for the same run, if it had this method and gave the same results."""
-        earlier = self.config.options.earlier_form(to_dict(self.config))
-        return None if earlier is None else self._hash(earlier)
-
-    def _hash(self, tree: dict) -> str:
-        neutral = NEUTRAL if self.timed else (*NEUTRAL, "batch_size")
-        options = {key: value for key, value in without_later(tree).items() if key not in neutral}
-        options["content"] = [None if path is None else checkpoint_hash(path) for path in self.config.options.files()]
-        if self.timed:
-            options["timed"] = [device_name(choose_device(self.config.device)), self.config.batch_size]
-        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
-
-
-def without_later(tree: dict, prefix: str = "") -> dict:
-    """The options without those of LATER that are as they were."""
-    kept = {key: value for key, value in tree.items() if prefix + key not in LATER or value != LATER[prefix + key]}
-    return {key: without_later(value, f"{prefix}{key}.") if isinstance(value, dict) else value for key, value in kept.items()}
+THIS = "a table"  # the key of its mark: a table that was changed goes on with what is still valid
 
 
 def reproduce(config: TableConfig) -> Path:
@@ -82,26 +38,40 @@ def reproduce(config: TableConfig) -> Path:
         if not row.published_only
         for bucket in config.buckets
     }
-    folder = Path(config.output).expanduser()
     folders = [run.folder for samples in runs.values() for run in samples]
     if len(set(folders)) < len(folders):
         raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
     base = load_config(TestConfig, config.base, config.options)  # the rows' common part, for the notes
-    # raises UserError if a checkpoint is missing
-    fingerprints = {run.folder: run.fingerprint() for samples in runs.values() for run in samples}
+    for run in (run for samples in runs.values() for run in samples):
+        run.fingerprint  # noqa: B018  # computed now: raises UserError if a checkpoint is missing
     measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"), config.judge)
+    with output_folder(config.output, True, "set another output=FOLDER") as folder:
+        mark = Mark(folder, THIS)
+        mark.is_mine()  # raises UserError if other work is unfinished there
+        mark.begin()
+        problems = fill(config, runs, base, measures, folder)
+        print(f"table.csv, table.md and table.tex are in {folder}")
+        if problems:
+            left_out = f"images were left out in {len(problems)} of {len(runs)} runs, the first: {problems[0]}"
+            Mark(folder, THIS, left_out).begin()
+            raise UserError(left_out)
+        mark.end()
+        return folder
+
+
+def fill(config: TableConfig, runs: dict[tuple[str, str], list[Run]], base: TestConfig, measures: Measures, folder: Path) -> list[str]:
+    """Bring the runs up to date and write the table after each, then the differences. Returns the problems of images left out."""
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
     problems: list[str] = []
     for (label, bucket), samples in runs.items():
         log.info("%s, %s %%", label, bucket)
         for run in samples:
             try:
-                bring_up_to_date(run, fingerprints[run.folder])
+                bring_up_to_date(run)
             except SomeLeftOut as error:
                 problems.append(f"{label}, {bucket}: {error}")
         cells[label, bucket] = run_cells([run.folder for run in samples], config.metrics, measures, config.labels)
-        notes = [*table_notes(config, base, measures), *problems]
-        table = assemble(config, cells, notes)
+        table = assemble(config, cells, [*table_notes(config, base, measures), *problems])
         write_table(table, folder)
     save_config(config, folder / "config.yml")
     print(as_markdown(table))
@@ -109,13 +79,10 @@ def reproduce(config: TableConfig) -> Path:
         differences = compare_rows(config, {key: samples[0] for key, samples in runs.items()}, measures)
         write_table(differences, folder, "differences")
         print(as_markdown(differences))
-    print(f"table.csv, table.md and table.tex are in {folder}")
-    if problems:
-        raise UserError(f"images were left out in {len(problems)} of {len(runs)} runs, the first: {problems[0]}")
-    return folder
+    return problems
 
 
-def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig, sample: int = 0) -> TableRun:
+def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig, sample: int = 0) -> Run:
     """The run of a row in a bucket, or a further sample of it."""
     folder = Path(config.output).expanduser() / "runs" / slug(row.label) / slug(bucket.name)
     if sample:
@@ -123,27 +90,15 @@ def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig, sample: int 
     method = [] if row.method is None else [f"method={row.method}"]
     options = [*config.options, *bucket.options, *method, *row.options, f"output={json.dumps(str(folder))}", "overwrite=false"]
     options += [f"sample={sample}"] if sample else []
-    return TableRun(folder, load_config(TestConfig, config.base, options), "seconds" in config.metrics)
+    return Run(load_config(TestConfig, config.base, options), timed="seconds" in config.metrics, renew=True)
 
 
-def bring_up_to_date(run: TableRun, wanted: str) -> None:
-    """Do the missing part of a run whose fingerprint is `wanted`: nothing, the rest, or everything."""
-    mark = run.folder / FINGERPRINT
-    found = mark.read_text(encoding="utf-8") if mark.exists() else None
-    if found not in (None, wanted) and found == run.earlier_fingerprint():
-        write_text(mark, wanted)
-        found = wanted
-    if found == wanted and (run.folder / FINISHED).exists():
+def bring_up_to_date(run: Run) -> None:
+    """Do the missing part of a run: nothing, the rest, what is damaged, or everything."""
+    if run.is_finished():
         log.info("  finished already: %s", run.folder)
-        return
-    if found is None and run.folder.exists() and any(run.folder.iterdir()):
-        raise UserError(f"{run.folder} holds files that are not of this table: set another output, or remove it")
-    if found != wanted:
-        (run.folder / FINISHED).unlink(missing_ok=True)
-        remove_results(run.folder)
-        write_text(mark, wanted)
-    inpaint_folder(run.config, resume=True)
-    write_text(run.folder / FINISHED, "every image is done\n")  # not reached if some were left out
+    else:
+        inpaint_folder(run.config, run)
 
 
 def table_notes(config: TableConfig, test: TestConfig, measures: Measures) -> list[str]:
@@ -181,7 +136,7 @@ def assemble(config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]],
     return Table(config.title, [b.name for b in config.buckets], list(config.metrics), rows, [*config.notes, *notes])
 
 
-def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun], measures: Measures) -> Table:
+def compare_rows(config: TableConfig, runs: dict[tuple[str, str], Run], measures: Measures) -> Table:
     """The table of the differences of all rows to the reference, image by image."""
     metrics, buckets = [m for m in config.metrics if is_compared(m) and m not in measures.unavailable], [b.name for b in config.buckets]
     rows = []
@@ -198,18 +153,11 @@ def compare_rows(config: TableConfig, runs: dict[tuple[str, str], TableRun], mea
 
 def write_table(table: Table, folder: Path, name: str = "table") -> None:
     """Write the table as CSV, Markdown and LaTeX."""
-    for suffix, text in ((".csv", as_csv(table)), (".md", as_markdown(table)), (".tex", as_latex(table))):
-        write_text(folder / f"{name}{suffix}", text)
+    with Together() as files:
+        for suffix, text in ((".csv", as_csv(table)), (".md", as_markdown(table)), (".tex", as_latex(table))):
+            write_text(folder / f"{name}{suffix}", text, files)
 
 
 def slug(text: str) -> str:
     """A folder name for a label."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "row"
-
-
-def checkpoint_hash(path: Path) -> str:
-    """The hash of a checkpoint's content. Raises UserError if the file cannot be read."""
-    try:
-        return file_hash(path)
-    except OSError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}; train it first, or change the table's options") from None

@@ -29,15 +29,24 @@ class ImageNumbers:
 
 def image_numbers(folder: Path) -> ImageNumbers:
     """What `run_cells` stored of the images of a run."""
-    path = folder / IMAGES_CACHE
-    return ImageNumbers(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ImageNumbers({}, {})
+    kept = read_cache(folder / IMAGES_CACHE)
+    return ImageNumbers(**kept) if kept else ImageNumbers({}, {})
+
+
+def read_cache(path: Path) -> dict:
+    """What a file of numbers holds; empty if there is none, or it is damaged: then the numbers are computed again."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _store_images(folder: Path, comparison: Comparison) -> None:
     values = {image.name: image.values for image in comparison.images}
     pairs = zip(comparison.images, comparison.judged, strict=False)  # without a judge there are no features
     judged = {image.name: [part.tolist() for part in features] for image, features in pairs if features is not None}
-    write_atomically(folder / IMAGES_CACHE, json.dumps({"values": values, "judged": judged}).encode())
+    write_atomically(folder / IMAGES_CACHE, json.dumps({"values": values, "judged": judged}).encode(), durable=True)
 
 
 def image_metrics(metrics: list[str]) -> list[str]:
@@ -55,6 +64,8 @@ def run_cells(folders: list[Path], metrics: list[str], measures: Measures, label
         return {metric: Cell(None, f"no image of {missing} could be inpainted") for metric in metrics}
     single = [metric for metric in metrics if not of_samples(metric)]
     several = [metric for metric in metrics if of_samples(metric)]
+    if measures.metrics and not read_cache(folders[0] / IMAGES_CACHE):
+        (folders[0] / CACHE).unlink(missing_ok=True)  # both are computed at once
     cells = _stored(
         folders[0] / CACHE, _key(folders[:1], single, measures, labels), lambda: _single_cells(folders[0], single, measures, labels)
     )
@@ -66,12 +77,12 @@ def run_cells(folders: list[Path], metrics: list[str], measures: Measures, label
 
 def _stored(path: Path, key: str, compute: Callable[[], dict[str, Cell]]) -> dict[str, Cell]:
     """The cells that a file holds under `key`, or else computed ones, which it then holds."""
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = read_cache(path)
     if kept.get("key") == key:
         return {name: Cell(None if s is None else Summary(**s), reason) for name, (s, reason) in kept["cells"].items()}
     cells = compute()
     content = {name: (None if cell.summary is None else asdict(cell.summary), cell.reason) for name, cell in cells.items()}
-    write_atomically(path, json.dumps({"key": key, "cells": content}).encode())
+    write_atomically(path, json.dumps({"key": key, "cells": content}).encode(), durable=True)
     return cells
 
 

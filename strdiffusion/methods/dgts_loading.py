@@ -17,7 +17,7 @@ from strdiffusion.networks import DGTS_KINDS
 from strdiffusion.networks.dgts import DGTS, AdversarialPair, Upsampler
 from strdiffusion.networks.dgts.filling import Order
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.folders import output_folder
 from strdiffusion.system.parser import Count, Share, build, read_yaml, save_config
 
 
@@ -155,13 +155,13 @@ def load_dgts_folder(folder: Path) -> DGTSModel:
 
 def save_dgts_folder(model: DGTSModel, folder: str | Path, dtype: StorageType = "float32") -> Path:
     """Write a model folder. Raises UserError if it already holds files."""
-    folder = claim_output_folder(folder, False, "save to another folder")
     sizes = None if model.upsampler is None else UpsamplerSizes(**model.upsampler.architecture())
     config = DGTSModelConfig(
         DGTSNetworkConfig(**model.core.architecture()), upsampler=sizes, dgts=model.settings, provenance=model.provenance
     )
-    save_tensors(folder / "dgts.safetensors", model.core.state_dict(), dtype)
-    if model.upsampler is not None:
-        save_tensors(folder / "upsampler.safetensors", model.upsampler.state_dict(), dtype)
-    save_config(config, folder / DESCRIPTION)  # written last, because a folder without it is not a model
-    return folder
+    with output_folder(folder, False, "save to another folder") as folder:
+        save_tensors(folder / "dgts.safetensors", model.core.state_dict(), dtype)
+        if model.upsampler is not None:
+            save_tensors(folder / "upsampler.safetensors", model.upsampler.state_dict(), dtype)
+        save_config(config, folder / DESCRIPTION)  # written last, because a folder without it is not a model
+        return folder

@@ -18,7 +18,7 @@ from strdiffusion.methods.repaint import RepaintMethod
 from strdiffusion.networks import Kind
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.folders import output_folder
 from strdiffusion.system.parser import build, read_yaml, save_tree, to_dict
 
 WITH_NETWORKS = IRSDEMethod | DGTSMethod | RepaintMethod
@@ -103,6 +103,6 @@ def save_method(method: Method, folder: str | Path, dtype: StorageType = "float3
         return save_dgts_folder(method.model._replace(settings=method.settings), folder, dtype)
     if isinstance(method, RepaintMethod):
         return save_prior_folder(method.model, folder, dtype)
-    folder = claim_output_folder(folder, False, "save to another folder")
-    save_tree({"format": FORMAT, "method": method.name} | to_dict(method.options), folder / DESCRIPTION)
-    return folder
+    with output_folder(folder, False, "save to another folder") as folder:
+        save_tree({"format": FORMAT, "method": method.name} | to_dict(method.options), folder / DESCRIPTION)
+        return folder

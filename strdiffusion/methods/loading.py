@@ -16,7 +16,7 @@ from strdiffusion.networks import DGTS_KINDS, KINDS, PRIOR_KINDS, Kind
 from strdiffusion.samplers import SamplerConfig
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.folders import output_folder
 from strdiffusion.system.parser import Positive, build, read_yaml, save_config
 
 log = logging.getLogger(__name__)
@@ -177,11 +177,11 @@ def load_folder(folder: Path, kinds: Iterable[Kind] = KINDS) -> Model:
 
 def save_folder(model: Model, folder: str | Path, dtype: StorageType = "float32") -> Path:
     """Write a model folder: model.yml, and a safetensors file for each network. Raises UserError if the folder already holds files."""
-    folder = claim_output_folder(folder, False, "save to another folder")
-    for loaded in model.networks:
-        save_tensors(folder / f"{loaded.kind}.safetensors", loaded.network.state_dict(), dtype)
-    save_config(model.config, folder / DESCRIPTION)  # written last, because a folder without it is not a model
-    return folder
+    with output_folder(folder, False, "save to another folder") as folder:
+        for loaded in model.networks:
+            save_tensors(folder / f"{loaded.kind}.safetensors", loaded.network.state_dict(), dtype)
+        save_config(model.config, folder / DESCRIPTION)  # written last, because a folder without it is not a model
+        return folder
 
 
 def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int | None, mean_fill: MeanFill | None = None) -> Model:

@@ -15,7 +15,7 @@ from strdiffusion.config.model import ClassifierRecord, PriorModelConfig, PriorN
 from strdiffusion.methods.loading import DESCRIPTION, recorded_size
 from strdiffusion.samplers.prior import RepaintConfig
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import claim_output_folder
+from strdiffusion.system.folders import output_folder
 from strdiffusion.system.parser import build, read_yaml, save_config
 
 
@@ -120,11 +120,11 @@ def vars_of_process(process: ProcessConfig) -> dict:
 
 def save_prior_folder(model: PriorModel, folder: str | Path, dtype: StorageType = "float32") -> Path:
     """Write a model folder: model.yml, and a safetensors file for each network. Raises UserError if the folder already holds files."""
-    folder = claim_output_folder(folder, False, "save to another folder")
-    for loaded in model.networks():
-        save_tensors(folder / f"{loaded.kind}.safetensors", loaded.network.state_dict(), dtype)
-    save_config(model.config, folder / DESCRIPTION)  # written last, because a folder without it is not a model
-    return folder
+    with output_folder(folder, False, "save to another folder") as folder:
+        for loaded in model.networks():
+            save_tensors(folder / f"{loaded.kind}.safetensors", loaded.network.state_dict(), dtype)
+        save_config(model.config, folder / DESCRIPTION)  # written last, because a folder without it is not a model
+        return folder
 
 
 def load_prior_for_test(checkpoints: PriorCheckpointsConfig, unrecorded: Unrecorded, repaint: RepaintConfig) -> PriorModel:

@@ -1,18 +1,20 @@
 """What all command lines share: options, errors and exit status."""
 
 import argparse
+import contextlib
 import functools
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
 from strdiffusion.system import distributed
 from strdiffusion.system.errors import Stopped, UserError, one_line
+from strdiffusion.system.terminal import BROKEN_PIPE, Ended, ReaderGone, ending_signals, enduring_streams
 
 DEFAULT_MODEL = "weights/benchmark"
 
@@ -23,17 +25,31 @@ def default_model() -> Path:
     return beside if beside.exists() and not here.exists() else here
 
 
-def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
+def exit_on_user_error(main: Callable[..., int | None] | None = None, *, go_on: bool = False) -> Callable[..., Any]:
     """Turn a UserError into one line on stderr and status 2, and a run stopped by a signal into status 128 + its number
     (Ctrl-C: 130). Log messages go to stderr; with several processes, only those of the main one.
+
+    A lost terminal ends nothing. go_on: for commands that write files, nor does a lost stdout; others end quietly, with the status of a
+    broken pipe.
     """
+    if main is None:
+        return functools.partial(exit_on_user_error, go_on=go_on)
 
     @functools.wraps(main)
     def wrapped(*arguments, **options) -> int:
+        try:
+            # under torchrun a process may wait for others, and Python would not hear a signal
+            with enduring_streams(go_on), contextlib.nullcontext() if distributed.launched() else ending_signals():
+                return called(*arguments, **options)
+        except ReaderGone:
+            return BROKEN_PIPE
+
+    def called(*arguments, **options) -> int:
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+            with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads
+                sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
         status = status_of(main, *arguments, **options)
         distributed.leave(status)
         return status
@@ -57,6 +73,8 @@ def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
         print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
         return 2
     except Stopped as error:
+        if isinstance(error, Ended):
+            print(error, file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

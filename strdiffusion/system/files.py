@@ -1,8 +1,9 @@
-"""Output folders, in which nothing is overwritten unless the user asks for it, and files, which are written whole or not at all."""
+"""Files, which are written whole or not at all. Folders: see `folders`."""
 
 import contextlib
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +13,7 @@ from strdiffusion.system.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes read at once
 NAME_KEPT = 32  # a temporary file's name begins with so many characters of the file's name
-
-
-def claim_output_folder(folder: str | Path, allow_existing: bool, how_to: str) -> Path:
-    """Create the folder, or accept it if it is empty or `allow_existing`; otherwise raise UserError ending with `how_to`."""
-    folder = Path(folder).expanduser()
-    try:
-        if not allow_existing and folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"the output folder {folder} already holds files, and nothing is overwritten: {how_to}")
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another with output=FOLDER") from None
-    return folder
+TEMPORARY = re.compile(r"\..*\.(?:([0-9]+)-)?[0-9a-f]{32}\.tmp", re.DOTALL)  # such a name; the number is the process's
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -40,13 +29,18 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other process uses, and by which what a killed process left is known."""
+    return path.with_name(f".{path.name[:NAME_KEPT]}.{os.getpid()}-{uuid.uuid4().hex}.tmp")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, to be written in this context; at the end of the context it replaces `path`.
 
     So `path` holds either the old content or all of the new. After an error the temporary file is removed. Raises OSError.
     """
-    temporary = path.with_name(f".{path.name[:NAME_KEPT]}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -55,26 +49,114 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+class Together:
+    """Files that appear at once, at the end of a context: until then they have temporary names, and after an error they are removed.
+
+    All of them are on the disk before the first is renamed, and the names are on the disk when the context ends. So after a crash or a
+    power cut each file is whole, or as it was before. The flushes of many files cost little more than that of one.
+
+    replace: false if a file that exists must stay as it is; then FileExistsError is raised. Raises OSError.
+    """
+
+    def __init__(self, replace: bool = True):
+        self.replace = replace
+        self.waiting: list[tuple[Path, Path]] = []  # each file's temporary name, and its own
+        self.folders: set[Path] = set()  # in which names change
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Add a file. The folders above it are created."""
+        self.folders |= make_folder(path.parent) | {path.parent}
+        temporary = temporary_name(path)
+        self.waiting.append((temporary, path))
+        with naming(path):
+            temporary.write_bytes(data)
+
+    def finish(self) -> None:
+        """Let the files appear, in the order in which they were written."""
+        for temporary, path in self.waiting:
+            with naming(path):
+                sync_path(temporary, os.O_RDWR)  # Windows flushes only what may be written
+        while self.waiting:
+            temporary, path = self.waiting[0]
+            (os.replace if self.replace else rename_new)(temporary, path)
+            self.waiting.pop(0)
+        for folder in self.folders:
+            sync_folder(folder)
+        self.folders.clear()
+
+    def __enter__(self) -> "Together":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what has not appeared."""
+        for temporary, _ in self.waiting:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        self.waiting.clear()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of a write, which names no file, name this one: "No space left on device" alone does not say where."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def rename_new(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that nothing has. Raises FileExistsError, also if another process takes the name at the same moment."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # an empty file reserves the name for a moment
+        os.replace(temporary, path)
+        return
+    temporary.unlink()
+
+
 def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
     """Write `data` so that `path` holds either the old content or all of the new; the folders above it are created. Raises OSError.
 
     durable: return only when the data is on the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
-        if durable:
-            sync_file(file)
     if durable:
-        sync_folder(path.parent)
+        with Together() as files:
+            files.write(path, data)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all. Raises UserError if it cannot be written."""
+def write_text(path: Path, text: str, into: Together | None = None) -> None:
+    """Write a text in UTF-8, whole or not at all: to the disk, or with the other files of `into`. Raises UserError if that fails."""
+    data = text.encode("utf-8", "surrogateescape")  # file names may not be UTF-8
     try:
-        write_atomically(path, text.encode("utf-8", "surrogateescape"))  # file names may not be UTF-8
+        write_atomically(path, data, durable=True) if into is None else into.write(path, data)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def make_folder(path: Path) -> set[Path]:
+    """Create a folder and those above it. Returns the folders in which names were added. Raises OSError."""
+    missing = []
+    for folder in (path, *path.parents):
+        if folder.exists():
+            break
+        missing.append(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return {folder.parent for folder in missing}
 
 
 def file_hash(path: Path) -> str:
@@ -92,11 +174,22 @@ def sync_file(file: IO) -> None:
     os.fsync(file.fileno())
 
 
+def sync_path(path: Path, flags: int = os.O_RDONLY) -> None:
+    """Flush a closed file, or a folder, to the disk. flags: with which it is opened. Raises OSError."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all() -> None:
+    """Flush everything that was written to the disk, if the system supports it."""
+    if hasattr(os, "sync"):
+        os.sync()
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the file names of a folder to the disk, if the system supports it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(folder)

@@ -204,7 +204,7 @@ def save_tree(tree: dict, path: Path) -> None:
     """Write keys and values as YAML, whole or not at all. Raises UserError if that fails."""
     text = yaml.safe_dump(_plain(tree), sort_keys=False)
     try:
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(), durable=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}; free some space or change output") from None
 

@@ -1,10 +1,9 @@
-"""The folder of a training: its checkpoints, which of them are kept, and a lock against a second run."""
+"""The checkpoints in the folder of a training, and which of them are kept."""
 
 import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from strdiffusion.checkpoints import read_checkpoint, write_checkpoint
@@ -14,7 +13,7 @@ from strdiffusion.system.files import replacing
 
 log = logging.getLogger(__name__)
 
-LATEST, BEST, LOCK = "latest.pt", "best.pt", ".lock"
+LATEST, BEST = "latest.pt", "best.pt"
 
 
 class CheckpointFolder:
@@ -75,27 +74,3 @@ class CheckpointFolder:
         if damaged:
             raise UserError(f"no checkpoint in {self.path} can be read: remove the folder to start anew, or set another output=FOLDER")
         return None
-
-    def remove_unfinished(self) -> None:
-        """Remove the temporary files of a run that was killed while it wrote a checkpoint."""
-        for path in self.path.glob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-@contextlib.contextmanager
-def only_run(folder: Path) -> Iterator[None]:
-    """Lock the folder for this run. Raises UserError if another process is training in it. The lock ends with the process."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        yield
-        return
-    with open(folder / LOCK, "a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {folder}: wait for it, or set another output=FOLDER") from None
-        except OSError:  # a file system without locks
-            log.info("the file system of %s has no locks: make sure that no other process trains there", folder)
-        yield

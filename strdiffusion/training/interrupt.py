@@ -5,14 +5,15 @@ from types import FrameType
 
 from strdiffusion.system.distributed import launched
 
-# Ctrl-C; what schedulers and torchrun send; what Slurm sends before a preemption (not on Windows)
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# Ctrl-C; what schedulers and torchrun send; what Slurm sends before a preemption; what a closed terminal sends (not on Windows)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
 
 class StopRequest:
     """While entered, SIGNALS only set `number` to the first one's number (0: none yet).
 
     A second Ctrl-C acts as usual, except under torchrun. Other signals may come twice, from the cluster's scheduler and from torchrun.
+    A SIGHUP that is ignored, as nohup makes it, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         try:
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS if not is_ignored(number)}
         except ValueError:  # not in the main thread: signals stay as they are
             self._before = {}
         return self
@@ -40,6 +41,11 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def is_ignored(number: int) -> bool:
+    """Whether it is SIGHUP, and ignored since before the program began. (Shells let programs in the background ignore Ctrl-C.)"""
+    return signal.Signals(number).name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 
 
 def ignore_signals(worker: int) -> None:

@@ -16,6 +16,7 @@ from strdiffusion.networks import Kind
 from strdiffusion.system import distributed
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.folders import holds_files
 from strdiffusion.training.faults import SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.journal import count_validations, duration
@@ -80,7 +81,7 @@ def dry_run(kind: Kind, config: TrainConfig) -> None:
 def check_folder(config: TrainConfig) -> int:
     """The free bytes on the disk of the output. Raises UserError if it cannot be written, or already holds another run."""
     folder = Path(config.output).expanduser()
-    if folder.is_dir() and any(folder.iterdir()) and not resumes_here(config):
+    if folder.is_dir() and holds_files(folder) and not resumes_here(config):
         raise UserError(f"the output folder {folder} already holds files: continue with resume=auto, or set another output=FOLDER")
     check_owner(folder)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
