@@ -35,7 +35,7 @@ from strdiffusion.samplers.solvers import Solver
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.device import choose_device
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
     )
     for sample, name in zip(result.images, sample_names(output, options.samples), strict=True):
         sample.save(name)
-        print(name)
+        print(one_line(str(name)))
     if options.structure is not None:
         result.structure[0].save(options.structure)
-        print(options.structure)
+        print(one_line(str(options.structure)))

@@ -1,18 +1,20 @@
 """What all command lines share: options, errors and exit status."""
 
 import argparse
+import contextlib
 import functools
 import logging
+import numbers
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 import torch
 
 from strdiffusion.system import distributed
-from strdiffusion.system.errors import Stopped, UserError, one_line
+from strdiffusion.system.errors import Stopped, UserError, clean, one_line
 
 DEFAULT_MODEL = "weights/benchmark"
 
@@ -31,10 +33,13 @@ def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
     @functools.wraps(main)
     def wrapped(*arguments, **options) -> int:
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(CleanFormatter())
+        logging.basicConfig(level=level, handlers=[handler])
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-        status = status_of(main, *arguments, **options)
+        with contextlib.redirect_stdout(CleanStream(sys.stdout)):
+            status = status_of(main, *arguments, **options)
         distributed.leave(status)
         return status
 
@@ -46,12 +51,15 @@ def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
     try:
         return main(*arguments, **options) or 0
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(one_line(f"error: {error.filename or 'a file'}: {error.strerror or error}"), file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
+        if "home directory" in str(error):  # of pathlib
+            print("error: a path begins with ~ and names no home directory: write it in full, or begin it with ./", file=sys.stderr)
+            return 2
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
             raise
         print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
@@ -61,6 +69,30 @@ def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+class CleanFormatter(logging.Formatter):
+    """Messages alone, without control characters: names and contents of files end up in them. What is put into a message has one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = logging.makeLogRecord(vars(record))
+        if isinstance(record.args, tuple):
+            shown.args = tuple(part if isinstance(part, numbers.Number) else one_line(str(part)) for part in record.args)
+        return clean(super().format(shown))
+
+
+class CleanStream:
+    """A stream to which control characters are written escaped, except for line breaks and tabs: a terminal would act on them."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(clean(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 class OneLineParser(argparse.ArgumentParser):

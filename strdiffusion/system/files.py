@@ -1,8 +1,10 @@
 """Output folders, in which nothing is overwritten unless the user asks for it, and files, which are written whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,35 @@ from typing import IO
 from strdiffusion.system.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes read at once
+NO_FILE = "it is a folder, a device or a pipe, not a file"
 NAME_KEPT = 32  # a temporary file's name begins with so many characters of the file's name
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises OSError or ValueError.
+
+    A device or a pipe would have no end, or none to write to it.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return data
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a regular file to read its bytes. Raises OSError, also for folders, devices and pipes, which opening could block."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
+    return file
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError for what is there and is no regular file. What is missing is left to the reader."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
 
 
 def claim_output_folder(folder: str | Path, allow_existing: bool, how_to: str) -> Path:
@@ -50,6 +80,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a write names no file: "No space left on device" would not say where
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):  # the folder may be the cause of the error
             temporary.unlink(missing_ok=True)
