@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from strdiffusion.data.datasets import SMALLEST_SIDE
+from strdiffusion.data.decoding import opened, read_file
 from strdiffusion.data.facades import is_virtual
 from strdiffusion.data.images import read_pixels
 from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, hole_share, other_polarity
@@ -98,16 +99,11 @@ def check_mask(path: Path, polarity: Polarity) -> tuple[CheckedFile | None, list
 
 
 def unusual_colours(path: Path) -> str | None:
-    """What an image file has instead of plain RGB, and how it is read; None for RGB, and for formats that Pillow does not know."""
+    """What an image file has instead of plain RGB, and how it is read; None for RGB."""
     if is_virtual(path):
         return None
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, transparent = image.mode, image.has_transparency_data
-    except Exception:  # it was decoded by OpenCV, whatever Pillow makes of it
-        return None
+    with opened(read_file(path), path) as image:
+        mode, transparent = image.mode, image.has_transparency_data
     if transparent:
         return f"has transparency ({mode}), which is dropped: the colours behind it are used"
     if mode == "CMYK":

@@ -13,6 +13,7 @@ from strdiffusion.batch import Known
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.denoiser import Denoiser, Precision
 from strdiffusion.methods.counting import count_evaluations
+from strdiffusion.methods.finite import Watch
 from strdiffusion.methods.loading import CheckpointsConfig, Model, load_for_test
 from strdiffusion.methods.method import Choices, Evaluate, Evaluations, Method, Options, Result, Step, register
 from strdiffusion.networks import Kind
@@ -115,10 +116,11 @@ class IRSDEMethod(Method):
     def inpaint(
         self, known: Known, seeds: Sequence[int], evaluate: Evaluate | None = None, begin: Known | None = None
     ) -> Iterator[Step | Result]:
-        known = known.to(self.device)
-        run = Sampling(self.predictors(known, evaluate), known, SeededNoise(seeds), self.sampler, self.begin_from(begin))
+        known, watch = known.to(self.device), Watch(self.precision)
+        run = Sampling(self.predictors(known, watch.around(evaluate)), known, SeededNoise(seeds), self.sampler, self.begin_from(begin))
         for moment in self.sampler.sampler(self.guided, self.joint).steps(run):
             yield self.step(run, moment)
+        watch.finish()
         end = finished(run, moment)
         evaluations = [total_evaluations([trace]) for trace in end.traces]
         yield Result(end.texture, self.pictures(end.structure), end.traces, evaluations)
