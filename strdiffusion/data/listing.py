@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 from collections import deque
 from pathlib import Path
@@ -62,6 +63,8 @@ def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = Non
 def default_index(folder: str | os.PathLike) -> Path:
     """Where the index of `folder` is kept by default: in the user's cache, by a hash of the real path."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):  # there is no home
+        cache = tempfile.gettempdir()
     key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:24]
     return Path(cache) / "strdiffusion" / "index" / f"{key}.json"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +15,9 @@ from strdiffusion.evaluation.samples import sample_cells
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import read_table, write_atomically
+
+log = logging.getLogger(__name__)
 
 CACHE, SAMPLES_CACHE, IMAGES_CACHE = "numbers.json", "samples.json", "images.json"
 
@@ -30,7 +33,20 @@ class ImageNumbers:
 def image_numbers(folder: Path) -> ImageNumbers:
     """What `run_cells` stored of the images of a run."""
     path = folder / IMAGES_CACHE
-    return ImageNumbers(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ImageNumbers({}, {})
+    kept = _kept(path)
+    return ImageNumbers(**kept) if kept.keys() == {"values", "judged"} else ImageNumbers({}, {})
+
+
+def _kept(path: Path) -> dict:
+    """What was stored in a JSON file; nothing if that is not there or damaged, so that it is computed again."""
+    try:
+        kept = json.loads(read_table(path))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s is damaged, and computed again: %s", path, error)
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _store_images(folder: Path, comparison: Comparison) -> None:
@@ -66,7 +82,7 @@ def run_cells(folders: list[Path], metrics: list[str], measures: Measures, label
 
 def _stored(path: Path, key: str, compute: Callable[[], dict[str, Cell]]) -> dict[str, Cell]:
     """The cells that a file holds under `key`, or else computed ones, which it then holds."""
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = _kept(path)
     if kept.get("key") == key:
         return {name: Cell(None if s is None else Summary(**s), reason) for name, (s, reason) in kept["cells"].items()}
     cells = compute()

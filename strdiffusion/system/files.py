@@ -13,6 +13,7 @@ from typing import IO
 from strdiffusion.system.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes read at once
+MOST_TEXT = 2**28
 NO_FILE = "it is a folder, a device or a pipe, not a file"
 NAME_KEPT = 32  # a temporary file's name begins with so many characters of the file's name
 
@@ -27,6 +28,14 @@ def read_regular(path: str | Path, most: int) -> bytes:
     if len(data) > most:
         raise ValueError(f"it has more than {most} bytes")
     return data
+
+
+def read_table(path: str | Path) -> str:
+    """The text of a regular file that holds a table or a log, of at most MOST_TEXT bytes. Raises OSError or ValueError.
+
+    Bytes that are no text are kept as in file names.
+    """
+    return read_regular(path, MOST_TEXT).decode("utf-8", "surrogateescape")
 
 
 def open_regular(path: str | Path) -> IO[bytes]:

@@ -41,8 +41,10 @@ class Range:
         return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
 
 
-Positive = Annotated[int, Range(1)]
-Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1, 10**9)]
+Count = Annotated[int, Range(0, 10**9)]
+Rate = Annotated[float, Range(0, 1000, open_low=True)]
+Weight = Annotated[float, Range(0, 10**6)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Share = Annotated[float, Range(0, 1)]
 Momentum = Annotated[float, Range(0, 0.999999)]
