@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.checkpoints import read_checkpoint
 from strdiffusion.data import write_image
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error

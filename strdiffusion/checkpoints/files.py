@@ -94,6 +94,8 @@ def check_pickles(path: Path) -> None:
     held = path.stat().st_size
     with open_regular(path) as file:
         begin = file.read(len(LEGACY))
+        if not begin:
+            raise EOFError("it is empty")
         if begin == LEGACY:  # the format before torch 1.6
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 require_plain(data, held, LEGACY_PICKLES)

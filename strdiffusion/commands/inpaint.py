@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 from strdiffusion.app import StrDiffusion
-from strdiffusion.app.model import BATCH_SIZE
+from strdiffusion.app.model import BATCH_SIZE, Samples
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS, require_format
@@ -36,6 +36,7 @@ from strdiffusion.sde import MeanFill
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError, one_line
+from strdiffusion.system.parser import convert
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
 
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     """(image, mask, output) of every photograph; an output that cannot be written is refused before anything is computed."""
+    convert(Samples, options.samples, "the call", "--samples")
     if options.image.is_dir():
         if options.structure is not None or options.hints is not None:
             raise UserError("--structure and --hints are of a single photograph, not of a folder")

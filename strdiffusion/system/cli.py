@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 
 import torch
 
-from strdiffusion.system import distributed
+from strdiffusion.system import distributed, start
 from strdiffusion.system.errors import Stopped, UserError, clean, one_line
 
 DEFAULT_MODEL = "weights/benchmark"
@@ -32,6 +32,7 @@ def exit_on_user_error(main: Callable[..., int | None]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapped(*arguments, **options) -> int:
+        start.give_back()
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(CleanFormatter())
