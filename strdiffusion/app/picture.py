@@ -49,7 +49,7 @@ class Picture:
 
     def rgb(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """A part of the picture as float32 (h, w, 3) in [0, 1], without alpha."""
-        part = self.levels[rows, columns, : self.colours].astype(np.float32) / np.float32(self.scale)
+        part = np.divide(self.levels[rows, columns, : self.colours], np.float32(self.scale), dtype=np.float32)  # no second copy
         return np.repeat(part, 3, axis=2) if self.colours == 1 else part
 
     def as_levels(self, rgb: np.ndarray) -> np.ndarray:

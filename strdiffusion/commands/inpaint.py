@@ -19,6 +19,7 @@ from typing import get_args
 
 from strdiffusion.app import StrDiffusion
 from strdiffusion.app.model import BATCH_SIZE, Samples
+from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS, require_format
@@ -116,7 +117,11 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
     """The model or method that the options name. Raises UserError if they do not fit each other."""
     if options.model is None and options.method not in (None, StrDiffusionMethod.name):
         precision = None if options.precision == "fp32" else options.precision
-        return StrDiffusion(open_by_name(options.method, choose_device(options.device)).varied(T=options.T, precision=precision))
+        return StrDiffusion(
+            open_by_name(options.method, choose_device(options.device)).varied(
+                T=options.T, mean_fill=options.mean_fill, precision=precision
+            )
+        )
     source = options.model or default_model()
     model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
     if options.method not in (None, model.method.name):
@@ -171,6 +176,8 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
     picture = open_picture(image)
     for name in sample_names(output, options.samples):
         picture.format_for(name)
+    if options.structure is not None:
+        Picture(picture.levels[..., :1]).format_for(options.structure)
     result = model(
         picture,
         mask,
@@ -186,9 +193,15 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
         context=options.context,
         progress=True,
     )
-    for sample, name in zip(result.images, sample_names(output, options.samples), strict=True):
-        sample.save(name)
-        print(one_line(str(name)))
+    files = list(zip(result.images, sample_names(output, options.samples), strict=True))
     if options.structure is not None:
-        result.structure[0].save(options.structure)
-        print(one_line(str(options.structure)))
+        files.append((result.structure[0], options.structure))
+    problems = []
+    for found, name in files:
+        try:
+            found.save(name)
+            print(one_line(str(name)))
+        except UserError as error:  # the others are not lost
+            problems.append(error)
+    if problems:
+        raise problems[0]
