@@ -117,11 +117,8 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
     """The model or method that the options name. Raises UserError if they do not fit each other."""
     if options.model is None and options.method not in (None, StrDiffusionMethod.name):
         precision = None if options.precision == "fp32" else options.precision
-        return StrDiffusion(
-            open_by_name(options.method, choose_device(options.device)).varied(
-                T=options.T, mean_fill=options.mean_fill, precision=precision
-            )
-        )
+        method = open_by_name(options.method, choose_device(options.device))
+        return StrDiffusion(method.varied(T=options.T, mean_fill=options.mean_fill, precision=precision))
     source = options.model or default_model()
     model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
     if options.method not in (None, model.method.name):
