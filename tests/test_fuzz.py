@@ -576,31 +576,46 @@ def test_pictures_with_many_scans_and_formats_of_others_are_refused(tmp_path):
 # ---- numbers that overflow ----------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def model(runs):
+    return StrDiffusion.load(runs)
+
+
+@contextlib.contextmanager
+def changed(model, kind):
+    """The parameters of a network, to be changed in this context."""
+    loaded = getattr(model.method.model.networks, kind)
+    before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
+    loaded.forms.clear()
+    try:
+        with torch.no_grad():
+            yield list(loaded.network.parameters())
+    finally:
+        loaded.network.load_state_dict(before)
+        loaded.forms.clear()
+
+
 @given(data=st.data())
-def test_weights_that_overflow(runs, data):
-    model = StrDiffusion.load(runs)
+def test_weights_that_overflow(model, data):
     chosen, factor = data.draw(st.sampled_from(["texture", "structure", "discriminator"])), data.draw(st.sampled_from([1, 1e3, 1e8, 1e20]))
-    network = getattr(model.method.model.networks, chosen).network
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(factor)
     image, hole = np.random.default_rng(0).random((24, 24, 3)).astype(np.float32), np.zeros((24, 24), bool)
     hole[8:16, 8:16] = True
     solver, resampling = (
         data.draw(st.sampled_from(["ancestral", "posterior", "mars_sde"])),
         data.draw(st.sampled_from(["none", "released"])),
     )
-    with one_clear_line("overflows"):
+    with one_clear_line("overflows"), changed(model, chosen) as parameters:
+        for parameter in parameters:
+            parameter.mul_(factor)
         filled = model(image, hole, sampler=solver, resampling=resampling, steps=2).images[0].levels[8:16, 8:16]
         assert np.isfinite(filled).all() and factor < 1e20 or chosen == "discriminator"
 
 
 @pytest.mark.parametrize("network", ["texture", "structure"])
-def test_a_prediction_that_is_not_finite_is_named(runs, network):
-    model = StrDiffusion.load(runs)
-    with torch.no_grad():
-        next(getattr(model.method.model.networks, network).network.parameters()).fill_(1e38)
-    with pytest.raises(UserError, match=f"the {network} network predicts values .* at t=10, with precision fp32"):
+def test_a_prediction_that_is_not_finite_is_named(model, network):
+    said = f"the {network} network predicts values .* at t=10, with precision fp32"
+    with pytest.raises(UserError, match=said), changed(model, network) as parameters:
+        parameters[0].fill_(1e38)
         model(np.zeros((24, 24, 3), np.float32), np.eye(24, dtype=bool))
 
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from strdiffusion.data.facades import is_virtual, list_facades
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import read_regular, write_atomically
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 INDEX_FORMAT = "strdiffusion image index 1"
+LARGEST_INDEX = 2**30  # bytes: some ten million names
 # A folder changed this recently may change again within one tick of its file system's clock, unnoticed.
 SETTLED_NS = 2_000_000_000
 
@@ -124,7 +125,7 @@ def _list_if_changed(real: str, known: Listing | None) -> Listing:
 def _load_index(path: Path, folder: Path) -> dict[str, Listing]:
     """The listings stored at `path`; empty, with a warning, if they are unusable or of another folder."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, LARGEST_INDEX))
         if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
             raise ValueError("it is not an image index")
         if content["root"] != os.path.realpath(folder):

@@ -123,7 +123,7 @@ def write_text(path: Path, text: str) -> None:
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file's content, hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
