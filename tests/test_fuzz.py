@@ -823,7 +823,7 @@ def test_text_reaches_terminals_clean(text):
     screen = io.StringIO()
     with contextlib.redirect_stdout(CleanStream(screen)):
         print(text)
-    record = logging.LogRecord("x", logging.INFO, "x", 1, "image %s has %d", (text, 3), None)
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "image %s has %d and %.1f", (text, 3, torch.tensor(2.0)), None)
     for shown in (str(UserError(f"no {text}")), CleanFormatter().format(record), *screen.getvalue().split("\n")):
         assert all(character.isprintable() or character == "\t" for character in shown)
 

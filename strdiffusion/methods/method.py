@@ -284,8 +284,8 @@ def require_picture(image: Tensor, mask: Tensor, name: str) -> None:
             "the result of %s is no picture: its values reach from %.3g to %.3g, and are cut to black and white; its networks are damaged "
             "or barely trained, or its options do not fit them",
             name,
-            image.min(),
-            image.max(),
+            image.min().item(),
+            image.max().item(),
         )
 
 

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import functools
 import logging
-import numbers
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import torch
 from strdiffusion.system import distributed, start
 from strdiffusion.system.errors import Stopped, UserError, clean, one_line
 
+TEXT = (str, os.PathLike, BaseException)  # what names of files, and contents, come in
 DEFAULT_MODEL = "weights/benchmark"
 
 
@@ -78,7 +78,7 @@ class CleanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         shown = logging.makeLogRecord(vars(record))
         if isinstance(record.args, tuple):
-            shown.args = tuple(part if isinstance(part, numbers.Number) else one_line(str(part)) for part in record.args)
+            shown.args = tuple(one_line(str(part)) if isinstance(part, TEXT) else part for part in record.args)
         return clean(super().format(shown))
 
 
