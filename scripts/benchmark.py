@@ -14,6 +14,7 @@ from typing import get_args
 
 import torch
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.bench import timing
 from strdiffusion.bench.networks import FORMS, Sizes, time_networks
 from strdiffusion.bench.report import network_table, sampler_table, training_table

@@ -10,6 +10,7 @@ For example:
 import sys
 from pathlib import Path
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

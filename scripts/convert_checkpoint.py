@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.checkpoints import LoadedNetwork, load_network, network_record, save_released, write_checkpoint
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.ddpm import DDPM

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.config import load_config
 from strdiffusion.data.decoding import opencv
 from strdiffusion.data.images import read_image, write_image

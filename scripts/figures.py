@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion import figures
 from strdiffusion.config import load_config
 from strdiffusion.data.masks import Polarity

@@ -31,8 +31,9 @@ import numpy as np
 import torch
 import yaml
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.checkpoints import network_record, read_checkpoint, write_checkpoint
-from strdiffusion.commands.main import main as strdiffusion
+from strdiffusion.commands.main import main as run_command
 from strdiffusion.data import write_image
 from strdiffusion.data.images import resize_image
 from strdiffusion.networks import UNet
@@ -218,7 +219,7 @@ def fork(words: list[str], log: Path, before: Callable[[], None] = lambda: None)
         torch.set_num_threads(1)
         before()
         sys.stdin, sys.stdout, sys.stderr = map(opened, (0, 1, 2))
-        status = strdiffusion(words)
+        status = run_command(words)
     except SystemExit as ended:  # --help
         status = ended.code or 0
     except BaseException:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.data.facade_files import LABELS, write_facades
 from strdiffusion.data.facades import SIZES, SPLITS, VERSION, colour_labels, draw_scene
 from strdiffusion.data.images import write_image

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.data.images import read_image
 from strdiffusion.data.labels import LabelFolder

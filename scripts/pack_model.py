@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.app import StrDiffusion
 from strdiffusion.checkpoints.tensors import StorageType
 from strdiffusion.config.model import ModelConfig

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.data.images import resize_short_side, write_image
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.folders import output_folder

@@ -2,6 +2,7 @@
 
 import sys
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.commands.reproduce import main
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.commands.web import example_streets, model_sources
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError

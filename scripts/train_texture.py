@@ -3,6 +3,7 @@
 import functools
 import sys
 
+import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.commands import train
 
 main = functools.partial(train.main, network="texture")

@@ -7,8 +7,12 @@ For example:
     model("photo.jpg", "mask.png", seed=0).images[0].save("out.png")
 """
 
+from strdiffusion.system.user import name_the_user
+
 __version__ = "0.1.0"
 __all__ = ["Cancelled", "StrDiffusion", "UserError"]
+
+name_the_user()
 
 
 def __getattr__(name: str):

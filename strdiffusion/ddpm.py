@@ -7,14 +7,24 @@ index for each image. Coefficients are tabulated once in float64 and applied in 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
+from strdiffusion.system.parser import Range
+
 NoiseSchedule = Literal["linear", "cosine"]
 Predicted = Literal["noise", "x0"]
 Index = int | Tensor
+
+
+@dataclass
+class ProcessConfig:
+    """The diffusion process of a prior (docs/repaint_spec.md sec. 4): its number of steps S and its variances."""
+
+    steps: Annotated[int, Range(2, 10_000)] = 1000
+    schedule: NoiseSchedule = "linear"
 
 
 def beta_schedule(schedule: NoiseSchedule, steps: int) -> Tensor:

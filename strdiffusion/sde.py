@@ -9,15 +9,35 @@ are then integers for the whole batch.
 """
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+
+from strdiffusion.system.parser import Range
 
 Schedule = Literal["cosine", "linear", "constant"]
 Rounding = Literal["exact", "released"]
 MeanFill = Literal["black", "white"]
 Time = int | Tensor
+
+
+@dataclass
+class SDEConfig:
+    """The mean-reverting SDE (spec sec. 2). Checkpoints record it; released files do not.
+
+    rounding: of the optimum step: "released" cancels in float32 as the release's training does.
+    mean_fill: what the texture's mean holds in the hole: the released IR-SDE was trained with "white", all else with "black"; null: black,
+        but for a released file of IR-SDE it must be stated.
+    """
+
+    T: Annotated[int, Range(2, 10_000)] = 100
+    schedule: Schedule = "cosine"
+    max_sigma: Annotated[float, Range(0.001, 1000)] = 30.0
+    eps: Annotated[float, Range(1e-12, 0.5)] = 0.005
+    rounding: Rounding = "exact"
+    mean_fill: MeanFill | None = None
 
 
 def theta_schedule(schedule: Schedule, T: int) -> Tensor:

@@ -4,11 +4,21 @@ The suite runs a few cases of each property; python -m pytest tests/test_fuzz.py
 """
 
 import contextlib
+import dataclasses
+import getpass
 import io
 import json
+import logging
+import math
 import os
+import pickle
+import resource
 import struct
+import time
+import zipfile
+import zlib
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import cv2
 import numpy as np
@@ -18,17 +28,42 @@ import yaml
 from conftest import count_case
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
+from strdiffusion import StrDiffusion
+from strdiffusion.app.picture import Picture
+from strdiffusion.app.reading import open_picture
+from strdiffusion.app.windows import LayoutOptions
+from strdiffusion.app.writing import FORMATS, Metadata
 from strdiffusion.checkpoints import load_network
-from strdiffusion.config import TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.checkpoints.files import read_checkpoint
+from strdiffusion.checkpoints.pickles import LEGACY
+from strdiffusion.config import (
+    TrainDGTSConfig,
+    TrainDiscriminatorConfig,
+    TrainPriorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+    TrainUpsamplerConfig,
+)
+from strdiffusion.config.model import ModelConfig, PriorModelConfig
 from strdiffusion.data import find_images, read_image, read_mask
 from strdiffusion.evaluation.folder import inpaint_folder
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table import read_rows
+from strdiffusion.figures.trace import read_traces, summarise
+from strdiffusion.figures.tradeoff import read_points
+from strdiffusion.methods import METHODS
+from strdiffusion.methods.dgts_loading import DGTSModelConfig
+from strdiffusion.methods.loading import from_checkpoints
 from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system import distributed
+from strdiffusion.system.cli import CleanFormatter, CleanStream
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import build, load_config
+from strdiffusion.system.parser import build, load_config, read_yaml
+from strdiffusion.system.user import name_the_user
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.journal import forget_later_lines
 from strdiffusion.training.state import TrainingState
@@ -459,6 +494,338 @@ def test_tables_and_metrics_of_earlier_runs(tmp_path_factory, content):
     (folder / "metrics.jsonl").write_bytes(content)
     with one_clear_line("tables"):
         forget_later_lines(folder / "metrics.jsonl", 3, 3)
+
+
+# ---- pictures that ask for more than they hold --------------------------------------------------------
+
+
+def png_chunk(name, content, sound=True):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content) ^ (not sound))
+
+
+@st.composite
+def bombs(draw):
+    """A small file that declares millions of pixels, megabytes of text, or the same bytes thousands of times."""
+    width, height = draw(st.tuples(*[st.sampled_from([1, 9, 5000, 30_000, 60_000, 2**20, 2**31 - 1])] * 2))
+    kind = draw(st.sampled_from(["png", "png 16", "radiance", "pnm", "bmp", "tiff", "directories", "exif", "gif"]))
+    if kind.startswith("png"):
+        header = struct.pack(">IIBBBBB", width, height, 16 if kind == "png 16" else 8, draw(st.sampled_from([0, 2, 4, 6])), 0, 0, 0)
+        text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * draw(st.sampled_from([10, 10**6, 10**7]))), draw(st.booleans()))
+        pixels = png_chunk(b"IDAT", zlib.compress(b"\0" * 10**5))
+        parts = [text, pixels] if draw(st.booleans()) else [pixels, text]
+        return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + b"".join(parts) + png_chunk(b"IEND", b"")
+    if kind == "radiance":
+        return f"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y {height} +X {width}\n".encode() + b"\2\2" * 100
+    if kind == "pnm":
+        form, most = draw(st.sampled_from(["P4", "P5", "P6", "Pf", "PF", "P7"])), draw(st.sampled_from([1, 255, 65535]))
+        return f"{form}\n{width} {height}\n{most}\n".encode()
+    if kind == "bmp":
+        return b"BM" + struct.pack("<IIIIiiHHIIIIII", 1000, 0, 54, 40, width, height, 1, 24, 0, 0, 1, 1, 0, 0) + b"\0" * 900
+    if kind == "gif":
+        return b"GIF89a" + struct.pack("<HHBBB", width % 65536, height % 65536, 0x80, 0, 0) + b"\0" * 900
+    if kind == "tiff":
+        tags = [
+            (256, 4, 1, width),
+            (257, 4, 1, height),
+            (258, 3, 1, 8),
+            (259, 3, 1, draw(st.sampled_from([1, 5, 8, 32773]))),
+            (262, 3, 1, 1),
+        ]
+        tags += [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, 900)]
+        tags = [tag for tag in tags if draw(st.integers(0, 9))]  # TIFF without dimensions
+        return b"II*\0" + struct.pack("<I", 8) + directory(tags) + b"\0" * 900
+    tags = [(1000 + i, draw(st.sampled_from([1, 2, 3, 4, 5, 7])), 10**6, 8) for i in range(draw(st.sampled_from([10, 4000])))]
+    block = b"II*\0" + struct.pack("<I", 8) + directory(tags) + b"\1" * 10**6
+    if kind == "directories":
+        return block
+    pieces = [block[at : at + 60_000] for at in range(0, len(block), 60_000)]
+    return b"\xff\xd8" + b"".join(b"\xff\xe1" + struct.pack(">H", 8 + len(p)) + b"Exif\0\0" + p for p in pieces) + ENCODINGS[1][2:]
+
+
+def directory(tags):
+    return struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
+
+
+@given(content=bombs())
+def test_pictures_that_ask_for_more_than_they_hold(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "bomb.png"
+    path.write_bytes(content)
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for reader in (read_image, read_mask, open_picture):
+        with one_clear_line("bombs"):
+            reader(path)
+    assert time.monotonic() - began < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 10**6  # kB: 2 GB
+
+
+def test_pictures_with_many_scans_and_formats_of_others_are_refused(tmp_path):
+    jpeg = cv2.imencode(".jpg", np.zeros((3000, 4000, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = jpeg.rindex(b"\xff\xda")
+    (tmp_path / "a.jpg").write_bytes(jpeg[:-2] + jpeg[scan:-2] * 300 + b"\xff\xd9")
+    (tmp_path / "b.png").write_bytes(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 20000 +X 20000\n" + b"\2\2" * 100)
+    os.mkfifo(tmp_path / "c.png")
+    for name, said in (("a.jpg", "too many scans"), ("b.png", "not an image"), ("c.png", "pipe")):
+        for reader in (read_image, open_picture):
+            with pytest.raises(UserError, match=said):
+                reader(tmp_path / name)
+    for reader in (read_yaml, read_checkpoint):
+        with pytest.raises(UserError, match="pipe"):
+            reader(tmp_path / "c.png")
+
+
+# ---- numbers that overflow ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(runs):
+    return StrDiffusion.load(runs)
+
+
+@contextlib.contextmanager
+def changed(model, kind):
+    """The parameters of a network, to be changed in this context."""
+    loaded = getattr(model.method.model.networks, kind)
+    before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
+    loaded.forms.clear()
+    try:
+        with torch.no_grad():
+            yield list(loaded.network.parameters())
+    finally:
+        loaded.network.load_state_dict(before)
+        loaded.forms.clear()
+
+
+@given(data=st.data())
+def test_weights_that_overflow(model, data):
+    chosen, factor = data.draw(st.sampled_from(["texture", "structure", "discriminator"])), data.draw(st.sampled_from([1, 1e3, 1e8, 1e20]))
+    image, hole = np.random.default_rng(0).random((24, 24, 3)).astype(np.float32), np.zeros((24, 24), bool)
+    hole[8:16, 8:16] = True
+    solver, resampling = (
+        data.draw(st.sampled_from(["ancestral", "posterior", "mars_sde"])),
+        data.draw(st.sampled_from(["none", "released"])),
+    )
+    with one_clear_line("overflows"), changed(model, chosen) as parameters:
+        for parameter in parameters:
+            parameter.mul_(factor)
+        filled = model(image, hole, sampler=solver, resampling=resampling, steps=2).images[0].levels[8:16, 8:16]
+        assert np.isfinite(filled).all() and factor < 1e20 or chosen == "discriminator"
+
+
+@pytest.mark.parametrize("network", ["texture", "structure"])
+def test_a_prediction_that_is_not_finite_is_named(model, network):
+    said = f"the {network} network predicts values .* at t=10, with precision fp32"
+    with pytest.raises(UserError, match=said), changed(model, network) as parameters:
+        parameters[0].fill_(1e38)
+        model(np.zeros((24, 24, 3), np.float32), np.eye(24, dtype=bool))
+
+
+# ---- pickles, and what is recorded --------------------------------------------------------------------
+
+callables = st.sampled_from(
+    ["builtins bytearray", "_codecs encode", "collections Counter", "torch Size", "builtins set", "torch FloatTensor", "posix system"]
+    + ["collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch.storage UntypedStorage", "builtins complex"]
+)
+operands = st.sampled_from(
+    [b"J\x00\xca\x9a\x3b", b"N", b")", b"]", b"}", b"K\x05", b"X\x05\0\0\0latin", b"\x8a\x05\0\0\0\0\x10", b"h\0", b"\x88"]
+)
+
+
+@st.composite
+def pickles(draw):
+    """A pickle that calls what torch's loader for weights may call, puts results into others, and keeps them."""
+    made = b"\x80\x02}q\0"
+    for i in range(draw(st.integers(1, 5))):
+        module, name = draw(callables).split()
+        arguments = b"".join(draw(st.lists(operands, max_size=4)))
+        made += b"c" + f"{module}\n{name}\n".encode() + b"(" + arguments + b"tR" + b"q" + bytes([i + 1])
+        made += b"0" if draw(st.booleans()) else b""
+    return made + draw(st.sampled_from([b".", b"s.", b"b.", b"u.", b"\x85.", b""]))
+
+
+@given(content=pickles(), legacy=st.booleans())
+def test_pickles_that_call(saved, content, legacy):
+    path = saved.folder / "calls.pt"
+    if legacy:
+        path.write_bytes(LEGACY + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + content + pickle.dumps([], 2))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, record in (("data.pkl", content), ("version", b"3\n"), ("byteorder", b"little")):
+                archive.writestr(f"archive/{name}", record)
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with one_clear_line("pickles"):
+        read_checkpoint(path)
+    assert time.monotonic() - began < 5 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6
+
+
+def test_pickles_that_grow(saved):
+    path = saved.folder / "grows.pt"
+    call = b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\0\0\0\0\x10\x85R."
+    nested = b"\x80\x02}(K\x01" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(40)) + b"K\x01u."  # its hash would take years
+    for content in (call, nested, call.replace(b"__builtin__", b"builtins")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+        with pytest.raises(UserError):
+            read_checkpoint(path)
+
+
+@given(data=st.data())
+def test_what_a_checkpoint_records(saved, data):
+    content = dict(saved.content)
+    section = data.draw(st.sampled_from(["sde", "structure", "architecture"]))
+    key = data.draw(st.sampled_from(sorted(content[section])) | st.text(max_size=5))
+    odd = st.sampled_from(["6", -1, 2.5, 1e9, 10**9, 0, "", "edge", float("nan"), [], {}, True, None, 1e-300, 1e30])
+    content[section] = content[section] | {key: data.draw(odd | things)}
+    torch.save(content, saved.folder / "fuzz.pt")
+    load_in_every_way(saved.folder / "fuzz.pt", saved.config)
+    with one_clear_line("records"):
+        from_checkpoints([load_network(saved.folder / "fuzz.pt")], None, None)
+
+
+MODEL = yaml.safe_load((ROOT / "weights/benchmark/model.yml").read_text())
+
+
+@given(data=st.data())
+def test_model_folders(tmp_path_factory, data):
+    tree = yaml.safe_load(yaml.safe_dump(MODEL))
+    for key in data.draw(st.lists(st.sampled_from(sorted(keys_of(tree))), min_size=1, max_size=2)):
+        *parents, leaf = key.split(".")
+        place = tree
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[leaf] = data.draw(values | st.sampled_from([10**6, 10**9, 10**15, 65536, 1e30, 1e-300, -1, 0, 2]))
+    folder = tmp_path_factory.getbasetemp() / "model"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.yml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    for kind in ("texture", "structure", "discriminator"):
+        with contextlib.suppress(FileExistsError):
+            (folder / f"{kind}.safetensors").symlink_to(ROOT / f"weights/benchmark/{kind}.safetensors")
+    began = time.monotonic()
+    with one_clear_line("model folders"):
+        StrDiffusion.load(folder).plan(np.zeros((40, 40, 3), np.float32), np.eye(40, dtype=bool))
+    assert time.monotonic() - began < 20
+
+
+def bounds_of(hint, bounds=None):
+    """The numbers of a type, each with its bounds."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield from bounds_of(inner[0], inner[1])
+    elif origin is not None:
+        for part in inner if origin is not Literal else ():
+            yield from bounds_of(part, bounds)
+    elif hint in (int, float):
+        yield bounds
+    elif dataclasses.is_dataclass(hint):
+        for name, part in get_type_hints(hint, include_extras=True).items():
+            if get_origin(part) is not ClassVar:
+                yield from ((hint.__name__, name) if found is None or math.isinf(found.high) else found for found in bounds_of(part))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [ModelConfig, PriorModelConfig, DGTSModelConfig, TestConfig, TrainTextureConfig, TrainStructureConfig, TrainDiscriminatorConfig]
+    + [TrainPriorConfig, TrainDGTSConfig, TrainUpsamplerConfig, LayoutOptions, *(method.Options for method in METHODS.values())],
+)
+def test_every_number_has_an_upper_bound(config):
+    assert [found for found in bounds_of(config) if isinstance(found, tuple)] == []
+
+
+# ---- what cannot be written, tables and traces, the environment ---------------------------------------
+
+
+@given(data=st.data())
+def test_what_cannot_be_written_is_known_before(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("written")
+    exif = Image.Exif()
+    for tag in data.draw(st.lists(st.sampled_from([270, 282, 305, 700, 33432, 37510, 40961, 41492]), max_size=4)):
+        exif[tag] = data.draw(st.sampled_from(["x", b"y" * 70_000, IFDRational(0, 0), 3, 2**40, (1, 2, 3), -1.5, "é\0z"]))
+    dpi = data.draw(st.sampled_from([None, (72, 72), (0.01, 1)]))
+    channels, kind = data.draw(st.sampled_from([1, 3])), data.draw(st.sampled_from([np.uint8, np.uint16]))
+    shape = data.draw(st.sampled_from([(9, 9), (2, 17_000)]))
+    picture = Picture(np.zeros((*shape, channels), kind), Metadata(exif, data.draw(st.sampled_from([None, b"no profile"])), dpi))
+    path = folder / f"a{data.draw(st.sampled_from(sorted(FORMATS)))}"
+    with one_clear_line("writing"):
+        picture.format_for(path)
+        picture.save(path)
+        assert open_picture(path).size == shape
+        return
+    with pytest.raises(UserError, match=r"saved as .*\.png"):
+        picture.save(path)
+    assert open_picture(next(folder.glob("*.png"))).size == shape
+
+
+json_values = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3))
+steps = st.fixed_dictionaries(
+    {"t": st.integers(-1, 10**7) | json_values},
+    optional={
+        "scores": json_values,
+        "decisions": st.lists(st.sampled_from(["accepted", "x"]) | json_values, max_size=2),
+        "x_evaluations": json_values,
+    },
+)
+
+
+@given(found=st.lists(steps, max_size=3) | json_values, cells=st.lists(st.text(max_size=8) | st.floats().map(str), max_size=9))
+def test_traces_and_tables_that_are_damaged(tmp_path_factory, found, cells):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "trace.json").write_text(json.dumps({"steps": found}))
+    with one_clear_line("traces"):
+        summarise(list(read_traces(folder_of(folder / "trace.json")).values()))
+    line = ",".join(json.dumps(cell, ensure_ascii=False) for cell in cells)
+    (folder / "table.csv").write_bytes(f"source,row,bucket,metric,mean,low,high\nours,{line}\n".encode("utf-8", "surrogatepass"))
+    with one_clear_line("tables"):
+        read_points(folder / "table.csv")
+
+
+def folder_of(path):
+    """A folder that holds only this file."""
+    alone = path.parent / "alone"
+    alone.mkdir(exist_ok=True)
+    os.replace(path, alone / path.name)
+    return alone
+
+
+@given(
+    environment=st.fixed_dictionaries(
+        {
+            name: st.sampled_from(["0", "1", "2", "x", "", "-1", "1e3", "٣", "9" * 30, "70000"])
+            for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
+        }
+    )
+)
+def test_the_environment_of_torchrun(environment):
+    with pytest.MonkeyPatch.context() as patch, one_clear_line("environments"):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        distributed.require_numbers()
+        assert int(environment["RANK"]) < int(environment["WORLD_SIZE"])
+
+
+def test_a_user_without_a_name(monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    name_the_user()
+    assert getpass.getuser() == f"user{os.getuid()}"
+
+
+# ---- text on its way to a terminal --------------------------------------------------------------------
+
+
+@given(text=st.text(max_size=30) | st.sampled_from(["\x1b[2Jx", "a\nb", "\x9b31m", "\u202ereverse", "\r", "\udcff"]))
+def test_text_reaches_terminals_clean(text):
+    count_case("texts")
+    screen = io.StringIO()
+    with contextlib.redirect_stdout(CleanStream(screen)):
+        print(text)
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "image %s has %d and %.1f", (text, 3, torch.tensor(2.0)), None)
+    for shown in (str(UserError(f"no {text}")), CleanFormatter().format(record), *screen.getvalue().split("\n")):
+        assert all(character.isprintable() or character == "\t" for character in shown)
 
 
 def test_the_network_in_the_fixture_is_the_smallest():

@@ -18,7 +18,8 @@ FLOORS = [  # from the outside in; rooms of one floor do not import each other
     ["config", "checkpoints"],
     ["samplers", "networks", "objectives"],
     ["data", "denoiser"],
-    ["sde", "ddpm", "batch", "system"],
+    ["sde", "ddpm", "batch"],
+    ["system"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -9,12 +9,13 @@ from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import Source, open_picture
 from strdiffusion.data.decoding import opencv
 from strdiffusion.data.images import filled_from, resize_image
-from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, other_polarity, resize_mask
+from strdiffusion.data.masks import GRAY_SHARE, LUMA, SUSPICIOUS_SHARE, Polarity, gray_share, other_polarity, require_levels, resize_mask
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
 ASPECT_TOLERANCE = 0.02
+HALF, BARELY = 0.5, 0.01  # of the pixels of a photograph, and of a mask, are gray
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def read_known(mask: Source, picture: Picture, polarity: Polarity) -> np.ndarray
         mask = mask[0]
     given = open_picture(mask, "the mask")
     gray = given.levels[..., 0] / np.float32(given.scale) if given.colours == 1 else given.rgb() @ LUMA
+    require_levels(gray, given.name)
+    require_not_exchanged(gray, given, picture)
     white = gray >= 0.5
     known = (white == (polarity == "white_known")).astype(np.float32)
     if given.size != picture.size:
@@ -77,6 +80,16 @@ def read_known(mask: Source, picture: Picture, polarity: Polarity) -> np.ndarray
         )
         known = resize_mask(known, *picture.size)
     return known > 0.5
+
+
+def require_not_exchanged(gray: np.ndarray, given: Picture, picture: Picture) -> None:
+    """Raise UserError if the mask looks like a photograph and the picture like a mask; warn if only the mask does. gray (H, W)."""
+    share = gray_share(gray)
+    if share <= GRAY_SHARE:
+        return
+    if share > HALF and gray_share(picture.rgb() @ LUMA) < BARELY:
+        raise UserError(f"{given.name} looks like a photograph, and {picture.name} like a mask: give the photograph first, then the mask")
+    log.warning("the mask %s is gray in %.0f %% of its pixels: from half on they count as white", given.name, 100 * share)
 
 
 def with_hints(picture: Picture, known: np.ndarray, hints: Source) -> tuple[Picture, np.ndarray]:

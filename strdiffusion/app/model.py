@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -30,9 +31,10 @@ from strdiffusion.samplers import ImageTrace, SamplerConfig
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Count, Positive, convert, load_config
+from strdiffusion.system.parser import Count, Range, convert, load_config
 
 BATCH_SIZE = 8
+Samples, BatchSize = Annotated[int, Range(1, 1000)], Annotated[int, Range(1, 65_536)]
 
 
 @dataclass(frozen=True)
@@ -198,8 +200,8 @@ class StrDiffusion:
         Raises UserError for input that cannot be read or does not fit.
         """
         for name, value, hint in (
-            ("num_samples", num_samples, Positive),
-            ("batch_size", batch_size, Positive),
+            ("num_samples", num_samples, Samples),
+            ("batch_size", batch_size, BatchSize),
             ("feather", feather, Count),
             ("polarity", polarity, Polarity),
             ("device", device or "auto", Device),

@@ -36,16 +36,22 @@ class Outputs:
                 raise UserError(f"{file} exists, and nothing is overwritten: {HOW_TO}")
 
     def write(self, pictures: Sequence[tuple[Path, Picture]]) -> None:
-        """Write pictures, all or none of them, to the disk. Raises UserError."""
+        """Write pictures to the disk, together. Raises UserError, also if a format cannot hold one; then the others are written."""
+        problems = []
         try:
             with Together(self.replace) as files:
                 for path, picture in pictures:
-                    picture.save(path, files)
+                    try:
+                        picture.save(path, files)
+                    except UserError as error:
+                        problems.append(error)
                 self._note(files)
         except FileExistsError as error:
             raise UserError(f"{error.filename2 or error.filename} appeared meanwhile, and nothing is overwritten: {HOW_TO}") from None
         except OSError as error:
             raise UserError(f"cannot write {pictures[0][0]}: {error.strerror}; choose another place") from None
+        if problems:
+            raise problems[0]
 
     def finish(self) -> None:
         """All is written."""

@@ -5,13 +5,14 @@ They are read upright (reading.py), the hole is replaced, and they are written w
 
 import os
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from strdiffusion.app.writing import Metadata, eight_bits, encode, info, require_format
+from strdiffusion.app.writing import Metadata, eight_bits, encode, info, require_format, require_writable
 from strdiffusion.data.decoding import SCALES
 from strdiffusion.data.masks import LUMA
 from strdiffusion.system.errors import UserError
@@ -48,7 +49,7 @@ class Picture:
 
     def rgb(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """A part of the picture as float32 (h, w, 3) in [0, 1], without alpha."""
-        part = self.levels[rows, columns, : self.colours].astype(np.float32) / np.float32(self.scale)
+        part = np.divide(self.levels[rows, columns, : self.colours], np.float32(self.scale), dtype=np.float32)  # no second copy
         return np.repeat(part, 3, axis=2) if self.colours == 1 else part
 
     def as_levels(self, rgb: np.ndarray) -> np.ndarray:
@@ -88,18 +89,38 @@ class Picture:
         return replace(self, levels=eight_bits(self.levels))
 
     def format_for(self, path: str | os.PathLike) -> str:
-        """The format of a path's suffix. Raises UserError if it cannot be written, or cannot hold this picture."""
-        return require_format(path, self.alpha is not None, self.name)
+        """The format of a path's suffix. Raises UserError if it cannot be written, or cannot hold this picture and its metadata."""
+        kind = require_format(path, self.alpha is not None, self.name)
+        require_writable(self.levels, self.metadata, kind, path)
+        return kind
 
     def save(self, path: str | os.PathLike, into: Together | None = None) -> None:
         """Write the picture in the format of the path's suffix, whole or not at all.
 
         PNG, TIFF, WebP and BMP keep every pixel, JPEG does not. PNG and TIFF keep 16 bits. Raises UserError for another suffix,
-        for alpha in a JPEG or BMP, and if the file cannot be written. into: let it appear with others, and survive a power cut.
+        for alpha in a JPEG or BMP, and if the file cannot be written; what a format cannot hold is then saved as PNG beside it.
+        into: let it appear with others, and survive a power cut.
         """
-        content = encode(self.levels, self.metadata, self.format_for(path), path)
+        path = Path(path).expanduser()
+        kind = require_format(path, self.alpha is not None, self.name)
         try:
-            path = Path(path).expanduser()
-            write_atomically(path, content) if into is None else into.write(path, content)
-        except OSError as error:
-            raise UserError(f"cannot write image {path}: {error.strerror}; choose another place") from error
+            content = encode(self.levels, self.metadata, kind, path)
+        except Exception as error:  # whatever: what was computed is not lost
+            reason, beside = " ".join(str(error).split()), free_name(path)
+            write(beside, encode(self.levels, Metadata(), "PNG", beside))
+            raise UserError(f"{path} cannot be written ({reason}): the picture is saved as {beside}, without its metadata") from None
+        write(path, content, into)
+
+
+def write(path: Path, content: bytes, into: Together | None = None) -> None:
+    """Write a file, whole or not at all, alone or with the others of `into`. Raises UserError."""
+    try:
+        write_atomically(path, content) if into is None else into.write(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write image {path}: {error.strerror}; choose another place") from error
+
+
+def free_name(path: Path) -> Path:
+    """A PNG file beside `path` that does not exist."""
+    names = (path.with_name(f"{path.name}{number or ''}.png") for number in count())
+    return next(name for name in names if not name.exists())

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +39,9 @@ STRUCTURAL = {
     34377,
     34675,
 }
+
+COUNTED = 2**22  # bytes; the frames of larger files are not counted
+LARGEST_DPI = 65_535  # JPEG holds 16 bits
 
 Source = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor | Picture
 
@@ -83,10 +85,11 @@ def _from_array(array: np.ndarray, name: str) -> Picture:
 
 def _from_pillow(image: Image.Image, name: str, data: bytes | None) -> Picture:
     """A picture from an opened image; `data` is the file's content, to decode what Pillow would round to 8 bits."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones write MPO: a JPEG with previews after it
-        raise UserError(f"image {name} holds {image.n_frames} frames or pages; give one of them")
-    metadata = Metadata(_upright_exif(image.getexif()), image.info.get("icc_profile"), image.info.get("dpi"), _jpeg(image))
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # phones write MPO: a JPEG with previews after it
+        count = image.n_frames if data is None or len(data) < COUNTED else "several"
+        raise UserError(f"image {name} holds {count} frames or pages; give one of them")
     decoded = decode_all(image, name, data)
+    metadata = Metadata(_upright_exif(image.getexif()), image.info.get("icc_profile"), _resolution(image), _jpeg(image))
     if decoded.profile is not None:
         metadata = replace(metadata, icc_profile=decoded.profile, jpeg={})
     return Picture(decoded.levels, metadata, name)
@@ -99,7 +102,7 @@ def _upright_exif(exif: Image.Exif) -> Image.Exif | None:
     kept = Image.Exif()
     try:
         kept.load(exif.tobytes())
-    except (ValueError, TypeError, KeyError, struct.error, SyntaxError, OSError) as error:
+    except Exception as error:  # Pillow's parsers raise whatever broken bytes lead them to
         log.warning("the picture's EXIF data are damaged and are left out (%s)", error)
         return None
     for tag in STRUCTURAL:
@@ -107,6 +110,15 @@ def _upright_exif(exif: Image.Exif) -> Image.Exif | None:
     if ORIENTATION in kept:
         kept[ORIENTATION] = 1
     return kept
+
+
+def _resolution(image: Image.Image) -> tuple[float, float] | None:
+    """Horizontal and vertical dots per inch, if the file states numbers that other files can hold."""
+    try:
+        x, y = (float(value) for value in image.info.get("dpi") or ())
+    except (TypeError, ValueError, ArithmeticError):  # 0/0, or not two of them
+        return None
+    return (x, y) if 0 < x <= LARGEST_DPI and 0 < y <= LARGEST_DPI else None
 
 
 def _jpeg(image: Image.Image) -> dict:

@@ -7,12 +7,12 @@ first (see canvas.py); tiles without a hole are not evaluated. Pictures smaller 
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, get_type_hints
 
 import numpy as np
 
 from strdiffusion.networks.discriminator import SMALLEST_SIDE
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range, convert
 
 CELLS_PER_SIZE = 8  # holes are separated on a grid with cells of training size / 8
 OVERLAP = 4  # tiles overlap by a quarter of their side
@@ -38,14 +38,13 @@ class LayoutOptions:
     divided into more tiles.
     """
 
-    context: float = 0.6
-    shrink: float = 2.0
-    max_tiles: int = 16
+    context: Annotated[float, Range(0, 100)] = 0.6
+    shrink: Annotated[float, Range(1, 100)] = 2.0
+    max_tiles: Annotated[int, Range(1, 10_000)] = 16
 
     def __post_init__(self):
-        for name, least in (("context", 0), ("shrink", 1), ("max_tiles", 1)):
-            if not getattr(self, name) >= least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name, hint in get_type_hints(LayoutOptions, include_extras=True).items():
+            convert(hint, getattr(self, name), "the call", name)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from strdiffusion.system.errors import UserError
 log = logging.getLogger(__name__)
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP"}
+LARGEST_SIDE = {"WEBP": 16_383, "JPEG": 65_500}
 SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
@@ -40,13 +41,33 @@ def require_format(path: str | os.PathLike, alpha: bool = False, name: str = "th
     return kind
 
 
-def encode(levels: np.ndarray, metadata: Metadata, kind: str, path: str | os.PathLike) -> bytes:
-    """The content of a file in the format `kind` with the levels (H, W, C) of a Picture. `path` is only for messages."""
+def require_writable(levels: np.ndarray, metadata: Metadata, kind: str, path: str | os.PathLike) -> None:
+    """Raise UserError if a file in the format `kind` cannot hold a picture of this size, or its metadata.
+
+    One pixel is encoded with all metadata, so that what fails does so before anything is computed.
+    """
+    side = max(levels.shape[:2])
+    if side > LARGEST_SIDE.get(kind, side):
+        raise UserError(
+            f"{path}: {kind} holds at most {LARGEST_SIDE[kind]} pixels a side, and the picture has {side}: save as .png or .tif"
+        )
+    try:
+        encode(levels[:1, :1], metadata, kind, path, quiet=True)
+    except Exception as error:  # Pillow raises whatever odd metadata lead it to
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path}: {kind} cannot hold the metadata of the picture ({reason}): save as .png or .tif") from None
+
+
+def encode(levels: np.ndarray, metadata: Metadata, kind: str, path: str | os.PathLike, quiet: bool = False) -> bytes:
+    """The content of a file in the format `kind` with the levels (H, W, C) of a Picture. `path` is only for messages.
+
+    quiet: do not warn that levels are rounded.
+    """
     if kind == "TIFF":
         return _tiff(levels, metadata)
     if kind == "PNG" and levels.dtype == np.uint16:
         return _png_16(levels, metadata)
-    if levels.dtype == np.uint16:
+    if levels.dtype == np.uint16 and not quiet:
         log.warning("%s: %s holds 8 bits, so the picture's 16 bits are rounded; save as .png or .tif to keep them", path, kind)
     return _through_pillow(eight_bits(levels), metadata, kind)
 

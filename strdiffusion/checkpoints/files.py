@@ -5,6 +5,8 @@ either the old content or all of the new, even after a crash.
 """
 
 import contextlib
+import io
+import mmap
 import os
 import pickle
 import re
@@ -16,10 +18,14 @@ from pathlib import Path
 
 import torch
 
+from strdiffusion.checkpoints.pickles import LEGACY, LEGACY_PICKLES, require_plain
 from strdiffusion.system.errors import UserError, brief, one_line
-from strdiffusion.system.files import replacing, sync_file, sync_folder
+from strdiffusion.system.files import open_regular, replacing, sync_file, sync_folder
 
 MAX_NAMED = 4
+ZIP = b"PK\x03\x04"
+LARGEST_PICKLE = 2**26  # bytes, without the tensors
+MOST_SHARED = 4  # how often, on average, tensors may name the same numbers
 BLOCK = 1 << 20
 DAMAGE = (
     RuntimeError,
@@ -52,6 +58,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise UserError(f"the checkpoint {path} holds weights alone: give the folder it is in, {path.parent} (checkpoints.folder)")
     try:
         check_records(path)
+        check_pickles(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -67,14 +74,42 @@ def read_checkpoint(path: str | Path) -> dict:
         raise UserError(f"the checkpoint {path} is not a checkpoint file, or is damaged: get it again") from None
     except PermissionError:
         raise UserError(f"the checkpoint {path} may not be read: check its permissions") from None
+    except OSError as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror or brief(error)}") from None
     except DAMAGE:
         raise UserError(f"the checkpoint {path} is truncated or damaged: get it again, or use an older one") from None
     if not isinstance(content, Mapping):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not named weights: it is not a checkpoint of this method")
-    inflated = next((t for t in tensors_in(content) if t.numel() * t.element_size() > t.untyped_storage().nbytes()), None)
+    tensors = list(tensors_in(content))
+    inflated = next((t for t in tensors if t.numel() * t.element_size() > t.untyped_storage().nbytes()), None)
     if inflated is not None:
         raise UserError(f"the checkpoint {path} declares a tensor of {brief(tuple(inflated.shape))} that it does not hold: do not use it")
+    if sum(t.numel() * t.element_size() for t in tensors) > MOST_SHARED * path.stat().st_size:
+        raise UserError(f"the checkpoint {path} declares the same numbers again and again, which would fill the memory: do not use it")
     return dict(content)
+
+
+def check_pickles(path: Path) -> None:
+    """Raise UnpicklingError if a checkpoint holds anything but named tensors and plain values, or would grow when it is read."""
+    held = path.stat().st_size
+    with open_regular(path) as file:
+        begin = file.read(len(LEGACY))
+        if not begin:
+            raise EOFError("it is empty")
+        if begin == LEGACY:  # the format before torch 1.6
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                require_plain(data, held, LEGACY_PICKLES)
+            return
+        if begin[:4] != ZIP:
+            raise pickle.UnpicklingError("it is neither of torch's formats")
+    with zipfile.ZipFile(path) as archive:
+        content = [record for record in archive.infolist() if record.filename.endswith("/data.pkl")]
+        if len(content) != 1 or content[0].file_size > LARGEST_PICKLE:
+            raise pickle.UnpicklingError("it has no content, or far too much")
+        data = archive.read(content[0])
+    if torch._C.PyTorchFileReader(str(path)).get_record("data.pkl") != data:  # an archive may show two readers two things
+        raise pickle.UnpicklingError("it is ambiguous")
+    require_plain(io.BytesIO(data), held)
 
 
 def check_records(path: Path) -> None:
@@ -82,13 +117,16 @@ def check_records(path: Path) -> None:
 
     torch does not verify the checksums, and it would decompress a few kilobytes to any size.
     """
-    with open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return  # the format before torch 1.6, or no checkpoint: torch.load tells them apart
+    with open_regular(path) as file:
+        if file.read(4) != ZIP:
+            return  # the format before torch 1.6, or no checkpoint
     with zipfile.ZipFile(path) as archive:
-        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+        records = archive.infolist()
+        if sum(record.file_size for record in records) > path.stat().st_size:
             raise zipfile.BadZipFile("its records are larger than the file")
-        for record in archive.infolist():
+        if len({record.filename for record in records}) < len(records):
+            raise zipfile.BadZipFile("it has two records of one name")
+        for record in records:
             with archive.open(record) as content:
                 while content.read(BLOCK):  # a wrong checksum raises BadZipFile at the end
                     pass

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,22 @@ from torch import Tensor, nn
 from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
 from strdiffusion.checkpoints.released import detect, released_names, strip_module
 from strdiffusion.checkpoints.released_prior import LARGEST_BLOCKS, LARGEST_LEVELS, Unrecorded, detect_prior
-from strdiffusion.ddpm import DDPM
+from strdiffusion.data.structure import StructureConfig
+from strdiffusion.ddpm import DDPM, ProcessConfig
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks import CLASSES, DGTS_KINDS, PRIOR_KINDS, Kind, build_network
 from strdiffusion.networks.inference import for_inference
-from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.sde import MeanRevertingSDE, SDEConfig
 from strdiffusion.system.errors import UserError, brief
+from strdiffusion.system.parser import Count, build, convert
 
 FORMAT = "strdiffusion"
 VERSION = 1
 LARGEST_DEPTH, LARGEST_WIDTH = 8, 4096
+LARGEST_NUMBER, MOST_CHANNELS, LONGEST_WORD = 100_000, 256, 80  # of what describes a network
 SDE_OPTIONS = ("T", "schedule", "max_sigma", "eps")
 LATER_SDE_OPTIONS = {"rounding": "exact", "mean_fill": "black"}  # recorded only if they are not these, as in older checkpoints
+CANNOT_BUILD = (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError, AssertionError)  # what networks raise for odd sizes
 Weights = Literal["ema", "raw"]
 
 
@@ -94,14 +98,14 @@ def recorded_process(kind: Kind, content: dict) -> dict:
             raise ValueError(f"a {kind} network belongs to no process")
         return {}
     if kind in PRIOR_KINDS:
-        process = content["process"]
-        DDPM(**process)
-        return {"process": dict(process)}
+        return {"process": vars(build(ProcessConfig, content["process"], "it", "process"))}
     sde, structure = content["sde"], content["structure"]
-    described = "pair" in structure and set(sde) - set(LATER_SDE_OPTIONS) == set(SDE_OPTIONS)
-    if not described or not all(isinstance(v, str | int | float) for v in (*sde.values(), *structure.values())):
+    if not isinstance(sde, dict) or not isinstance(structure, dict) or "pair" not in structure or not set(SDE_OPTIONS) <= set(sde):
         raise ValueError("sde or structure is unknown")
-    return {"sde": LATER_SDE_OPTIONS | sde, "structure": structure}
+    return {
+        "sde": vars(build(SDEConfig, LATER_SDE_OPTIONS | sde, "it", "sde")),
+        "structure": vars(build(StructureConfig, structure, "it", "structure")),
+    }
 
 
 def load_network(
@@ -162,13 +166,19 @@ def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:
     try:
         kind, architecture = content["kind"], content["architecture"]
         state = content["ema"] if weights == "ema" and content.get("ema") is not None else content["network"]
-        network = network_on_meta(kind, architecture)
-        recorded = {"prediction": content["prediction"], "step": content.get("step")}
-        if recorded["prediction"] not in get_args(Prediction):
-            raise ValueError(f"it predicts {brief(recorded['prediction'])}")
+        recorded = {
+            "prediction": convert(Prediction, content["prediction"], "it", "prediction"),
+            "step": convert(Count | None, content.get("step"), "it", "step"),
+        }
         recorded |= recorded_process(kind, content)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except KeyError as error:
+        raise UserError(f"the checkpoint {path} is damaged: it lacks {brief(error)}") from None
+    except (ValueError, UserError) as error:
         raise UserError(f"the checkpoint {path} is damaged: its description cannot be used ({brief(error)})") from None
+    try:
+        network = network_on_meta(kind, architecture)
+    except CANNOT_BUILD as error:
+        raise UserError(f"the checkpoint {path} is damaged: no {kind} network can be built from its description ({brief(error)})") from None
     fill_network(path, network, state, {name: name for name in network.state_dict()})
     return LoadedNetwork(kind, network, path, released=False, **recorded)
 
@@ -179,7 +189,7 @@ def _load_released(path: Path, content: dict, unrecorded: Unrecorded) -> LoadedN
     try:
         found = (detect(state) or detect_prior(state, unrecorded)) if len(tensors) == len(content) else None
         network = network_on_meta(*found) if found else None
-    except (IndexError, KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, *CANNOT_BUILD) as error:  # KeyError: an entry is missing from which a size is read
         if "input_blocks.0.0.weight" in state:
             raise UserError(f"the checkpoint {path} seems to hold a prior, but none can be built from it: {brief(error)}") from None
         network = None
@@ -195,8 +205,11 @@ def _load_released(path: Path, content: dict, unrecorded: Unrecorded) -> LoadedN
 
 def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
     """Build a network without memory, so that shapes can be compared before anything is allocated."""
-    if kind not in CLASSES:
+    if not isinstance(kind, str) or kind not in CLASSES:
         raise ValueError(f"unknown network {brief(kind)}")
+    require_arguments(architecture)
+    if "width" not in architecture or kind in PRIOR_KINDS and not {"channels", "blocks"} <= architecture.keys():
+        raise ValueError(f"no network can be built with {brief(architecture)}")
     widths, depth = [architecture["width"]], max(architecture.get(name, 1) for name in ("depth", "encoder_layers", "decoder_layers"))
     if kind in PRIOR_KINDS:
         widths, depth = [*widths, *architecture["channels"]], 1
@@ -206,6 +219,22 @@ def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
         raise ValueError(f"no network can be built with {brief(architecture)}")
     with torch.device("meta"):
         return build_network(kind, architecture)
+
+
+def require_arguments(architecture: dict) -> None:
+    """Raise ValueError if an architecture holds anything but names with whole numbers, shares, words, and lists of numbers or words."""
+
+    def sound(value: object) -> bool:
+        if isinstance(value, list | tuple):
+            return len(value) <= MOST_CHANNELS and all(not isinstance(each, list | tuple) and sound(each) for each in value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return 0 <= value <= LARGEST_NUMBER
+        if isinstance(value, float):
+            return 0 <= value <= 1
+        return value is None or isinstance(value, bool) or isinstance(value, str) and len(value) <= LONGEST_WORD
+
+    if not isinstance(architecture, dict) or not all(isinstance(name, str) and sound(value) for name, value in architecture.items()):
+        raise ValueError(f"no network can be built with {brief(architecture)}")
 
 
 def is_plain(value: object) -> bool:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from strdiffusion.checkpoints.files import compare_entries
-from strdiffusion.checkpoints.networks import LoadedNetwork, fill_network, network_on_meta
+from strdiffusion.checkpoints.networks import CANNOT_BUILD, LoadedNetwork, fill_network, network_on_meta
 from strdiffusion.networks import Kind
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import require_regular, write_atomically
 
 StorageType = Literal["float32", "float16", "bfloat16"]
 STORAGE_TYPES: dict[StorageType, torch.dtype] = {name: getattr(torch, name) for name in get_args(StorageType)}
@@ -49,6 +49,7 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     from safetensors import SafetensorError, safe_open
 
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             found = {name: file.get_slice(name) for name in names}
@@ -74,7 +75,7 @@ def network_from_tensors(path: Path, kind: Kind, architecture: dict, **recorded)
     """
     try:
         network: nn.Module = network_on_meta(kind, architecture)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except CANNOT_BUILD as error:
         raise UserError(f"{path.parent / 'model.yml'} describes no {kind} network that can be built ({error})") from None
     fill_network(path, network, load_tensors(path, network.state_dict()), {name: name for name in network.state_dict()})
     network.eval().requires_grad_(False)

@@ -16,6 +16,7 @@ import torch
 from strdiffusion.checkpoints import LoadedNetwork, load_network
 from strdiffusion.networks import DGTS_KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import one_line
 from strdiffusion.system.parser import to_dict
 
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("path", metavar="FILE", type=Path, help="a checkpoint, ours or released; a model folder; a folder of runs")
     path = parser.parse_args(arguments).path.expanduser()
     for name, value in list(describe(path)):  # nothing is printed before an error
-        print(f"{name:14s} {value}")
+        print(f"{name:14s} {one_line(value)}")
 
 
 def describe(path: Path) -> Iterator[tuple[str, str]]:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import get_args
 
 from strdiffusion.app import StrDiffusion
-from strdiffusion.app.model import BATCH_SIZE
+from strdiffusion.app.model import BATCH_SIZE, Samples
 from strdiffusion.app.outputs import Outputs, outputs_at, outputs_in
+from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS, require_format
@@ -40,9 +41,10 @@ from strdiffusion.samplers.solvers import Solver
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.device import choose_device
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import file_hash
 from strdiffusion.system.folders import key_of
+from strdiffusion.system.parser import convert
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +152,8 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
     """The model or method that the options name. Raises UserError if they do not fit each other."""
     if options.model is None and options.method not in (None, StrDiffusionMethod.name):
         precision = None if options.precision == "fp32" else options.precision
-        return StrDiffusion(open_by_name(options.method, choose_device(options.device)).varied(T=options.T, precision=precision))
+        method = open_by_name(options.method, choose_device(options.device))
+        return StrDiffusion(method.varied(T=options.T, mean_fill=options.mean_fill, precision=precision))
     source = options.model or default_model()
     model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
     if options.method not in (None, model.method.name):
@@ -160,6 +163,7 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
 
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     """(image, mask, output) of every photograph; an output that cannot be written is refused before anything is computed."""
+    convert(Samples, options.samples, "the call", "--samples")
     if options.image.is_dir():
         if options.structure is not None or options.hints is not None:
             raise UserError("--structure and --hints are of a single photograph, not of a folder")
@@ -202,6 +206,8 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
     picture = open_picture(image)
     for name in sample_names(output, options.samples):
         picture.format_for(name)
+    if options.structure is not None:
+        Picture(picture.levels[..., :1]).format_for(options.structure)
     result = model(
         picture,
         mask,
@@ -222,4 +228,4 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
         pictures.append((options.structure, result.structure[0]))
     outputs.write(pictures)
     for name, _ in pictures:
-        print(name)
+        print(one_line(str(name)))

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 from strdiffusion.config import load_config
 from strdiffusion.evaluation.folder import inpaint_folder
-from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.evaluation.options import TestConfig, require_used
 from strdiffusion.system.cli import exit_on_user_error, parse_options
 
 
 @exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_options(__doc__, arguments, prog)
-    inpaint_folder(load_config(TestConfig, options.opt, options.overrides))
+    config = load_config(TestConfig, options.opt, options.overrides)
+    require_used(config, options.opt, options.overrides)
+    inpaint_folder(config)

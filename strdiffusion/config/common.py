@@ -1,51 +1,19 @@
 """Options that trainings, tests and evaluations share."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from strdiffusion.data.mask_families import BOXES, BUCKETED, DEFAULT_SHARE, Family
 from strdiffusion.data.masks import Polarity
-from strdiffusion.data.structure import EdgeSource, StructurePair
-from strdiffusion.ddpm import NoiseSchedule
-from strdiffusion.sde import MeanFill, Rounding, Schedule
+from strdiffusion.data.structure import StructureConfig
+from strdiffusion.ddpm import ProcessConfig
+from strdiffusion.sde import SDEConfig
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Range, Share
+from strdiffusion.system.parser import Share
+
+__all__ = ["Device", "MaskConfig", "ProcessConfig", "SDEConfig", "StructureConfig"]
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
-
-
-@dataclass
-class SDEConfig:
-    """The mean-reverting SDE (spec sec. 2). Checkpoints record it; released files do not.
-
-    rounding: of the optimum step: "released" cancels in float32 as the release's training does.
-    mean_fill: what the texture's mean holds in the hole: the released IR-SDE was trained with "white", all else with "black"; null: black,
-        but for a released file of IR-SDE it must be stated.
-    """
-
-    T: Annotated[int, Range(2, 10_000)] = 100
-    schedule: Schedule = "cosine"
-    max_sigma: Annotated[float, Range(0, open_low=True)] = 30.0
-    eps: Annotated[float, Range(1e-12, 0.5)] = 0.005
-    rounding: Rounding = "exact"
-    mean_fill: MeanFill | None = None
-
-
-@dataclass
-class ProcessConfig:
-    """The diffusion process of a prior (docs/repaint_spec.md sec. 4): its number of steps S and its variances."""
-
-    steps: Annotated[int, Range(2, 10_000)] = 1000
-    schedule: NoiseSchedule = "linear"
-
-
-@dataclass
-class StructureConfig:
-    """Structure maps (spec sec. 3), or "labels" of which nothing is known, for the joint form (sec. 11)."""
-
-    pair: StructurePair = "gray2edge"
-    edge_source: EdgeSource = "full"
-    edge_sigma: Annotated[float, Range(0, open_low=True)] = 2.0
 
 
 @dataclass

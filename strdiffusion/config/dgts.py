@@ -11,7 +11,7 @@ from strdiffusion.networks.dgts.references import Backbone
 from strdiffusion.networks.dgts.structure import Residual
 from strdiffusion.networks.dgts.upsampler import DILATIONS
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Count, Momentum, Positive, Range, Share
+from strdiffusion.system.parser import Count, Momentum, Range, Rate, Share, Weight
 
 RESNET_FILE, VGG_FILE = "resnet50-19c8e357.pth", "vgg19-dcbb9e9d.pth"
 Side = Annotated[int, Range(1, 256)]
@@ -28,7 +28,7 @@ class DGTSNetworkConfig:
     grid: Side = 8
     width: Width = 384
     reference_width: Width = 256
-    heads: Positive = 8
+    heads: Annotated[int, Range(1, 4096)] = 8
     encoder_layers: Layers = 4
     decoder_layers: Layers = 4
     backbone: Backbone = "resnet50"
@@ -74,7 +74,7 @@ class DGTSTrainingConfig(TrainingConfig):
 
     batch_size: Annotated[int, Range(1, 65536)] = 32
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
-    weight_decay: Annotated[float, Range(0)] = 1e-4
+    weight_decay: Weight = 1e-4
     backbone_rate: Share = 0.1
     ema_decay: Momentum = 0.0
 
@@ -105,14 +105,14 @@ class UpsamplerSizes:
 
     width: Width = 64
     factor: Literal[4, 8] = 8
-    dilations: list[Positive] = field(default_factory=lambda: list(DILATIONS))
+    dilations: list[Side] = field(default_factory=lambda: list(DILATIONS))
 
 
 @dataclass
 class UpsamplerNetworkConfig(UpsamplerSizes):
     """The sizes of the enlarging network. critic_width: of the discriminator that it is trained with."""
 
-    critic_width: Positive = 64
+    critic_width: Annotated[int, Range(1, 4096)] = 64
 
 
 @dataclass
@@ -137,10 +137,10 @@ class UpsamplerTrainingConfig(TrainingConfig):
     """The optimisation as released: half the rate for the enlarging network, twice the rate for its discriminator."""
 
     batch_size: Annotated[int, Range(1, 65536)] = 10
-    learning_rate: Annotated[float, Range(0, open_low=True)] = 2e-4
+    learning_rate: Rate = 2e-4
     betas: tuple[Momentum, Momentum] = (0.0, 0.9)
-    rate: Annotated[float, Range(0, open_low=True)] = 0.5
-    critic_rate: Annotated[float, Range(0, open_low=True)] = 2.0
+    rate: Rate = 0.5
+    critic_rate: Rate = 2.0
     ema_decay: Momentum = 0.0
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from strdiffusion.config.common import ProcessConfig, SDEConfig, StructureConfig
-from strdiffusion.config.training import DiscriminatorConfig, UNetConfig
+from strdiffusion.config.training import LARGEST_SIZE, DiscriminatorConfig, UNetConfig
 from strdiffusion.denoiser import Prediction
 from strdiffusion.samplers.options import SamplerConfig, with_method
 from strdiffusion.samplers.prior import RepaintConfig
@@ -12,6 +12,7 @@ from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Positive, Range, fill
 
+Width = Annotated[int, Range(1, 4096)]
 FORMAT = "strdiffusion model 1"
 
 
@@ -22,8 +23,8 @@ class UNetRecord(UNetConfig):
     """
 
     guided: bool = False
-    context: Count = 0
-    structure_channels: Count = 0
+    context: Annotated[int, Range(0, 64)] = 0
+    structure_channels: Annotated[int, Range(0, 256)] = 0
     step: Count | None = None
 
 
@@ -50,7 +51,7 @@ class ModelConfig:
     networks: NetworksConfig
     method: Literal["strdiffusion", "irsde", "joint"]
     format: Literal["strdiffusion model 1"] = FORMAT
-    size: Annotated[int, Range(8, 65_536)] = 256
+    size: Annotated[int, Range(8, LARGEST_SIZE)] = 256
     sde: SDEConfig = field(default_factory=SDEConfig)
     structure: StructureConfig = field(default_factory=StructureConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -79,16 +80,16 @@ class ModelConfig:
 class PriorRecord:
     """A saved prior: the arguments of `GuidedUNet`, what it predicts, and iterations of training, if known."""
 
-    width: Positive
-    channels: list[Positive]
-    blocks: Positive
+    width: Width
+    channels: list[Width]
+    blocks: Annotated[int, Range(1, 16)]
     attention: list[Positive]
-    heads: Positive = 4
-    head_channels: Positive | None = 64
+    heads: Width = 4
+    head_channels: Width | None = 64
     scale_shift: bool = True
     resblock_updown: bool = True
     new_order: bool = False
-    heads_upsample: Positive | None = None
+    heads_upsample: Width | None = None
     class_conditional: bool = False
     learned_sigma: bool = True
     prediction: Prediction = "noise"
@@ -99,14 +100,14 @@ class PriorRecord:
 class ClassifierRecord:
     """A saved classifier of noisy images: the arguments of `NoiseClassifier`."""
 
-    width: Positive
-    channels: list[Positive]
-    blocks: Positive
+    width: Width
+    channels: list[Width]
+    blocks: Annotated[int, Range(1, 16)]
     attention: list[Positive]
-    size: Positive
-    classes: Positive = 1000
-    heads: Positive = 4
-    head_channels: Positive | None = 64
+    size: Annotated[int, Range(8, LARGEST_SIZE)]
+    classes: Annotated[int, Range(1, 100_000)] = 1000
+    heads: Width = 4
+    head_channels: Width | None = 64
     scale_shift: bool = True
     resblock_updown: bool = True
     new_order: bool = False
@@ -127,7 +128,7 @@ class PriorModelConfig:
     networks: PriorNetworksConfig
     method: Literal["repaint"] = "repaint"
     format: Literal["strdiffusion model 1"] = FORMAT
-    size: Annotated[int, Range(8, 65_536)] = 256
+    size: Annotated[int, Range(8, LARGEST_SIZE)] = 256
     process: ProcessConfig = field(default_factory=ProcessConfig)
     repaint: RepaintConfig = field(default_factory=RepaintConfig)
     provenance: list[str] = field(default_factory=list)

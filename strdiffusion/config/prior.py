@@ -13,6 +13,8 @@ from strdiffusion.samplers.prior import RepaintConfig
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Momentum, Positive, Range
 
+Width = Annotated[int, Range(1, 4096)]
+
 
 @dataclass
 class PriorNetworkConfig:
@@ -23,12 +25,12 @@ class PriorNetworkConfig:
     """
 
     width: Annotated[int, Range(1, 4096)] = 256
-    multipliers: list[Annotated[float, Range(0, open_low=True)]] | None = None
+    multipliers: list[Annotated[float, Range(0, 64, open_low=True)]] | None = None
     blocks: Annotated[int, Range(1, 16)] = 2
     attention: list[Positive] = field(default_factory=lambda: [32, 16, 8])
-    head_channels: Positive | None = 64
-    heads: Positive = 4
-    heads_upsample: Positive | None = None
+    head_channels: Width | None = 64
+    heads: Width = 4
+    heads_upsample: Width | None = None
     scale_shift: bool = True
     resblock_updown: bool = True
     new_order: bool = False

@@ -11,7 +11,9 @@ from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
 from strdiffusion.objectives import HOLE_WEIGHT, LossOn, Norm
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Count, Momentum, Positive, Range, Seed, Share
+from strdiffusion.system.parser import Count, Momentum, Positive, Range, Rate, Seed, Share, Weight
+
+LARGEST_SIZE = 2048  # of images, in pixels a side
 
 
 @dataclass
@@ -49,8 +51,8 @@ class TrainDataConfig:
 
     images: str
     labels: str | None = None
-    size: Annotated[int, Range(8, 8192)] = 256
-    crop_from: Annotated[int, Range(8, 8192)] | None = None
+    size: Annotated[int, Range(8, LARGEST_SIZE)] = 256
+    crop_from: Annotated[int, Range(8, LARGEST_SIZE)] | None = None
     augment: bool = True
     index: str | None = "auto"
     workers: Annotated[int, Range(0, 256)] = 4
@@ -87,20 +89,20 @@ class TrainingConfig:
 
     iterations: Positive = 700_000
     batch_size: Annotated[int, Range(1, 65536)] = 16
-    accumulate: Positive = 1
-    learning_rate: Annotated[float, Range(0, open_low=True)] = 1e-4
+    accumulate: Annotated[int, Range(1, 65536)] = 1
+    learning_rate: Rate = 1e-4
     betas: tuple[Momentum, Momentum] = (0.9, 0.99)
-    weight_decay: Annotated[float, Range(0)] = 0.0
+    weight_decay: Weight = 0.0
     milestones: list[Positive] = field(default_factory=list)
     lr_decay: Annotated[float, Range(0, 1, open_low=True)] = 0.5
     lr_schedule: Literal["steps", "cosine"] = "steps"
     warmup: Count = 0
-    clip_gradient: Annotated[float, Range(0, open_low=True)] | None = None
+    clip_gradient: Annotated[float, Range(0, 10**9, open_low=True)] | None = None
     max_skipped: Positive = 20
     ema_decay: Momentum = 0.995
     checkpoint: bool = False
     compile: bool = False
-    max_minutes: Annotated[float, Range(0, open_low=True)] | None = None
+    max_minutes: Annotated[float, Range(0, 10**7, open_low=True)] | None = None
     log_every: Positive = 100
     save_every: Positive = 5000
     keep: Positive = 3
@@ -111,7 +113,7 @@ class DiscriminatorTrainingConfig(TrainingConfig):
     """The optimisation of the discriminator, with its own betas (spec sec. 6), and clipped, since its loss swings (docs/training.md)."""
 
     betas: tuple[Momentum, Momentum] = (0.5, 0.99)
-    clip_gradient: Annotated[float, Range(0, open_low=True)] | None = 1.0
+    clip_gradient: Annotated[float, Range(0, 10**9, open_low=True)] | None = 1.0
 
 
 FIRST_T = 2  # as released; at t = 1 the optimum step is x0 itself
@@ -126,7 +128,7 @@ class ObjectiveConfig:
 
     norm: Norm = "l1"
     loss_on: LossOn = "step"
-    hole_weight: Annotated[float, Range(0, open_low=True)] = HOLE_WEIGHT
+    hole_weight: Annotated[float, Range(0, 10**6, open_low=True)] = HOLE_WEIGHT
     first_t: Literal[1, 2] = FIRST_T
 
 
@@ -154,7 +156,7 @@ class TextureObjectiveConfig(ObjectiveConfig):
     guidance: Literal["ground_truth", "denoised", "none", "joint"] = "ground_truth"
     structure_checkpoint: str | None = None
     ahead: tuple[Count, Count] = (20, 20)
-    structure_weight: Annotated[float, Range(0)] = 0.5
+    structure_weight: Weight = 0.5
     classes: Annotated[int, Range(2, 256)] = 7
 
 

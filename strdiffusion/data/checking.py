@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from strdiffusion.data.datasets import SMALLEST_SIDE
+from strdiffusion.data.decoding import opened, read_file
 from strdiffusion.data.facades import is_virtual
 from strdiffusion.data.images import read_pixels
-from strdiffusion.data.masks import LUMA, SUSPICIOUS_SHARE, Polarity, hole_share, other_polarity
+from strdiffusion.data.masks import GRAY_SHARE, LUMA, SUSPICIOUS_SHARE, Polarity, gray_share, hole_share, other_polarity, require_levels
 from strdiffusion.data.pairing import Pairing, pair_masks
 from strdiffusion.system.errors import UserError
 
@@ -32,8 +33,6 @@ Topic = Literal[
     "sizes",
 ]
 MEND: frozenset[Topic] = frozenset({"unreadable", "too small", "in both sets", "no mask", "no hole", "all hole", "inverted", "pairing"})
-BLACK_OR_WHITE = 8 / 255  # what JPEG leaves of them
-GRAY_SHARE = 0.1  # a mask's outline may be soft, but most of it is black or white
 
 
 class Problem(NamedTuple):
@@ -79,12 +78,13 @@ def check_mask(path: Path, polarity: Polarity) -> tuple[CheckedFile | None, list
     """Read a mask as training and test do, see `read_mask`."""
     try:
         pixels = read_pixels(path)
+        gray = pixels if pixels.ndim == 2 else pixels @ LUMA
+        require_levels(gray, path)
     except UserError as error:
         return None, [Problem("unreadable", str(error))]
-    gray = pixels if pixels.ndim == 2 else pixels @ LUMA
     share = hole_share((gray < 0.5) == (polarity == "white_hole"))
     checked = CheckedFile(path, gray.shape, content_hash(gray), share)
-    between = np.count_nonzero((gray > BLACK_OR_WHITE) & (gray < 1 - BLACK_OR_WHITE)) / gray.size
+    between = gray_share(gray)
     problems = []
     if between > GRAY_SHARE:
         problems.append(Problem("no mask", f"mask {path} is gray in {between:.0%} of its pixels, so it seems to be no mask; remove it"))
@@ -98,16 +98,11 @@ def check_mask(path: Path, polarity: Polarity) -> tuple[CheckedFile | None, list
 
 
 def unusual_colours(path: Path) -> str | None:
-    """What an image file has instead of plain RGB, and how it is read; None for RGB, and for formats that Pillow does not know."""
+    """What an image file has instead of plain RGB, and how it is read; None for RGB."""
     if is_virtual(path):
         return None
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, transparent = image.mode, image.has_transparency_data
-    except Exception:  # it was decoded by OpenCV, whatever Pillow makes of it
-        return None
+    with opened(read_file(path), path) as image:
+        mode, transparent = image.mode, image.has_transparency_data
     if transparent:
         return f"has transparency ({mode}), which is dropped: the colours behind it are used"
     if mode == "CMYK":

@@ -1,6 +1,7 @@
 """Bytes of picture files to pixels: limits, damage, depth and orientation.
 
-There are two decoders, whose pixels differ. `decode_colours`, for data sets, is OpenCV: fast, and alpha is dropped. `decode_all`,
+Every file passes `opened`, where Pillow reads its header and what it declares is bounded. Then there are two decoders, whose pixels
+differ. `decode_colours`, for data sets, is OpenCV: fast, and alpha is dropped. `decode_all`,
 for pictures that will be saved as they were, is Pillow: it keeps alpha, applies palettes and the profile of CMYK, and refuses
 animations; to OpenCV it leaves colours of 16 bits, which it would round.
 """
@@ -10,23 +11,24 @@ import functools
 import io
 import logging
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from strdiffusion.data.containers import directories_fit, exif_fits, exif_of_jpeg, is_cut_short, scans_too_often
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import read_regular
 
 log = logging.getLogger(__name__)
 
-# Larger files are no photographs, and would fill the memory: 134 million pixels take 1.6 GB as float32.
-MAX_PIXELS = 2**27
-MAX_BYTES = 2**30
+# Larger pictures would fill the memory: 110 million pixels take 1.3 GB as float32, and their 16 bits 0.7 GB beside them.
+MAX_PIXELS = 110_000_000
+MAX_BYTES = 3 * 2**28
+TOO_LARGE = "declares more than {} pixels ({:g} megapixels); make it smaller, or remove it"
+READABLE = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}  # the level of white, by the type of levels
 ORIENTATION = ExifTags.Base.Orientation
 ROTATIONS = {  # EXIF orientation: how the stored pixels become upright
@@ -43,6 +45,7 @@ ROTATIONS = {  # EXIF orientation: how the stored pixels become upright
 @functools.cache
 def opencv():
     """The `cv2` module, silenced and on one thread."""
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # its own limit: it need not find the size that Pillow finds
     import cv2
 
     # Failures are reported as UserError; OpenCV's own lines on stderr would only repeat them.
@@ -56,16 +59,53 @@ def opencv():
 
 
 def read_file(path: str | os.PathLike, limit: int | None = None) -> bytes:
-    """The content of a picture file; UserError if it cannot be read, is empty, or has more than `limit` bytes."""
+    """The content of a picture file; UserError if it cannot be read, is empty or no regular file, or has more than `limit` bytes."""
     try:
-        if limit is not None and os.stat(path).st_size > limit:
-            raise UserError(f"image {path} has more than {limit} bytes; replace or remove it")
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        data = read_regular(path, MAX_BYTES if limit is None else limit)
+    except (OSError, ValueError) as error:  # ValueError: too large, or a name that no file can have
         raise UserError(f"cannot read image {path}: {getattr(error, 'strerror', None) or error}; check the path") from error
     if not data:
         raise UserError(f"image {path} is an empty file; replace or remove it")
     return data
+
+
+@contextlib.contextmanager
+def opened(data: bytes, path: str | os.PathLike) -> Iterator[Image.Image]:
+    """A file's content as a Pillow image, not decoded yet. Every reader begins here: what Pillow cannot parse, and what declares more
+    than can be wanted, is decoded by nobody.
+
+    Raises UserError, which names the path; so does what goes wrong in this context.
+    """
+    try:
+        if not directories_fit(data) or data[:2] == b"\xff\xd8" and not directories_fit(exif_of_jpeg(data)):
+            raise UserError(f"image {path} declares more than it holds; replace or remove it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures: the limit is ours
+            with Image.open(io.BytesIO(data), formats=READABLE) as image:
+                require_decodable(image, path)
+                if scans_too_often(data, image.width * image.height):
+                    raise UserError(f"image {path} has too many scans to be decoded; save it anew")
+                yield image
+    except UserError:
+        raise
+    except Image.DecompressionBombError:
+        raise UserError(f"image {path} {TOO_LARGE.format(MAX_PIXELS, MAX_PIXELS / 1e6)}") from None
+    except MemoryError:
+        raise UserError(f"image {path} needs more memory than there is; make it smaller") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is damaged or not an image ({', '.join(READABLE)}); replace or remove it") from None
+    except Exception as error:  # Pillow's parsers raise whatever broken bytes lead them to
+        log.debug("%s", path, exc_info=True)
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path} is damaged or not an image ({reason}); replace or remove it") from None
+
+
+def require_decodable(image: Image.Image, path: str | os.PathLike) -> None:
+    """Raise UserError if an opened image declares too many pixels, or EXIF data that would fill the memory."""
+    if image.height * image.width > MAX_PIXELS:
+        raise UserError(f"image {path} {TOO_LARGE.format(MAX_PIXELS, MAX_PIXELS / 1e6)}")
+    if not exif_fits(image.info):
+        raise UserError(f"image {path} declares more EXIF data than it holds; replace or remove it")
 
 
 # ---- for data sets ------------------------------------------------------------------------------------
@@ -76,40 +116,14 @@ def decode_colours(data: bytes, path: str | os.PathLike) -> np.ndarray:
 
     Raises UserError, which names the path, for what is damaged, too large or no image.
     """
-    if declares_too_much(data):
-        raise UserError(f"image {path} declares more than {MAX_PIXELS} pixels; replace or remove it")
-    try:
+    with opened(data, path) as image:
+        declared = image.size[::-1]
         pixels = None if is_cut_short(data) else _decode(data)
-    except MemoryError:
-        pixels = None
-    if pixels is None or pixels.size == 0:
+    if pixels is None or pixels.size == 0 or pixels.shape[:2] not in (declared, declared[::-1]):
         raise UserError(f"{path} is damaged or not an image; replace or remove it")
     if pixels.dtype.name not in SCALES:
         raise UserError(f"image {path} has pixels of type {pixels.dtype}; convert it to 8 or 16 bits")
     return pixels
-
-
-def declares_too_much(data: bytes) -> bool:
-    """Whether an image file's header declares more than MAX_PIXELS, without decoding it; False for headers that Pillow does not know."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                return image.height * image.width > MAX_PIXELS
-    except Image.DecompressionBombError:
-        return True
-    except Exception:  # Pillow's parsers raise whatever broken bytes lead them to; decoding will say whether it is an image
-        return False
-
-
-def is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG file ends before its picture does; some decoders fill the rest with gray."""
-    if data[:2] != b"\xff\xd8":
-        return False
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the scan, with a thumbnail perhaps
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big") if data[at + 1 : at + 2] != b"\xff" else 1
-    return data.find(b"\xff\xd9", at) < 0
 
 
 def _decode(data: bytes) -> np.ndarray | None:
@@ -118,7 +132,7 @@ def _decode(data: bytes) -> np.ndarray | None:
     if data[:4] in (b"II*\0", b"MM\0*"):
         try:
             return _decode_tiff(data)
-        except (cv2.error, OSError, ValueError, TypeError, SyntaxError, struct.error):
+        except cv2.error:
             return None
     # Not IMREAD_UNCHANGED: that ignores the EXIF orientation.
     pixels = _through_opencv(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
@@ -159,27 +173,14 @@ class Decoded:
     profile: bytes | None = None
 
 
-@contextlib.contextmanager
-def opened(data: bytes, path: str | os.PathLike) -> Iterator[Image.Image]:
-    """A file's content as a Pillow image, not decoded yet; what goes wrong in this context is a UserError that names the path."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a large picture is no attack before Pillow refuses it
-            with Image.open(io.BytesIO(data)) as image:
-                yield image
-    except Image.DecompressionBombError:
-        raise UserError(f"image {path} has more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels; make it smaller") from None
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is damaged or not an image; replace or remove it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise UserError(f"{path} is damaged or not an image ({' '.join(str(error).split())[:100]}); replace or remove it") from None
-
-
 def decode_all(image: Image.Image, name: str, data: bytes | None = None) -> Decoded:
     """All that an opened image holds; `data` is the file's content, for what Pillow would round to 8 bits. Raises UserError.
 
     Pillow's own errors are left to `opened`.
     """
+    if image.format == "PNG":
+        image.load()  # its EXIF data may stand after the pixels
+        require_decodable(image, name)
     if data is not None and _is_colour_of_16_bits(image, data):
         return Decoded(_decode_16(data, image.getexif().get(ORIENTATION, 1), image.format, name))
     image, profile = ImageOps.exif_transpose(image), None

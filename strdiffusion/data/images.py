@@ -33,8 +33,9 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     if is_virtual(path):
         return read_facade(Path(path))
     levels = decode_colours(read_file(path, MAX_BYTES), path)
-    pixels = levels.astype(np.float32) / np.float32(SCALES[levels.dtype.name])
-    return np.clip(np.nan_to_num(pixels), 0, 1) if levels.dtype == np.float32 else pixels
+    if levels.dtype == np.float32:
+        return np.clip(np.nan_to_num(levels, copy=False), 0, 1, out=levels)
+    return np.divide(levels, np.float32(SCALES[levels.dtype.name]), dtype=np.float32)  # in one step: a copy would take a gigabyte
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray, into: Together | None = None) -> None:

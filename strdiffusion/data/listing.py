@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 from collections import deque
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import NamedTuple
 
 from strdiffusion.data.facades import is_virtual, list_facades
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import read_regular, write_atomically
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 INDEX_FORMAT = "strdiffusion image index 1"
+LARGEST_INDEX = 2**30  # bytes: some ten million names
 # A folder changed this recently may change again within one tick of its file system's clock, unnoticed.
 SETTLED_NS = 2_000_000_000
 
@@ -62,6 +64,8 @@ def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = Non
 def default_index(folder: str | os.PathLike) -> Path:
     """Where the index of `folder` is kept by default: in the user's cache, by a hash of the real path."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):  # there is no home
+        cache = tempfile.gettempdir()
     key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:24]
     return Path(cache) / "strdiffusion" / "index" / f"{key}.json"
 
@@ -121,7 +125,7 @@ def _list_if_changed(real: str, known: Listing | None) -> Listing:
 def _load_index(path: Path, folder: Path) -> dict[str, Listing]:
     """The listings stored at `path`; empty, with a warning, if they are unusable or of another folder."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, LARGEST_INDEX))
         if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
             raise ValueError("it is not an image index")
         if content["root"] != os.path.realpath(folder):

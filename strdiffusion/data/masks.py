@@ -25,6 +25,8 @@ Polarity = Literal["white_hole", "white_known"]
 
 LUMA = np.array([0.2125, 0.7154, 0.0721], np.float32)
 SUSPICIOUS_SHARE = 0.6
+BLACK_OR_WHITE = 8 / 255  # what JPEG leaves of them
+GRAY_SHARE = 0.1  # a mask's outline may be soft, but most of it is black or white
 CONTACT_SHEET = "contact_sheet.png"  # that scripts/make_masks.py writes beside its masks
 MAX_STROKES = 200
 SAMPLED_MASKS = 50
@@ -39,8 +41,21 @@ def read_mask(path: str | os.PathLike, polarity: Polarity = "white_hole") -> np.
     if polarity not in get_args(Polarity):
         raise ValueError(f"unknown polarity {polarity!r}")
     pixels = read_pixels(path)
-    white = (pixels if pixels.ndim == 2 else pixels @ LUMA) >= 0.5
+    gray = pixels if pixels.ndim == 2 else pixels @ LUMA
+    require_levels(gray, path)
+    white = gray >= 0.5
     return (white == (polarity == "white_known")).astype(np.float32)
+
+
+def gray_share(gray: np.ndarray) -> float:
+    """The share of pixels (H, W) in [0, 1] that are neither black nor white, as far as JPEG leaves them so."""
+    return np.count_nonzero((gray > BLACK_OR_WHITE) & (gray < 1 - BLACK_OR_WHITE)) / gray.size
+
+
+def require_levels(gray: np.ndarray, name: object) -> None:
+    """Raise UserError if a mask (H, W) in [0, 1] holds 0 and 1 of 255, as programs write it that mean false and true."""
+    if 0 < gray.max() < 1.5 / 255:
+        raise UserError(f"mask {name} has only the levels 0 and 1 of 255, which are both black: save white as 255")
 
 
 def resize_mask(known: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,13 +1,24 @@
 """Structure maps of an image: gray values and Canny edges, and the states of the structure process."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import Range
 
 StructurePair = Literal["gray2edge", "gray2gray", "edge2edge", "edge2gray", "labels"]
 EdgeSource = Literal["full", "known"]
+
+
+@dataclass
+class StructureConfig:
+    """Structure maps (spec sec. 3), or "labels" of which nothing is known, for the joint form (sec. 11)."""
+
+    pair: StructurePair = "gray2edge"
+    edge_source: EdgeSource = "full"
+    edge_sigma: Annotated[float, Range(0, 100, open_low=True)] = 2.0
 
 
 def gray_map(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,10 @@
 """The options of a test: configs/*/test.yml. Keys that a YAML file omits have their defaults."""
 
 import dataclasses
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from strdiffusion.config.common import Device, MaskConfig
@@ -10,7 +13,9 @@ from strdiffusion.data.testset import Fit
 from strdiffusion.methods import METHODS, Options, method_class
 from strdiffusion.samplers.options import with_method
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Count, Positive, Range, Seed, build, fill, require_known_keys
+from strdiffusion.system.parser import Count, Positive, Range, Seed, build, fill, read_yaml, require_known_keys
+
+log = logging.getLogger(__name__)
 
 DEFAULT_METHOD = "strdiffusion"
 
@@ -93,6 +98,17 @@ class TestConfig:
         if not self.data.ground_truth and self.options.doors:
             asked = next(iter(self.options.doors.values()))
             raise UserError(f"{asked} needs the truth: set {self.options.no_doors} with data.ground_truth=false")
+
+
+def require_used(config: TestConfig, path: str | Path, overrides: Iterable[str]) -> None:
+    """Raise UserError if an override is an option of another method, which would have no effect. Those of the file are said in one line."""
+    used = _names(TestConfig) | _names(type(config.options))
+    idle = next((override for override in overrides if override.partition("=")[0].split(".")[0] not in used), None)
+    if idle is not None:
+        raise UserError(f"{idle} has no effect on the method {config.method}: leave it out, or choose another method=NAME")
+    ignored = [key for key in read_yaml(Path(path)) if key not in used]
+    if ignored:
+        log.info("the method %s has no use for these options of %s: %s", config.method, path, ", ".join(map(str, ignored)))
 
 
 def _names(cls: type) -> set[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.samplers.trace import SUFFIX
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_text
+from strdiffusion.system.files import read_table, write_text
 from strdiffusion.system.markdown import markdown_table
 
+MOST_EVALUATIONS = 10**9
 COLUMNS = {  # titles of the summary, shorter than those of a table of runs
     "psnr": "PSNR",
     "ssim": "SSIM",
@@ -65,8 +66,7 @@ def read_rows(path: Path) -> list[ResultRow]:
     if not path.exists():
         return []
     try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return [_parse_row(line) for line in csv.DictReader(file)]
+        return [_parse_row(line) for line in csv.DictReader(io.StringIO(read_table(path), newline=""))]
     except (OSError, TypeError, ValueError, csv.Error, AttributeError) as error:
         raise UserError(f"{path} is not a results.csv of this program ({error}): remove it, or set another output=FOLDER") from None
 
@@ -112,10 +112,14 @@ def _parse_row(line: dict[str, str]) -> ResultRow:
         if name.endswith(SUFFIX):
             if text:
                 evaluations[name.removesuffix(SUFFIX)] = int(text)
+                if not 0 <= evaluations[name.removesuffix(SUFFIX)] <= MOST_EVALUATIONS:
+                    raise ValueError(f"{text} evaluations")
         elif name in ("name", "image", "mask", "shown"):
             plain[name] = text
         else:
             plain[name] = float(text) if text else None
+    if plain.get("hole_share") is None or plain.get("seconds") is None or not plain.get("name"):
+        raise ValueError("a row lacks its name, hole_share or seconds")
     return ResultRow(**plain, evaluations=evaluations)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +15,9 @@ from strdiffusion.evaluation.samples import sample_cells
 from strdiffusion.evaluation.statistics import Summary, summarise
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import read_table, write_atomically
+
+log = logging.getLogger(__name__)
 
 CACHE, SAMPLES_CACHE, IMAGES_CACHE = "numbers.json", "samples.json", "images.json"
 
@@ -30,14 +33,17 @@ class ImageNumbers:
 def image_numbers(folder: Path) -> ImageNumbers:
     """What `run_cells` stored of the images of a run."""
     kept = read_cache(folder / IMAGES_CACHE)
-    return ImageNumbers(**kept) if kept else ImageNumbers({}, {})
+    return ImageNumbers(**kept) if kept.keys() == {"values", "judged"} else ImageNumbers({}, {})
 
 
 def read_cache(path: Path) -> dict:
     """What a file of numbers holds; empty if there is none, or it is damaged: then the numbers are computed again."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        kept = json.loads(read_table(path))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s is damaged, and computed again: %s", path, error)
         return {}
     return kept if isinstance(kept, dict) else {}
 

@@ -12,6 +12,7 @@ import numpy as np
 from strdiffusion.evaluation.columns import METRICS
 from strdiffusion.figures.style import COLOURS, DASHED, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import read_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,14 +37,14 @@ def read_curves(label: str, path: Path) -> Curves:
     path = path.expanduser()
     path = path / "metrics.jsonl" if path.is_dir() else path
     try:
-        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines() if text.strip()]
+        lines = [json.loads(text) for text in read_table(path).splitlines() if text.strip()]
         events = {kind: [line for line in lines if line["kind"] == kind] for kind in ("train", "validation")}
         names = sorted({name for line in events["validation"] for name in line} - {"step", "kind", "seconds"})
         loss = series(events["train"], "loss")
         validation = {name: series(events["validation"], name) for name in names}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give the output folder of a training") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the metrics.jsonl of a training ({type(error).__name__}: {error})") from None
     if not loss[0].size:
         raise UserError(f"{path} holds no loss yet")

@@ -28,11 +28,13 @@ from strdiffusion.figures.style import (
 )
 from strdiffusion.samplers import ImageTrace
 from strdiffusion.samplers.trace import Decision, StepTrace
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, brief
+from strdiffusion.system.files import read_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LARGEST_COUNT, LARGEST_SCORE = 10**6, 1e30
 log = logging.getLogger(__name__)
 
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
@@ -89,15 +91,27 @@ def read_traces(folder: Path, image: str | None = None) -> dict[str, ImageTrace]
 def read_trace(path: Path) -> ImageTrace:
     """Read a JSON file of `ImageTrace.as_dict`."""
     try:
-        steps = [StepTrace.from_dict(step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]]
+        steps = [StepTrace.from_dict(step) for step in json.loads(read_table(path))["steps"]]
         for step in steps:
-            if not isinstance(step.t, int) or len(step.decisions) != max(len(step.scores) - 1, 0) or set(step.decisions) - set(DECISIONS):
-                raise ValueError(f"the step at t = {step.t}")
+            require_sound(step)
         if not steps:
             raise ValueError("it has no step")
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a trace of scripts/test.py, or damaged: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a result folder of scripts/test.py") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is not a trace of scripts/test.py, or damaged: {brief(error)}") from None
     return ImageTrace(steps)
+
+
+def require_sound(step: StepTrace) -> None:
+    """Raise ValueError or TypeError if a step of a file is none that a sampler records."""
+    times_fit = type(step.t) is int and 0 <= step.t <= LARGEST_COUNT and len(step.decisions) == max(len(step.scores) - 1, 0)
+    if not times_fit or set(step.decisions) - set(DECISIONS):
+        raise ValueError(f"the step at t = {brief(step.t)}")
+    if not all(type(score) in (int, float) and abs(score) <= LARGEST_SCORE for score in step.scores):  # false for NaN
+        raise ValueError(f"a score at t = {step.t}")
+    if not all(type(count) is int and 0 <= count <= LARGEST_COUNT for count in step.evaluations.values()):
+        raise ValueError(f"the evaluations at t = {step.t}")
 
 
 def summarise(traces: Sequence[ImageTrace]) -> TraceSummary:

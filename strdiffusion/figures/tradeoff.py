@@ -1,6 +1,7 @@
 """Cost and quality of a table's rows: quality over network evaluations and over seconds."""
 
 import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from strdiffusion.evaluation.columns import column, is_evaluations
 from strdiffusion.figures.style import COLOURS, TWO_COLUMNS, check_labels, fit_text, log_scale, new_figure, styled
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, brief
+from strdiffusion.system.files import read_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LARGEST = 1e15  # of what a table holds
 COSTS = {"evaluations": "network evaluations per image", "seconds": "seconds per image"}
 
 
@@ -36,14 +39,13 @@ def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]
     path = path.expanduser()
     path = path / "table.csv" if path.is_dir() else path
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.DictReader(file) if line["source"] == "ours"]
+        lines = [line for line in csv.DictReader(io.StringIO(read_table(path), newline="")) if line["source"] == "ours"]
         buckets = list(dict.fromkeys(line["bucket"] for line in lines))
-        numbers = {(line["row"], line["bucket"], line["metric"]): [line["mean"], line["low"], line["high"]] for line in lines}
+        numbers = {(line["row"], line["bucket"], line["metric"]): [number(line[key]) for key in ("mean", "low", "high")] for line in lines}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give the folder that scripts/reproduce.py wrote") from None
-    except (KeyError, csv.Error, UnicodeDecodeError):
-        raise UserError(f"{path} is not a table.csv of scripts/reproduce.py") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not a table.csv of scripts/reproduce.py, or damaged: {brief(error)}") from None
     if bucket is None and len(buckets) > 1:
         raise UserError(f"{path} has several buckets: give one of {', '.join(buckets)} as --bucket")
     if bucket is not None and bucket not in buckets:
@@ -51,7 +53,7 @@ def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]
     bucket = bucket or (buckets[0] if buckets else "")
     found: dict[str, list[Point]] = defaultdict(list)
     for row in dict.fromkeys(line["row"] for line in lines):
-        cells = {metric: [float(v) if v else None for v in cell] for (r, b, metric), cell in numbers.items() if (r, b) == (row, bucket)}
+        cells = {metric: cell for (r, b, metric), cell in numbers.items() if (r, b) == (row, bucket)}
         mean, low, high = ({metric: cell[i] for metric, cell in cells.items() if cell[i] is not None} for i in range(3))
         evaluations = [value for metric, value in mean.items() if is_evaluations(metric)]
         if evaluations and sum(evaluations) > 0:  # baselines have no networks
@@ -60,6 +62,16 @@ def read_points(path: Path, bucket: str | None = None) -> dict[str, list[Point]]
     if not found:
         raise UserError(f"{path} has no row with network evaluations: name them among the table's metrics")
     return dict(found)
+
+
+def number(text: str) -> float | None:
+    """A number of a cell; None if it is empty or not known. Raises ValueError for what no table holds."""
+    if not text or text.lower() == "nan":
+        return None
+    value = float(text)
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"{text!r} is no number of a table")
+    return value
 
 
 @styled

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from strdiffusion.batch import Known
 from strdiffusion.data.images import opencv
 from strdiffusion.methods.method import Method, Options, Result, register
-from strdiffusion.system.parser import Positive
+from strdiffusion.system.parser import Range
 
 
 class Filling(Method):
@@ -45,7 +46,7 @@ class MeanFill(Filling):
 class OpenCVOptions(Options):
     """radius: of the neighbourhood that OpenCV uses for a pixel of the hole, in pixels."""
 
-    radius: Positive = 5
+    radius: Annotated[int, Range(1, 100)] = 5
 
 
 class OpenCVInpainting(Filling):

@@ -14,6 +14,7 @@ from strdiffusion.batch import Known
 from strdiffusion.denoiser import Precision, autocast
 from strdiffusion.methods.dgts_loading import DGTSCheckpoints, DGTSModel, FillingOptions, load_dgts
 from strdiffusion.methods.dgts_released import enlarge_as_released
+from strdiffusion.methods.finite import Watch
 from strdiffusion.methods.method import Door, Evaluations, Method, Options, Result, register
 from strdiffusion.networks.dgts.filling import Filled
 from strdiffusion.networks.dgts.structure import known_counts
@@ -80,13 +81,15 @@ class DGTSMethod(Method):
 
     def images(self, known: Known) -> Tensor:
         """The inpainted images (B,3,H,W) of a batch, in [0,1]."""
-        sized = self.sized(known)
+        sized, watch = self.sized(known), Watch(self.precision)
         filled = self.fill(sized)
+        watch.look("dgts", None, filled.image)
         with float32_precision(self.precision, self.device), autocast(self.device, self.precision):
             if self.settings.released:
                 image = enlarge_as_released(self.upsampler, filled.image, sized)
             else:
-                image = (self.enlarged(filled.image, sized).float().clamp(-1, 1) + 1) / 2
+                image = (watch.look("upsampler", None, self.enlarged(filled.image, sized)).float().clamp(-1, 1) + 1) / 2
+        watch.finish()
         if image.shape[2:] != known.image.shape[2:]:
             image = F.interpolate(image, size=known.image.shape[2:], mode="bicubic", antialias=True).clamp(0, 1)
         return image if self.settings.released else known.put_back(image)

@@ -13,6 +13,7 @@ from strdiffusion.batch import Known
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.denoiser import Denoiser, Precision
 from strdiffusion.methods.counting import count_evaluations
+from strdiffusion.methods.finite import Watch
 from strdiffusion.methods.loading import CheckpointsConfig, Model, load_for_test
 from strdiffusion.methods.method import Choices, Evaluate, Evaluations, Method, Options, Result, Step, register
 from strdiffusion.networks import Kind
@@ -115,10 +116,11 @@ class IRSDEMethod(Method):
     def inpaint(
         self, known: Known, seeds: Sequence[int], evaluate: Evaluate | None = None, begin: Known | None = None
     ) -> Iterator[Step | Result]:
-        known = known.to(self.device)
-        run = Sampling(self.predictors(known, evaluate), known, SeededNoise(seeds), self.sampler, self.begin_from(begin))
+        known, watch = known.to(self.device), Watch(self.precision)
+        run = Sampling(self.predictors(known, watch.around(evaluate)), known, SeededNoise(seeds), self.sampler, self.begin_from(begin))
         for moment in self.sampler.sampler(self.guided, self.joint).steps(run):
             yield self.step(run, moment)
+        watch.finish()
         end = finished(run, moment)
         evaluations = [total_evaluations([trace]) for trace in end.traces]
         yield Result(end.texture, self.pictures(end.structure), end.traces, evaluations)
@@ -226,8 +228,8 @@ class IRSDEMethod(Method):
         """The clean texture and structure that the networks predict from the state `before`; at t = 0 the state itself."""
         if before.to == 0:
             return before
-        known = known.to(self.device)
-        networks, structure, pictures = self.predictors(known), before.pictures.get("structure"), {}
+        known, watch = known.to(self.device), Watch(self.precision)
+        networks, structure, pictures = self.predictors(known, watch.around()), before.pictures.get("structure"), {}
         guide = before.image.mean(dim=1, keepdim=True) if self.guided else None
         mean = self.sde.texture_mean(known.image, known.mask)
         if structure is not None:
@@ -235,7 +237,9 @@ class IRSDEMethod(Method):
             pictures["structure"] = networks.structure.x0(structure, known.maps["structure_mean"], before.to, seen)
             if after.pictures["structure"] is not structure:  # not yet in the late stage
                 guide = after.pictures["structure"] if after.guide is None else after.guide  # None after a jump back
-        return replace(before, image=networks.texture.x0(before.image, mean, before.to, guide), pictures=pictures)
+        image = networks.texture.x0(before.image, mean, before.to, guide)
+        watch.finish()
+        return replace(before, image=image, pictures=pictures)
 
     def describe(self) -> str:
         resampling = "no resampling" if self.sampler.resampling == "none" else f"resampling {self.sampler.resampling}"

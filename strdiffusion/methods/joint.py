@@ -11,6 +11,7 @@ from torch import Tensor
 from strdiffusion.batch import Known
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import structure_picture
+from strdiffusion.methods.finite import Watch
 from strdiffusion.methods.irsde import IRSDEMethod, IRSDEOptions
 from strdiffusion.methods.method import Door, Step, register
 
@@ -68,8 +69,10 @@ class JointMethod(IRSDEMethod):
             return super(IRSDEMethod, self).predict(known, before, after)  # pictures of labels are no states
         if before.to == 0:
             return before
-        known, grid = known.to(self.device), self.sampler.grid(self.sde)
+        known, grid, watch = known.to(self.device), self.sampler.grid(self.sde), Watch(self.precision)
         t_y, t_x = grid.parts(before.to)
         means = self.sde.texture_mean(known.image, known.mask), known.maps["structure_mean"]
-        y0, x0 = self.predictors(known).texture.both_x0(before.image, means[0], t_y, before.pictures["structure"], means[1], t_x)
+        network = self.predictors(known, watch.around()).texture
+        y0, x0 = network.both_x0(before.image, means[0], t_y, before.pictures["structure"], means[1], t_x)
+        watch.finish()
         return replace(before, image=y0, pictures={"structure": x0})

@@ -12,6 +12,7 @@ from strdiffusion.checkpoints import LoadedNetwork, StorageType, load_network, n
 from strdiffusion.checkpoints.networks import Weights
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import DiscriminatorRecord, ModelConfig, NetworksConfig, UNetRecord
+from strdiffusion.config.training import LARGEST_SIZE
 from strdiffusion.networks import DGTS_KINDS, KINDS, PRIOR_KINDS, Kind
 from strdiffusion.samplers import SamplerConfig
 from strdiffusion.sde import MeanFill
@@ -224,8 +225,9 @@ def named_for(network: LoadedNetwork) -> bool:
 def recorded_size(checkpoint: Path) -> int | None:
     """The size of the training images that the configuration beside a checkpoint states, if there is one."""
     run = checkpoint.parent / "config.yml"
-    size = read_yaml(run).get("data", {}).get("size") if run.is_file() else None
-    return size if isinstance(size, int) and size >= 8 else None
+    data = read_yaml(run).get("data") if run.is_file() else None
+    size = data.get("size") if isinstance(data, dict) else None
+    return size if isinstance(size, int) and 8 <= size <= LARGEST_SIZE else None
 
 
 def describe(networks: LoadedNetworks) -> NetworksConfig:

@@ -12,6 +12,7 @@ A method sees no true pixel of the hole: `Known` sets the hole to zero. For expe
 to open (`Options.doors`), and every result records them.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ from strdiffusion.system.device import keep_memory
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert
 
+log = logging.getLogger(__name__)
+
+LARGEST = 1e6  # no colour, noise or score of a sound network is larger
 # what may be shown in the hole: the image's own pixels, or those of another image
 Door = Literal["truth", "other_image"]
 Evaluate = Callable[[str, Callable], Callable]  # (a network's name, the network) -> the function that is called instead
@@ -266,6 +270,25 @@ def see(method: Method, image: np.ndarray, known: np.ndarray, behind: Mapping[Do
     return method.look(hidden, known, {door: behind[door] for door in method.doors})
 
 
+def require_picture(image: Tensor, mask: Tensor, name: str) -> None:
+    """Raise UserError if a result (B,3,H,W) is not finite, and warn if it is far from all colours in the hole, where it gets clipped.
+
+    mask: (B,1,H,W), 1 = known. name: of the method.
+    """
+    image, hole = image.detach().float(), 1 - mask.to(image.device)
+    if not torch.linalg.vector_norm(image, torch.inf) <= LARGEST:  # false for NaN
+        raise UserError(f"the method {name} gave values that are no colours: its weights are damaged or do not fit its options")
+    beyond = ((image - image.clamp(0, 1)).abs() * hole).sum(dim=(1, 2, 3)) / hole.sum(dim=(1, 2, 3)).clamp(min=1) / image.shape[1]
+    if beyond.max() > 1:
+        log.warning(
+            "the result of %s is no picture: its values reach from %.3g to %.3g, and are cut to black and white; its networks are damaged "
+            "or barely trained, or its options do not fit them",
+            name,
+            image.min().item(),
+            image.max().item(),
+        )
+
+
 def run(
     method: Method,
     known: Known,
@@ -279,6 +302,7 @@ def run(
     more = {"evaluate": evaluate, "begin": begin} if method.tiles else {}
     for item in method.inpaint(known, seeds, **more):
         if isinstance(item, Result):
+            require_picture(item.image, known.mask, method.name)
             return replace(item, shown=tuple(f"{door} ({option})" for door, option in method.doors.items()))
         if watch is not None:
             watch(item)

@@ -15,6 +15,7 @@ from torch import Tensor
 from strdiffusion.batch import Known
 from strdiffusion.checkpoints.released_prior import Unrecorded
 from strdiffusion.denoiser import Precision
+from strdiffusion.methods.finite import Watch
 from strdiffusion.methods.method import Choices, Evaluations, Method, Options, Result, Step, register
 from strdiffusion.methods.prior_loading import PriorCheckpointsConfig, PriorModel, load_prior_for_test, vars_of_process
 from strdiffusion.networks.guided_unet import CLASSES
@@ -95,19 +96,21 @@ class RepaintMethod(Method):
         self.require_classifier_size(H, W)
         factor, T, last = self.model.prior.network.factor, self.process.T, len(self.times) - 1
         x0, m = (F.pad(images, (0, -W % factor, 0, -H % factor)) for images in (2 * known.image - 1, known.mask))
-        draw = partial(SeededNoise(seeds), range(len(seeds)))
-        for n, (i, k, x) in enumerate(repaint(self.prior(seeds), x0, m, self.times, draw)):  # n = 0: the start
+        draw, watch = partial(SeededNoise(seeds), range(len(seeds))), Watch(self.precision)
+        for n, (i, k, x) in enumerate(repaint(self.prior(seeds, watch), x0, m, self.times, draw)):  # n = 0: the start
             image = (x[..., :H, :W] + 1) / 2
             yield Step(i + 1, k + 1, T, last - max(n - 1, 0), last, image)
+        watch.finish()
         evaluations = {name: count.least for name, count in self.cost().items()}
         yield Result(known.put_back(image) if self.config.put_back else image, evaluations=[dict(evaluations) for _ in seeds])
 
-    def prior(self, seeds: Sequence[int]) -> Prior:
+    def prior(self, seeds: Sequence[int], watch: Watch | None = None) -> Prior:
         """What the sampler needs, for images with these seeds."""
+        watched = (watch or Watch(self.precision)).around(time=1)
         classes = self.classes(seeds) if self.model.prior.network.class_conditional or self.model.classifier else None
         conditional = classes if self.model.prior.network.class_conditional else None
-        gradient = None if self.model.classifier is None else partial(self.gradient, classes)
-        return Prior(self.network(), self.process, self.model.prior.prediction, self.config.clip, conditional, gradient)
+        gradient = None if self.model.classifier is None else watched("classifier", partial(self.gradient, classes))
+        return Prior(watched("prior", self.network()), self.process, self.model.prior.prediction, self.config.clip, conditional, gradient)
 
     def classes(self, seeds: Sequence[int]) -> Tensor:
         """The class of each image (B,): `label`, or drawn from its seed."""

@@ -5,15 +5,15 @@ Decisions are made for each image on its own. An image whose resampling has stop
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from strdiffusion.samplers.plain import late_stage
-from strdiffusion.samplers.sampling import KnownStructure, Sampling
+from strdiffusion.samplers.sampling import Back, KnownStructure, Sampling, Times
 from strdiffusion.samplers.state import Moment, State
-from strdiffusion.system.parser import Count, Positive
+from strdiffusion.system.parser import Positive, Range
 
 Accept = Literal["lower", "higher"]
 
@@ -29,10 +29,10 @@ class Released:
     accept: which score is better; "lower" as released.
     """
 
-    u_max: Positive = 25
-    u_min: Positive = 4
+    u_max: Times = 25
+    u_min: Times = 4
     jump: Positive = 2
-    re: Count = 2
+    re: Back = 2
     accept: Accept = "lower"
 
     def steps(self, run: Sampling) -> Iterator[Moment]:
@@ -69,10 +69,10 @@ class Paper:
     steps and denoised back. The best pair is kept. `jump` and `accept` are as in `Released`.
     """
 
-    threshold: float = 0.0
-    u_max: Positive = 5
+    threshold: Annotated[float, Range(-(10**6), 10**6)] = 0.0
+    u_max: Times = 5
     jump: Positive = 1
-    re: Count = 1
+    re: Back = 1
     accept: Accept = "higher"
 
     def steps(self, run: Sampling) -> Iterator[Moment]:

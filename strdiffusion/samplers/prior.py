@@ -12,6 +12,9 @@ from strdiffusion.ddpm import DDPM, NoiseSchedule, Predicted
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Positive, Range
 
+MOST_TIMES = 100_000  # of a run; the released configurations have some thousands
+Times = Annotated[int, Range(1, 1000)]
+
 
 @dataclass
 class Jumps:
@@ -23,30 +26,33 @@ class Jumps:
     """
 
     jump_length: Positive = 10
-    jump_n_sample: Positive = 10
-    n_sample: Positive = 1
+    jump_n_sample: Times = 10
+    n_sample: Times = 1
     jump2_length: Positive = 1
-    jump2_n_sample: Positive = 1
+    jump2_n_sample: Times = 1
     jump3_length: Positive = 1
-    jump3_n_sample: Positive = 1
+    jump3_n_sample: Times = 1
     start_resampling: Positive | None = None
 
     def times(self, T: int) -> list[int]:
-        """The indices that a run visits, each one away from the one before, from T-1 to -1."""
+        """The indices that a run visits, each one away from the one before, from T-1 to -1. Raises UserError if they are too many."""
         kinds = [(self.jump_length, self.jump_n_sample), (self.jump2_length, self.jump2_n_sample), (self.jump3_length, self.jump3_n_sample)]
-        left = [places(T, *kind) for kind in kinds]  # the jumps left at each place
+        jumps = [places(T, *kind) if kind[1] > 1 else {} for kind in kinds]
+        left = [dict(each) for each in jumps]  # the jumps left at each place
         limit = T if self.start_resampling is None else self.start_resampling
         t, times = T, []
         while t >= 1:
             t -= 1
             times.append(t)
+            if len(times) > MOST_TIMES:
+                raise UserError(f"these jumps visit more than {MOST_TIMES} times: lower jump_n_sample, jump2_n_sample, or n_sample")
             if t + 1 < T - 1 and t <= limit:
                 times.extend([t + 1, t] * (self.n_sample - 1))
             for kind in (2, 1, 0):
                 length, _ = kinds[kind]
                 if left[kind].get(t, 0) > 0 and t <= limit - length:
                     left[kind][t] -= 1
-                    left[kind + 1 :] = [places(T, *later) for later in kinds[kind + 1 :]]
+                    left[kind + 1 :] = [dict(later) for later in jumps[kind + 1 :]]
                     times.extend(range(t + 1, t + length + 1))
                     t += length
         return [*times, -1]
@@ -69,7 +75,7 @@ class RepaintConfig(Jumps):
     clip: bool = True
     put_back: bool = True
     label: Annotated[int, Range(0, 999)] | None = None
-    classifier_scale: Annotated[float, Range(0)] = 1.0
+    classifier_scale: Annotated[float, Range(0, 10_000)] = 1.0
 
     def process(self, trained: int, schedule: NoiseSchedule, key: str = "repaint") -> DDPM:
         """The process that is sampled, of one with `trained` steps. Raises UserError if these options do not fit it."""

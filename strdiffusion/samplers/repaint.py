@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from strdiffusion.samplers.grid import TimeGrid
 from strdiffusion.samplers.plain import late_stage
-from strdiffusion.samplers.sampling import Sampling
+from strdiffusion.samplers.sampling import Back, Sampling, Times
 from strdiffusion.samplers.state import Moment, State
 from strdiffusion.system.parser import Count, Positive
 
@@ -23,7 +23,7 @@ class Repaint:
     """
 
     jump_length: Positive = 10
-    resamplings: Positive = 10
+    resamplings: Times = 10
     start: Positive | None = None
     stop: Count = 0
 
@@ -52,9 +52,9 @@ class Fixed:
     `times` times, before the texture takes its step. Noise draws of a step: as in `Released`, but the texture draws once, at the end.
     """
 
-    times: Positive = 1
+    times: Times = 1
     jump: Positive = 2
-    re: Count = 2
+    re: Back = 2
 
     def steps(self, run: Sampling) -> Iterator[Moment]:
         y, x = run.start_texture(), run.start_structure()

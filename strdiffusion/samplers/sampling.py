@@ -17,8 +17,10 @@ from strdiffusion.samplers.solvers import SOLVERS, Solution, Solver, Transition
 from strdiffusion.samplers.state import Moment, State
 from strdiffusion.samplers.trace import ImageTrace, StepTrace
 from strdiffusion.sde import MeanRevertingSDE
-from strdiffusion.system.parser import Count, Range
+from strdiffusion.system.parser import Range
 
+Times = Annotated[int, Range(1, 1000)]  # how often something is done again
+Back = Annotated[int, Range(0, 1000)]  # how many steps back
 NETWORKS = ("texture", "structure", "discriminator")
 
 
@@ -48,9 +50,9 @@ class Stepping:
 
     solver: Solver = "ancestral"
     order: Literal[1, 2] = 2
-    steps: Annotated[int, Range(2)] | None = None
+    steps: Annotated[int, Range(2, 10_000)] | None = None
     spacing: Spacing = "t"
-    ahead: Count = 0
+    ahead: Annotated[int, Range(0, 10_000)] = 0
     put_back: bool = True
 
 

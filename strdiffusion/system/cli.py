@@ -8,14 +8,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import torch
 
-from strdiffusion.system import distributed
-from strdiffusion.system.errors import Stopped, UserError, one_line
+from strdiffusion.system import distributed, start
+from strdiffusion.system.errors import Stopped, UserError, clean, one_line
 from strdiffusion.system.terminal import BROKEN_PIPE, Ended, ReaderGone, ending_signals, enduring_streams
 
+TEXT = (str, os.PathLike, BaseException)  # what names of files, and contents, come in
 DEFAULT_MODEL = "weights/benchmark"
 
 
@@ -37,6 +38,7 @@ def exit_on_user_error(main: Callable[..., int | None] | None = None, *, go_on: 
 
     @functools.wraps(main)
     def wrapped(*arguments, **options) -> int:
+        start.give_back()
         try:
             # under torchrun a process may wait for others, and Python would not hear a signal
             with enduring_streams(go_on), contextlib.nullcontext() if distributed.launched() else ending_signals():
@@ -46,11 +48,14 @@ def exit_on_user_error(main: Callable[..., int | None] | None = None, *, go_on: 
 
     def called(*arguments, **options) -> int:
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(CleanFormatter())
+        logging.basicConfig(level=level, handlers=[handler])
         if hasattr(sys.stdout, "reconfigure"):
             with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads
                 sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-        status = status_of(main, *arguments, **options)
+        with contextlib.redirect_stdout(CleanStream(sys.stdout)):
+            status = status_of(main, *arguments, **options)
         distributed.leave(status)
         return status
 
@@ -62,12 +67,15 @@ def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
     try:
         return main(*arguments, **options) or 0
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(one_line(f"error: {error.filename or 'a file'}: {error.strerror or error}"), file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
+        if "home directory" in str(error):  # of pathlib
+            print("error: a path begins with ~ and names no home directory: write it in full, or begin it with ./", file=sys.stderr)
+            return 2
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
             raise
         print("error: out of memory: lower batch_size (training.batch_size), data.size or the networks' width", file=sys.stderr)
@@ -79,6 +87,30 @@ def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+class CleanFormatter(logging.Formatter):
+    """Messages alone, without control characters: names and contents of files end up in them. What is put into a message has one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = logging.makeLogRecord(vars(record))
+        if isinstance(record.args, tuple):
+            shown.args = tuple(one_line(str(part)) if isinstance(part, TEXT) else part for part in record.args)
+        return clean(super().format(shown))
+
+
+class CleanStream:
+    """A stream to which control characters are written escaped, except for line breaks and tabs: a terminal would act on them."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(clean(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,10 +19,15 @@ from torch import Tensor
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
 
+log = logging.getLogger(__name__)
+
 R = TypeVar("R")
 POLL = 0.05  # seconds
 GRACE = 5  # seconds
 PATIENCE = timedelta(minutes=60)  # enough for a rank that samples validation images or lists a large folder
+REACH, POLL_REACH, SAY_AFTER = 60, 3, 5  # seconds
+SAID = ("RANK", "WORLD_SIZE")
+MEET = timedelta(minutes=5)  # torchrun starts all processes at once
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # set by torchrun
 
 
@@ -39,6 +46,7 @@ def processes(device: str) -> Iterator[torch.device]:
     if not launched():
         yield chosen
         return
+    require_numbers()
     if chosen.type == "cuda":
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
@@ -46,8 +54,9 @@ def processes(device: str) -> Iterator[torch.device]:
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    store, number, total = next(dist.rendezvous("env://", timeout=PATIENCE))
-    dist.init_process_group(backend, store=fresh_store(store, number, total), rank=number, world_size=total, timeout=PATIENCE)
+    with waiting_is_said():
+        store, number, total = meet()
+        dist.init_process_group(backend, store=fresh_store(store, number, total), rank=number, world_size=total, timeout=PATIENCE)
     try:
         yield chosen
     except RuntimeError as error:
@@ -58,6 +67,57 @@ def processes(device: str) -> Iterator[torch.device]:
         time.sleep(GRACE)  # torchrun ends the main process as soon as this one ends: let it print its message first
         leave(ended.code if isinstance(ended.code, int) else 1)
     dist.destroy_process_group()  # not after an error: it could wait for a process that has ended
+
+
+def require_numbers() -> None:
+    """Raise UserError if the variables that torchrun sets for its processes hold anything but what it sets."""
+    for name, least, most in (("WORLD_SIZE", 1, 65_536), ("RANK", 0, 65_535), ("LOCAL_RANK", 0, 65_535), ("MASTER_PORT", 1, 65_535)):
+        text = os.environ[name]
+        if not (text.isascii() and text.isdecimal() and len(text) < 7 and least <= int(text) <= most):
+            raise UserError(f"the variable {name} of the environment is {text!r}, not a number from {least} to {most}: use torchrun")
+    if int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
+        raise UserError(f"process {os.environ['RANK']} is not one of WORLD_SIZE={os.environ['WORLD_SIZE']} processes: use torchrun")
+
+
+def meet() -> tuple[dist.Store, int, int]:
+    """The store that all processes share, the number of this one, and how many there are. Raises UserError."""
+    if os.environ["RANK"] != "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        require_reachable(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    try:
+        store, number, total = next(dist.rendezvous("env://", timeout=MEET))
+        store.set_timeout(PATIENCE)
+        return store, number, total
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"the processes cannot meet at {place()}: {' '.join(str(error).split())[:200]}") from None
+
+
+def require_reachable(host: str, port: int) -> None:
+    """Raise UserError if nobody listens at an address within REACH seconds: torch would try longer, and say nothing."""
+    deadline = time.monotonic() + REACH
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=POLL_REACH).close()
+            return
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name that a machine can have
+            if time.monotonic() > deadline:
+                raise UserError(f"the first process cannot be reached at {place()} ({error}): check MASTER_ADDR and MASTER_PORT") from None
+        time.sleep(POLL)
+
+
+@contextmanager
+def waiting_is_said() -> Iterator[None]:
+    """A context in which processes wait for each other: if that takes long, a line says so."""
+    said = threading.Timer(SAY_AFTER, log.warning, ("process %s of %s waits for the others at %s", *map(os.environ.get, SAID), place()))
+    said.daemon = True
+    said.start()
+    try:
+        yield
+    finally:
+        said.cancel()
+
+
+def place() -> str:
+    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
 
 
 def leave(status: int) -> None:

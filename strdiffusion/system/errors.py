@@ -10,9 +10,12 @@ MAX_NAMED = 3
 class UserError(Exception):
     """Something the user gave is wrong: a file, an option, a checkpoint.
 
-    The message is one line: what is wrong, where, and what to do about it. The command line prints
-    it without a traceback and exits with status 2.
+    The message is one line: what is wrong, where, and what to do about it. Control characters in it, which names and contents of files
+    may hold, are escaped. The command line prints it without a traceback and exits with status 2.
     """
+
+    def __init__(self, *arguments: object):
+        super().__init__(*(one_line(part) if isinstance(part, str) else part for part in arguments))
 
 
 class Stopped(KeyboardInterrupt):
@@ -26,6 +29,11 @@ class Stopped(KeyboardInterrupt):
 def one_line(text: str) -> str:
     """The text with line breaks and other control characters escaped as in a Python literal, so that a terminal does not act on them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def clean(text: str) -> str:
+    """The text with control characters escaped as by `one_line`, except for line breaks and tabs: for text of several lines."""
+    return "".join(c if c in "\n\t" else one_line(c) for c in text) if not text.isprintable() else text
 
 
 def some(names: Iterable[object]) -> str:

@@ -1,9 +1,11 @@
 """Files, which are written whole or not at all. Folders: see `folders`."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,45 @@ from typing import IO
 from strdiffusion.system.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes read at once
+MOST_TEXT = 2**28
+NO_FILE = "it is a folder, a device or a pipe, not a file"
 NAME_KEPT = 32  # a temporary file's name begins with so many characters of the file's name
 TEMPORARY = re.compile(r"\..*\.(?:([0-9]+)-)?[0-9a-f]{32}\.tmp", re.DOTALL)  # such a name; the number is the process's
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises OSError or ValueError.
+
+    A device or a pipe would have no end, or none to write to it.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return data
+
+
+def read_table(path: str | Path) -> str:
+    """The text of a regular file that holds a table or a log, of at most MOST_TEXT bytes. Raises OSError or ValueError.
+
+    Bytes that are no text are kept as in file names.
+    """
+    return read_regular(path, MOST_TEXT).decode("utf-8", "surrogateescape")
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a regular file to read its bytes. Raises OSError, also for folders, devices and pipes, which opening could block."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
+    return file
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError for what is there and is no regular file. What is missing is left to the reader."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -44,6 +83,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a write names no file: "No space left on device" would not say where
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):  # the folder may be the cause of the error
             temporary.unlink(missing_ok=True)
@@ -162,7 +205,7 @@ def make_folder(path: Path) -> set[Path]:
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file's content, hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()

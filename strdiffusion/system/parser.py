@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from strdiffusion.system.errors import UserError, brief, one_line
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import read_regular, write_atomically
 
 C = TypeVar("C")
 MAX_BYTES = 256 * 1024  # of a YAML file
@@ -41,8 +41,10 @@ class Range:
         return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
 
 
-Positive = Annotated[int, Range(1)]
-Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1, 10**9)]
+Count = Annotated[int, Range(0, 10**9)]
+Rate = Annotated[float, Range(0, 1000, open_low=True)]
+Weight = Annotated[float, Range(0, 10**6)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Share = Annotated[float, Range(0, 1)]
 Momentum = Annotated[float, Range(0, 0.999999)]
@@ -62,11 +64,7 @@ def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -
 def read_yaml(path: Path) -> dict:
     """Read a YAML file that holds keys and values."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES} bytes")
-        tree = parse_yaml(data.decode("utf-8"))
+        tree = parse_yaml(read_regular(path, MAX_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"the configuration {path} does not exist: give an existing YAML file") from None
     except OSError as error:

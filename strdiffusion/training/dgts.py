@@ -17,6 +17,7 @@ from strdiffusion.networks.dgts import DGTS, AdversarialPair, build_upsampler
 from strdiffusion.networks.dgts.losses import critic_loss, deception_loss, enlarging_loss, filling_loss
 from strdiffusion.networks.dgts.upsampler import reduced
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import require_regular
 from strdiffusion.training.optimizer import RateGroup
 from strdiffusion.training.shares import Draw
 from strdiffusion.training.task import Task, Validation, compare, side_by_side
@@ -155,7 +156,8 @@ def load_core(path: str, size: int) -> DGTS:
 def read_colours(path: str) -> Tensor:
     """A palette (n,3) in [-1,1]. Raises UserError if the file is none."""
     try:
-        colours = np.load(path, allow_pickle=False)
+        require_regular(path)
+        colours = np.load(path, mmap_mode="r", allow_pickle=False)  # a mapped file cannot declare more than it holds
     except (OSError, ValueError) as error:
         raise UserError(f"objective.colours={path} cannot be read ({error}): give a .npy file of (n,3) colours") from None
     if colours.ndim != 2 or colours.shape[1] != 3 or not len(colours) or not np.isfinite(colours).all() or np.abs(colours).max() > 1:

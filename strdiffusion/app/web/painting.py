@@ -1,12 +1,11 @@
 """The mask and hints that were painted in the browser."""
 
 import base64
-import binascii
 import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from strdiffusion.data.masks import resize_mask
 from strdiffusion.system.errors import UserError
@@ -54,5 +53,5 @@ def _layer(url: object, size: tuple[int, int]) -> np.ndarray:
             if image.size != size[::-1]:
                 raise ValueError
             return np.array(image.convert("RGBA"))
-    except (ValueError, binascii.Error, UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # whatever broken bytes lead Pillow's parser to
         raise UserError("What was painted does not belong to this picture: clear it and paint again.") from None

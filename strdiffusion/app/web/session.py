@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from strdiffusion.app import Cancelled, Picture, open_picture
 from strdiffusion.app.web.job import Job
@@ -151,7 +151,7 @@ def require_picture(path: Path, name: str, limits: Limits) -> str:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=[kind for kind in SUFFIXES if kind != "MPO"]) as image:
                 kind, size = image.format, image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's parsers raise whatever broken bytes lead them to
         if isinstance(error, Image.DecompressionBombError):
             raise UserError(f"{name} has far too many pixels: at most {limits.megapixels} megapixels are allowed") from None
         raise UserError(f"{name} is not a picture that can be read here: use JPEG, PNG, TIFF, WebP, BMP or GIF") from None
