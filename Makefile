@@ -10,7 +10,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
 # make lint: format and check the code.
-.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
+.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -68,6 +68,12 @@ benchmark-train: $(INSTALLED)
 benchmark-noise: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,texture) network.prediction=noise objective.loss_on=step output=$(RUNS)/texture_noise
+
+# RePaint's prior, as published (it predicts the noise) and predicting x0, with the texture network's budget: about two hours each on one core
+benchmark-prior: $(INSTALLED)
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	$(call TRAIN,prior)
+	$(call TRAIN,prior) network.prediction=x0 output=$(RUNS)/prior_x0
 
 # networks in which structure leads, and a second seed of everything that they are compared with: about twelve hours on two cores
 JOINT_TRAIN = $(BIN)/python scripts/train_texture.py -opt configs/benchmark/$(1).yml resume=auto
