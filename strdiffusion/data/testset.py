@@ -16,7 +16,7 @@ from strdiffusion.batch import Known
 from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, filled_from, read_image, resize_image, resize_nearest
 from strdiffusion.data.labels import LabelFolder
 from strdiffusion.data.listing import find_images
-from strdiffusion.data.mask_families import Family
+from strdiffusion.data.mask_families import Family, Phase
 from strdiffusion.data.mask_rules import MaskRule
 from strdiffusion.data.masks import (
     Polarity,
@@ -69,7 +69,7 @@ class TestDataset(Dataset):
     polarity       what white means in mask files
     size, fit      "resize": to size x size. "center_crop": the shorter side enlarged to size if it is smaller,
                    then the middle size x size; a mask file of that size is used as it is. "none": as it is
-    family         of generated masks, see `MaskRule`
+    family, phase  of generated masks, see `MaskRule`
     hole_share     range for generated masks of the families that have shares
     ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing
     index          index file of the image folder, see `find_images`
@@ -92,6 +92,7 @@ class TestDataset(Dataset):
         fit: Fit,
         hole_share: tuple[float, float],
         family: Family = "irregular",
+        phase: Phase = 0,
         ground_truth: bool = True,
         index: str | os.PathLike | None = None,
         limit: int | None = None,
@@ -105,7 +106,7 @@ class TestDataset(Dataset):
             raise UserError(f"limit {limit} leaves no image; give at least 1")
         images, masks = Path(images).expanduser(), None if masks is None else Path(masks).expanduser()
         self.size, self.fit, self.polarity, self.seed = size, fit, polarity, seed
-        self.family, self.hole_share = family, hole_share
+        self.family, self.hole_share, self.phase = family, hole_share, phase
         self.ground_truth = ground_truth
         self.labels = None if labels is None else LabelFolder(labels, images)
         files = find_images(images, index)
@@ -160,7 +161,7 @@ class TestDataset(Dataset):
 
     def mask_rule(self, i: int) -> MaskRule:
         """How the mask of item i is generated, if there are no files."""
-        return MaskRule(self.seed, self.names[i], i, self.family, self.hole_share)
+        return MaskRule(self.seed, self.names[i], i, self.family, self.hole_share, self.phase)
 
     def _read_mask(self, path: Path, image_path: Path, native: tuple[int, int]) -> np.ndarray:
         """The mask at `path`, with a notice if it does not fit its image of (height, width) `native`."""

@@ -138,6 +138,7 @@ def test_dataset(config: TestConfig) -> TestDataset:
         fit=data.fit,
         hole_share=data.masks.hole_share,
         family=data.masks.family,
+        phase=data.masks.phase,
         ground_truth=data.ground_truth,
         limit=data.limit,
         index=index_file(data.index, data.images),

@@ -31,6 +31,7 @@ LATER = {
     "crop_border": 0,
     "sample": 0,
     "data.masks.family": "irregular",
+    "data.masks.phase": 0,
     "sampler.ahead": 0,
     "sampler.put_back": True,
     "sde.rounding": "exact",
