@@ -11,6 +11,8 @@ import yaml
 from conftest import SIZE, single_error, write_network
 
 from strdiffusion.app import StrDiffusion
+from strdiffusion.app.tiles import Tiles
+from strdiffusion.app.windows import Box
 from strdiffusion.batch import Known
 from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
 from strdiffusion.commands.main import main
@@ -169,6 +171,40 @@ def test_sizes_that_the_network_cannot_divide_are_continued(priors):
     method, known = open_method(priors, {"prior": "prior.pt"}), known_images(1, 15, 21)
     image = run(method, known, [1]).image
     assert image.shape == known.image.shape and torch.equal(known.put_back(image), image)
+
+
+def test_tiles_and_a_run_from_an_estimate(priors):
+    """One tile is the whole image; overlapping tiles of a prior that looks at single pixels give what the whole image gives."""
+    method, known = open_method(priors, {"prior": "conditional.pt"}), known_images(2)
+    one = Tiles([Box(0, 0, SIZE, SIZE)], 1, lambda: None)
+    whole = run(method, known, [1, 2]).image
+    torch.testing.assert_close(run(method, known, [1, 2], evaluate=one).image, whole, rtol=0, atol=1e-5)
+    several = Tiles([Box(0, left, SIZE, 12) for left in (0, 4, SIZE - 12)], 3, lambda: None)
+    pointwise = open_method(priors, {"prior": "prior.pt"})
+    pointwise.network = lambda: lambda x, t, classes=None: torch.cat([0.3 * x.roll(1, 1), 0.1 * x], dim=1)
+    torch.testing.assert_close(run(pointwise, known, [1, 2], evaluate=several).image, run(pointwise, known, [1, 2]).image)
+    planned, late = method.cost()["prior"], method.cost(late=True)["prior"]
+    estimate, steps = Known(torch.full_like(known.image, 0.5), torch.ones_like(known.mask)), []
+    refined = run(method, known, [1, 2], steps.append, one, estimate)
+    assert 0 < late.least < planned.least and refined.evaluations == [{"prior": late.least}] * 2
+    a = method.process.a[steps[0].t - 1]
+    noise = (2 * steps[0].image - 1) / (1 - a).sqrt()  # the estimate is 0 in [-1,1]
+    assert a.sqrt() <= 0.4 and abs(noise.std() - 1) < 0.1 and steps[0].T == steps[0].t
+
+
+def test_a_hole_larger_than_the_training_images_is_filled_in_tiles(priors):
+    model = StrDiffusion.load({"prior": priors / "prior.pt"}, size=SIZE, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
+    hole = np.zeros((60, 100), np.uint8)
+    hole[20:45, 15:85] = 255
+    options = {"steps": 4, "resampling": "none", "shrink": 1}
+    plan = model.plan(image, hole, **options)
+    assert plan.tiles[0] > 3
+    late = plan.evaluations["prior"].least - 4
+    assert late % plan.tiles[0] == 0 and 0 < late < 4 * plan.tiles[0]
+    result = np.asarray(model(image, hole, **options).images[0].levels)
+    assert result.shape == image.shape and np.array_equal(result[hole == 0], image[hole == 0])
+    assert (result[hole > 0] != image[hole > 0]).mean() > 0.9 and result[hole > 0].std() > 1
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 5e-6), ("bf16", 2e-2)])

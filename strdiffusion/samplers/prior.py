@@ -127,14 +127,25 @@ class Transition(NamedTuple):
     x: Tensor
 
 
-def repaint(prior: Prior, x0: Tensor, m: Tensor, times: Sequence[int], draw: Callable[[Tensor], Tensor]) -> Iterator[Transition]:
+def begin_late(times: Sequence[int], a: Tensor, kept: float) -> Sequence[int]:
+    """The times of a run that begins from an estimate x0: they begin just before the first t at which sqrt(a_t), its weight in the state,
+    is above `kept`.
+    """
+    late = next(n for n, t in enumerate(times) if a[t].sqrt() > kept)
+    return times[max(late - 1, 0) :]
+
+
+def repaint(
+    prior: Prior, x0: Tensor, m: Tensor, times: Sequence[int], draw: Callable[[Tensor], Tensor], begin: Tensor | None = None
+) -> Iterator[Transition]:
     """RePaint's loop, in the order of sec. 5. The last state is the result; its known pixels are the network's.
 
     x0: (B,3,H,W) in [-1,1], of which only the known pixels are looked at. m: (B,1,H,W), 1 = known. times: see `Jumps.times`.
     draw: gives standard normal noise like a tensor; 2 draws a reverse step (1 in the first), 1 a climbing step, and the start.
+    begin: an estimate of the clean images, (B,3,H,W); the run then starts from its marginal at the first of `times`, not from noise.
     """
     process, evaluated = prior.process, False
-    x = draw(x0)
+    x = draw(x0) if begin is None else process.sample_marginal(begin, times[0], draw(x0))
     yield Transition(times[0], times[0], x)
     for i, k in pairwise(times):
         if k < i:
