@@ -58,7 +58,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="samplers and training with compile=true")
     found = parser.parse_args()
     if "prior" in found.kind and "training" in found.parts:
-        raise UserError("the training of a prior is not measured here: leave prior out of --kind; a training itself reports images a second")
+        raise UserError(
+            "the training of a prior is not measured here: leave prior out of --kind; a training itself reports images a second"
+        )
     unknown = set(found.parts) - set(PARTS)
     if unknown:
         raise UserError(f"there is no part {min(unknown)!r}: choose from {', '.join(PARTS)}")

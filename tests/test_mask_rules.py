@@ -66,7 +66,13 @@ def test_what_results_record_of_a_mask(photos):
     assert phased.mask_path(0) == "generated:seed=0:family=super_resolution:number=0:phase=1"
     known = MaskRule.parse(phased.mask_path(0), "a").draw(SIZE, SIZE)
     assert (known[1::2, 1::2] == 1).all() and known.sum() == SIZE**2 / 4 and np.array_equal(known, phased[0].known())
-    for text in ("masks/a.png", "generated:", "generated:seed=0:family=half:number=1:phase=1", "generated:seed=0:family=round:number=1", "generated:seed=x:share=0.1-0.2"):
+    for text in (
+        "masks/a.png",
+        "generated:",
+        "generated:seed=0:family=half:number=1:phase=1",
+        "generated:seed=0:family=round:number=1",
+        "generated:seed=x:share=0.1-0.2",
+    ):
         assert MaskRule.parse(text, "a") is None
 
 

@@ -128,6 +128,23 @@ def test_a_perfect_prior_inpaints_perfectly():
     torch.testing.assert_close(last.x, image)
 
 
+def test_steps_without_noise():
+    """With the true x0 a state keeps its noise on the way down, to x0 itself; and no noise is drawn into the hole."""
+    process, x0, noise = (
+        DDPM(respacing="8"),
+        torch.rand(2, 3, 8, 8, dtype=torch.float64) * 2 - 1,
+        torch.randn(2, 3, 8, 8, dtype=torch.float64),
+    )
+    a = process.a
+    for t in (7, 3, 1):
+        found = process.step_without_noise(a[t].sqrt() * x0 + (1 - a[t]).sqrt() * noise, x0, t)
+        torch.testing.assert_close(found, a[t - 1].sqrt() * x0 + (1 - a[t - 1]).sqrt() * noise)
+    prior = Prior(lambda x, t, y: torch.cat([x0, torch.zeros_like(x)], dim=1), process, "x0", solver="ddim")
+    states = [at.x for at in repaint(prior, x0, torch.zeros(2, 1, 8, 8), Jumps(jump_n_sample=1).times(8), lambda like: noise)]
+    torch.testing.assert_close(states[3], process.sample_marginal(x0, 4, (states[0] - a[7].sqrt() * x0) / (1 - a[7]).sqrt()))
+    assert torch.equal(states[-1], x0)
+
+
 # ---- the method ---------------------------------------------------------------------------------------
 
 
@@ -288,6 +305,7 @@ def test_options_that_do_not_fit_are_one_line(priors, tmp_path):
         ({"prior": "prior.pt"}, {"steps": 10, "jump_length": 10}, "jump_length=10 is longer than the process of 10 steps"),
         ({"prior": "prior.pt"}, {"respacing": "many"}, "'many' is no respacing"),
         ({"prior": "prior.pt"}, {"respacing": "600,600"}, "section 1 of it has 500"),
+        ({"prior": "conditional.pt", "classifier": "classifier.pt"}, {"solver": "ddim"}, "repaint.solver=ddim takes no classifier"),
         ({"prior": "classifier.pt"}, {}, "is of the classifier network, not of the prior network"),
         ({}, {}, "checkpoints.prior is missing"),
     ]

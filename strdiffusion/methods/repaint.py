@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from strdiffusion.methods.prior_loading import PriorCheckpointsConfig, PriorMode
 from strdiffusion.networks.guided_unet import CLASSES
 from strdiffusion.networks.unet import pad_by_reflection
 from strdiffusion.samplers import SeededNoise
-from strdiffusion.samplers.prior import Prior, RepaintConfig, begin_late, count_reverse_steps, repaint
+from strdiffusion.samplers.prior import Prior, PriorSolver, RepaintConfig, begin_late, count_reverse_steps, repaint
 from strdiffusion.system.device import float32_precision
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert, to_dict
@@ -49,6 +50,7 @@ class RepaintOptions(Options):
         chosen = self.repaint
         steps = chosen.steps if chosen.respacing is None else chosen.respacing
         pasted = "put back" if chosen.put_back else "as the network leaves them"
+        steps = f"{steps}, {chosen.solver}" if chosen.solver != "ddpm" else steps
         jumps = f"jumps of {chosen.jump_length}, {chosen.jump_n_sample} times"
         return f"T={steps}, {jumps}, known pixels {pasted}, {self.checkpoints.weights} weights, {self.precision}, "
 
@@ -75,6 +77,10 @@ class RepaintMethod(Method):
     ):
         self.model, self.device, self.precision, self.compile = model, device, precision, compile
         self.config = config or model.config.repaint
+        if model.classifier is not None and self.config.solver != "ddpm":
+            raise UserError(
+                f"repaint.solver={self.config.solver} takes no classifier: set repaint.solver=ddpm, or leave the classifier out"
+            )
         self.process = self.config.process(**vars_of_process(model.config.process))
         self.times = self.config.times(self.process.T)
         self.size = model.config.size
@@ -115,7 +121,7 @@ class RepaintMethod(Method):
         conditional = classes if self.model.prior.network.class_conditional else None
         gradient = None if self.model.classifier is None else partial(self.gradient, classes)
         network = self.network() if evaluate is None else self.on_tiles(evaluate)
-        return Prior(network, self.process, self.model.prior.prediction, self.config.clip, conditional, gradient)
+        return Prior(network, self.process, self.model.prior.prediction, self.config.clip, conditional, gradient, self.config.solver)
 
     def classes(self, seeds: Sequence[int]) -> Tensor:
         """The class of each image (B,): `label`, or drawn from its seed."""
@@ -186,8 +192,8 @@ class RepaintMethod(Method):
     def choices(self) -> Choices:
         resampled = any(getattr(self.config, name) > 1 for name in ONCE)
         return Choices(
-            solvers=("ddpm",),
-            solver="ddpm",
+            solvers=get_args(PriorSolver),
+            solver=self.config.solver,
             most_steps=self.model.config.process.steps,
             steps=self.process.T,
             resamplings=("none", "repaint"),
@@ -202,13 +208,14 @@ class RepaintMethod(Method):
         precision: Precision | None = None,
         **others,
     ) -> "RepaintMethod":
-        """The same networks with other settings: the number of steps; resampling none or repaint; or all of them as a RepaintConfig."""
+        """The same networks with other settings: a solver's name, or all settings as a RepaintConfig; the number of steps; resampling none
+        or repaint.
+        """
         super().varied(**others)  # it has none of them
-        if sampler not in (None, "ddpm") and not isinstance(sampler, RepaintConfig):
-            raise UserError(f"the method repaint knows one solver, ddpm, not {sampler}: leave it out")
         if resampling not in (None, "none", "repaint"):
             raise UserError(f"the method repaint knows resampling none and repaint, not {resampling}")
         tree = to_dict(sampler if isinstance(sampler, RepaintConfig) else self.config)
+        tree |= {"solver": sampler} if isinstance(sampler, str) else {}
         tree |= {"steps": steps, "respacing": None} if steps is not None else {}
         if resampling == "none":
             tree |= ONCE

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from strdiffusion.ddpm import DDPM, NoiseSchedule, Predicted
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Positive, Range
+
+
+PriorSolver = Literal["ddpm", "ddim"]
 
 
 @dataclass
@@ -58,6 +61,7 @@ class RepaintConfig(Jumps):
 
     steps: T, chosen evenly from the steps that the prior was trained with; respacing: instead of it, another choice such as "10,5,7" or
         "ddim50" (sec. 4).
+    solver: of the reverse steps: ddpm, as released, with the learned variance; ddim, without noise.
     clip: every predicted x0 to [-1,1].
     put_back: the known pixels of the result are the given ones; false, as released: what the network leaves there.
     label: the class of all images, if the prior is class-conditional or a classifier guides; null, as released: one drawn for each image.
@@ -66,6 +70,7 @@ class RepaintConfig(Jumps):
 
     steps: Annotated[int, Range(2, 10_000)] = 250
     respacing: str | None = None
+    solver: PriorSolver = "ddpm"
     clip: bool = True
     put_back: bool = True
     label: Annotated[int, Range(0, 999)] | None = None
@@ -100,7 +105,8 @@ class Prior:
     """A network on a process: what one reverse step needs.
 
     network: called as (x, t, classes), t in the trained process. classes: (B,) for class-conditional networks.
-    gradient: of a classifier, called as (x, t), its scale included; None: no guidance. prediction, clip: as `DDPM.reverse`.
+    gradient: of a classifier, called as (x, t), its scale included; None: no guidance. prediction, clip: as `DDPM.reverse`. solver: see
+    `RepaintConfig`; only ddpm takes a gradient.
     """
 
     network: Callable[..., Tensor]
@@ -109,11 +115,14 @@ class Prior:
     clip: bool = True
     classes: Tensor | None = None
     gradient: Callable[..., Tensor] | None = None
+    solver: PriorSolver = "ddpm"
 
     def reverse_step(self, x: Tensor, i: int, z: Tensor) -> Tensor:
         """From the state x (B,3,H,W) at i to the state at i-1, with noise z."""
         t = self.process.network_times[i]
         reverse = self.process.reverse(x, self.network(x, t, self.classes).to(x.dtype), i, self.prediction, self.clip)
+        if self.solver == "ddim":
+            return self.process.step_without_noise(x, reverse.x0, i)
         if self.gradient is not None:
             reverse = reverse.shifted(self.gradient(x, t).to(x.dtype))
         return self.process.draw(reverse, i, z)
