@@ -27,7 +27,9 @@ PACKED = (*KINDS, *PRIOR_KINDS, *DGTS_KINDS)
 def parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write; one that holds files is refused")
-    help = f"a checkpoint for each network ({', '.join(PACKED)}), and any key of model.yml: sampler.* (repaint.* of a prior) are the model's defaults"
+    help = (
+        f"a checkpoint for each network ({', '.join(PACKED)}), and any key of model.yml: sampler.*, of a prior repaint.*, are its defaults"
+    )
     parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=help)
     parser.add_argument("--dtype", choices=get_args(StorageType), default="float32", help="how numbers are stored (float32)")
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")

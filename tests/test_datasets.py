@@ -3,6 +3,7 @@
 import logging
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ class Gray(Method):
     def look(self, image, known, shown):
         return {"gray": gray_map(image)}
 
-    doors = {}
+    doors: ClassVar[dict] = {}
 
 
 def training(folder, **options):

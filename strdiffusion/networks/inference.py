@@ -29,7 +29,6 @@ from strdiffusion.networks.unet import ResidualBlock, UNet
 from strdiffusion.system.compiling import compiled
 from strdiffusion.system.device import require_precision
 
-
 PACKED_WIDTH = 128  # priors at least so wide have their weights packed
 
 

@@ -12,7 +12,6 @@ from strdiffusion.ddpm import DDPM, NoiseSchedule, Predicted
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Positive, Range
 
-
 PriorSolver = Literal["ddpm", "ddim"]
 
 
