@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SIZE, single_error, write_network
+from conftest import SIZE, script, single_error, write_network
 
 from strdiffusion.app import StrDiffusion
 from strdiffusion.app.tiles import Tiles
@@ -20,6 +20,7 @@ from strdiffusion.data import read_image
 from strdiffusion.ddpm import DDPM
 from strdiffusion.methods import METHODS, run
 from strdiffusion.networks import GuidedUNet, NoiseClassifier, UNet
+from strdiffusion.networks.guided_unet import GroupNorm
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import SeededNoise
 from strdiffusion.samplers.prior import Jumps, Prior, RepaintConfig, count_reverse_steps, repaint
@@ -235,6 +236,14 @@ def test_the_inference_form_computes_the_same(priors, precision, tolerance):
         assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
+def test_group_norm_of_bfloat16_sums_in_float32():
+    norm, h = GroupNorm(64), (50 + torch.randn(2, 64, 12, 12)).bfloat16()
+    expected = torch.nn.functional.group_norm(h.float(), 32, norm.weight, norm.bias)
+    for form in (torch.contiguous_format, torch.channels_last):
+        found = norm(h.contiguous(memory_format=form))
+        assert found.dtype == torch.bfloat16 and (found.float() - expected).abs().max() < 2**-7 * expected.abs().max()
+
+
 # ---- files --------------------------------------------------------------------------------------------
 
 
@@ -279,6 +288,20 @@ def test_a_model_folder_keeps_everything(priors, tmp_path, capsys):
     assert main(["info", str(folder)]) in (0, None)
     said = capsys.readouterr().out
     assert "repaint" in said and "1000 steps, linear" in said and "24x24" in said and "heads of 32" in said
+
+
+def test_packing_with_other_settings(priors, tmp_path, monkeypatch, capsys):
+    def pack(folder, *settings):
+        monkeypatch.setattr("sys.argv", ["pack_model.py", str(folder), f"prior={priors / 'prior.pt'}", *settings])
+        return script("pack_model").main()
+
+    assert pack(tmp_path / "cheap", "repaint.steps=25", "repaint.jump_n_sample=2", "provenance=[here]", "--dtype", "float16") == 0
+    config = StrDiffusion.load(tmp_path / "cheap", device="cpu").method.model.config
+    assert (config.repaint.steps, config.repaint.jump_n_sample, config.provenance) == (25, 2, ["here"])
+    capsys.readouterr()
+    for setting, said in (("repaint.steps=5000", "steps=5000 does not fit"), ("repaint.jumps=3", "unknown key"), ("T=3", "unknown key")):
+        assert pack(tmp_path / "none", setting) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_a_photograph_and_a_test_folder(priors, photos, tmp_path, capsys):
