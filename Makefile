@@ -11,7 +11,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
 # make lint: format and check the code.
-.PHONY: demo demo-train test web lint lock licences install benchmark-train benchmark-noise benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
+.PHONY: demo demo-train test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -83,6 +83,16 @@ benchmark-noise: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,texture) network.prediction=noise objective.loss_on=step output=$(RUNS)/texture_noise
 
+# RePaint's prior, as published (it predicts the noise) and predicting x0, with the texture network's budget: about five hours each on one core
+# each is packed beside its run; the better of the two by configs/tables/benchmark_priors.yml belongs into weights/benchmark_prior
+CHEAP := repaint.steps=25 repaint.jump_length=5 repaint.jump_n_sample=2 "provenance=[make benchmark-prior]"
+benchmark-prior: $(INSTALLED)
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	$(call TRAIN,prior)
+	$(call TRAIN,prior) network.prediction=x0 output=$(RUNS)/prior_x0
+	$(PACK) $(RUNS)/model_prior prior=$(RUNS)/prior/latest.pt $(CHEAP)
+	$(PACK) $(RUNS)/model_prior_x0 prior=$(RUNS)/prior_x0/latest.pt $(CHEAP)
+
 # networks in which structure leads, and a second seed of everything that they are compared with: about twelve hours on two cores
 JOINT_TRAIN = $(BIN)/python scripts/train_texture.py -opt configs/benchmark/$(1).yml resume=auto
 SECOND := seed=1 output=$(RUNS)
@@ -129,6 +139,10 @@ benchmark-judge: $(INSTALLED)
 # every table of docs/benchmark.md, after benchmark-train, benchmark-noise and benchmark-compare
 benchmark-tables: $(INSTALLED)
 	for table in main steps guide edge_source training prediction pairs; do $(BIN)/python scripts/reproduce.py configs/tables/benchmark_$$table.yml || exit 1; done
+
+# the tables of docs/repaint.md, with weights/benchmark_prior: hours
+benchmark-prior-tables: $(INSTALLED)
+	for table in priors cheap families jumps slower; do $(BIN)/python scripts/reproduce.py configs/tables/benchmark_$$table.yml || exit 1; done
 
 clean-demo:
 	rm -rf demo

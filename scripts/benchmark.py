@@ -38,7 +38,8 @@ def options() -> argparse.Namespace:
     for name, value in vars(Sizes()).items():
         sizes.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"(default: {value})")
     parser.add_argument("--precision", nargs="+", choices=get_args(Precision), default=["fp32"])
-    parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS), help="networks to measure alone and in training")
+    of_kind = "networks to measure alone and in training; prior, RePaint's, alone"
+    parser.add_argument("--kind", nargs="+", choices=(*KINDS, "prior"), default=list(KINDS), help=of_kind)
     parser.add_argument("--form", nargs="+", choices=FORMS, default=list(FORMS[:3]), help="forms of the networks")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
@@ -57,6 +58,10 @@ def options() -> argparse.Namespace:
     training.add_argument("--checkpoint", action="store_true", help="with training.checkpoint=true")
     parser.add_argument("--compile", action="store_true", help="samplers and training with compile=true")
     found = parser.parse_args()
+    if "prior" in found.kind and "training" in found.parts:
+        raise UserError(
+            "the training of a prior is not measured here: leave prior out of --kind; a training itself reports images a second"
+        )
     unknown = set(found.parts) - set(PARTS)
     if unknown:
         raise UserError(f"there is no part {min(unknown)!r}: choose from {', '.join(PARTS)}")

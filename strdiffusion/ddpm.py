@@ -158,6 +158,13 @@ class DDPM:
         """Draw the state at t-1. The step from t = 0 adds no noise: its result is x0_hat itself."""
         return reverse.mean if t == 0 else reverse.mean + (reverse.log_variance / 2).exp() * noise
 
+    def step_without_noise(self, x: Tensor, x0: Tensor, t: int) -> Tensor:
+        """The state at t-1 with the predicted x0 and the noise that it implies (DDIM, arXiv 2010.02502, eta 0); at t = 0, x0 itself."""
+        if t == 0:
+            return x0
+        noise = (x - _at(self.a.sqrt(), t, x) * x0) / _at((1 - self.a).sqrt(), t, x)
+        return self.sample_marginal(x0, t - 1, noise)
+
 
 def _at(table: Tensor, t: Index, like: Tensor) -> Tensor:
     """The entry of t, as (1,1,1,1) or (B,1,1,1), in the dtype and on the device of `like`."""

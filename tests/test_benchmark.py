@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,6 +46,16 @@ def benchmark(monkeypatch, capsys, tmp_path):
 def test_operations_are_those_of_the_specification(kind, attention, gflop):
     """Spec sec. 4 and 5: GFLOP of a 256x256 evaluation, 2 per multiply-add."""
     assert count_gflop(kind, Sizes(attention=attention)) == pytest.approx(gflop, abs=0.5 if kind == "discriminator" else 0.06)
+
+
+def test_the_prior_of_the_benchmark(benchmark, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert count_gflop("prior", Sizes().of("prior")) == pytest.approx(2.61, abs=0.01)
+    status, report, _ = benchmark("networks", "--kind", "prior", "--form", "plain", "inference")
+    assert status == 0 and [row["size"] for row in report["networks"]] == [64, 64]
+    assert report["networks"][1]["difference"] < 1e-4
+    status, _, printed = benchmark("training", "--kind", "prior")
+    assert status == 2 and "leave prior out of --kind" in printed.err
 
 
 def test_networks(benchmark):

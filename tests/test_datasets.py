@@ -3,19 +3,26 @@
 import logging
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.color import rgb2gray
+from skimage.transform import resize
 from torch.utils.data import DataLoader
 
 from strdiffusion.batch import Batch
-from strdiffusion.data import datasets, testset
+from strdiffusion.data import datasets, images, testset
 from strdiffusion.data.mask_sources import GeneratedMasks
 from strdiffusion.data.masks import resize_mask
 from strdiffusion.data.structure import edge_map, gray_map
+from strdiffusion.evaluation.folder import look_at
+from strdiffusion.methods import Method
 from strdiffusion.system.errors import UserError
+
+HOWS = {"rounded": np.rint, "truncated": np.floor}
 
 
 def save(path, array):
@@ -32,6 +39,15 @@ def folder(tmp_path):
         pixels[..., 0] = 10 * (i + 1)
         save(tmp_path / "images" / f"{i}.png", pixels)
     return tmp_path / "images"
+
+
+class Gray(Method):
+    """A method that looks at the gray values alone."""
+
+    def look(self, image, known, shown):
+        return {"gray": gray_map(image)}
+
+    doors: ClassVar[dict] = {}
 
 
 def training(folder, **options):
@@ -215,6 +231,25 @@ def test_fits(folder, tmp_path, caplog):
         item_set(folder, masks, fit="stretch")
 
 
+def test_the_fit_of_the_release(tmp_path):
+    """fit=released against skimage's bilinear interpolation without a filter, and gray values of truncated levels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (41, 67, 3), np.uint8)
+    save(tmp_path / "x" / "a.png", pixels)
+    items = item_set(tmp_path / "x", fit="released", size=24)
+    expected = resize(pixels / 255, (24, 24), order=1, mode="edge", anti_aliasing=False)
+    item = look_at(items, 0, Gray(None, torch.device("cpu")))
+    np.testing.assert_allclose(item.image(), expected, atol=1e-6)
+    assert np.abs(item_set(tmp_path / "x", fit="resize", size=24)[0].image() - expected).max() > 0.1
+    hidden = item.known() < 0.5
+    gray = {name: rgb2gray(np.where(hidden[..., None], 0, how(expected * 255)).astype(np.uint8)) for name, how in HOWS.items()}
+    safe = np.abs(expected * 255 - np.rint(expected * 255)).min(axis=2) > 1e-3  # no level at which float32 could fall on the other side
+    np.testing.assert_allclose(item.maps["gray"][0][safe], gray["truncated"][safe], atol=1e-6)
+    assert safe.mean() > 0.9
+    assert (np.abs(gray["rounded"] - gray["truncated"]) > 0.1 / 255).mean() > 0.3  # the two can be told apart
+    native = look_at(item_set(tmp_path / "x", fit="none", size=None), 0, Gray(None, torch.device("cpu")))
+    assert np.array_equal(native.for_maps(), images.truncated(native.image()))  # 8-bit pictures keep their levels
+
+
 def test_masks_of_another_size(folder, tmp_path, caplog):
     names = [f"{i}.png" for i in range(5)]
     cropped = item_set(folder, square_masks(tmp_path / "a", names, (32, 32), (slice(0, 8), slice(0, 32))))
@@ -269,7 +304,7 @@ def test_limit_and_pairings(folder, tmp_path, caplog):
     assert seeded[:2] == item_set(folder, masks, pairing="seeded", limit=2).mask_files
 
 
-@pytest.mark.parametrize("fit, size", [("none", None), ("resize", 64), ("resize", 20), ("center_crop", 64)])
+@pytest.mark.parametrize("fit, size", [("none", None), ("resize", 64), ("resize", 20), ("center_crop", 64), ("released", 20)])
 @pytest.mark.parametrize("mask_size", [(40, 48), (20, 24)])
 def test_without_ground_truth_the_hole_influences_nothing(folder, tmp_path, fit, size, mask_size):
     scale = mask_size[0] / 40

@@ -67,11 +67,17 @@ def test_the_share_of_boxes_is_drawn_from_a_range():
 def test_every_second_line():
     known = draw_mask("every_second_line", rng(), 64, 32)
     assert (known[0::2] == 1).all() and (known[1::2] == 0).all()
+    other = draw_mask("every_second_line", rng(), 65, 32, phase=1)
+    assert (other[1::2] == 1).all() and (other[0::2] == 0).all()
 
 
 def test_super_resolution():
     known = draw_mask("super_resolution", rng(), 64, 32)
     assert known.mean() == 0.25 and (known[::2, ::2] == 1).all()
+    other = draw_mask("super_resolution", rng(), 64, 32, phase=1)
+    assert other.mean() == 0.25 and (other[1::2, 1::2] == 1).all()
+    with pytest.raises(UserError, match="the family half have no phase: only every_second_line, super_resolution have one"):
+        draw_mask("half", rng(), 64, 32, phase=1)
 
 
 def test_half_expand_and_boxes():

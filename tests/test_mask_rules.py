@@ -62,7 +62,17 @@ def test_what_results_record_of_a_mask(photos):
         dataset(photos, family="random_box", hole_share=(0.2, 0.2)).mask_path(1)
         == "generated:seed=0:family=random_box:number=1:share=0.2-0.2"
     )
-    for text in ("masks/a.png", "generated:", "generated:seed=0:family=round:number=1", "generated:seed=x:share=0.1-0.2"):
+    phased = dataset(photos, family="super_resolution", phase=1)
+    assert phased.mask_path(0) == "generated:seed=0:family=super_resolution:number=0:phase=1"
+    known = MaskRule.parse(phased.mask_path(0), "a").draw(SIZE, SIZE)
+    assert (known[1::2, 1::2] == 1).all() and known.sum() == SIZE**2 / 4 and np.array_equal(known, phased[0].known())
+    for text in (
+        "masks/a.png",
+        "generated:",
+        "generated:seed=0:family=half:number=1:phase=1",
+        "generated:seed=0:family=round:number=1",
+        "generated:seed=x:share=0.1-0.2",
+    ):
         assert MaskRule.parse(text, "a") is None
 
 
@@ -89,6 +99,8 @@ def test_the_family_is_recorded(load):
         (["family=half", "hole_share=[0.2, 0.3]"], "data.masks.hole_share has no effect on data.masks.family=half"),
         (["hole_share=[0.2, 0.2]"], "data.masks.hole_share must be two shares with 0 < first < second < 1"),
         (["family=center_box", "hole_share=[0.3, 0.2]"], "data.masks.hole_share must be two shares with 0 < first <= second < 1"),
+        (["family=half", "phase=1"], "data.masks.phase=1 has no effect on data.masks.family=half"),
+        (["phase=2", "family=every_second_line"], "data.masks.phase must be one of 0, 1"),
         (["family=center_box", "hole_share=[1, 1]"], "data.masks.hole_share must be two shares with 0 < first <= second < 1"),
     ],
 )
@@ -102,4 +114,6 @@ def test_a_training_draws_a_family():
     draw = GeneratedMasks((0.2, 0.2), "random_box").draw
     a, b = (draw(np.random.default_rng(seed), 100, 100) for seed in (0, 1))
     assert (a == 0).sum() == (b == 0).sum() == 45**2 and (a != b).any()
+    lines = GeneratedMasks(family="every_second_line", phase=1).draw(np.random.default_rng(0), 8, 8)
+    assert (lines[1::2] == 1).all() and (lines[::2] == 0).all()
     assert (GeneratedMasks(family="half").draw(np.random.default_rng(0), 8, 8)[:, 4:] == 0).all()

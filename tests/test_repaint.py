@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SIZE, single_error, write_network
+from conftest import SIZE, script, single_error, write_network
 
 from strdiffusion.app import StrDiffusion
+from strdiffusion.app.tiles import Tiles
+from strdiffusion.app.windows import Box
 from strdiffusion.batch import Known
 from strdiffusion.checkpoints import load_network, network_record, save_released, write_checkpoint
 from strdiffusion.commands.main import main
@@ -18,6 +20,7 @@ from strdiffusion.data import read_image
 from strdiffusion.ddpm import DDPM
 from strdiffusion.methods import METHODS, run
 from strdiffusion.networks import GuidedUNet, NoiseClassifier, UNet
+from strdiffusion.networks.guided_unet import GroupNorm
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import SeededNoise
 from strdiffusion.samplers.prior import Jumps, Prior, RepaintConfig, count_reverse_steps, repaint
@@ -126,6 +129,23 @@ def test_a_perfect_prior_inpaints_perfectly():
     torch.testing.assert_close(last.x, image)
 
 
+def test_steps_without_noise():
+    """With the true x0 a state keeps its noise on the way down, to x0 itself; and no noise is drawn into the hole."""
+    process, x0, noise = (
+        DDPM(respacing="8"),
+        torch.rand(2, 3, 8, 8, dtype=torch.float64) * 2 - 1,
+        torch.randn(2, 3, 8, 8, dtype=torch.float64),
+    )
+    a = process.a
+    for t in (7, 3, 1):
+        found = process.step_without_noise(a[t].sqrt() * x0 + (1 - a[t]).sqrt() * noise, x0, t)
+        torch.testing.assert_close(found, a[t - 1].sqrt() * x0 + (1 - a[t - 1]).sqrt() * noise)
+    prior = Prior(lambda x, t, y: torch.cat([x0, torch.zeros_like(x)], dim=1), process, "x0", solver="ddim")
+    states = [at.x for at in repaint(prior, x0, torch.zeros(2, 1, 8, 8), Jumps(jump_n_sample=1).times(8), lambda like: noise)]
+    torch.testing.assert_close(states[3], process.sample_marginal(x0, 4, (states[0] - a[7].sqrt() * x0) / (1 - a[7]).sqrt()))
+    assert torch.equal(states[-1], x0)
+
+
 # ---- the method ---------------------------------------------------------------------------------------
 
 
@@ -171,6 +191,40 @@ def test_sizes_that_the_network_cannot_divide_are_continued(priors):
     assert image.shape == known.image.shape and torch.equal(known.put_back(image), image)
 
 
+def test_tiles_and_a_run_from_an_estimate(priors):
+    """One tile is the whole image; overlapping tiles of a prior that looks at single pixels give what the whole image gives."""
+    method, known = open_method(priors, {"prior": "conditional.pt"}), known_images(2)
+    one = Tiles([Box(0, 0, SIZE, SIZE)], 1, lambda: None)
+    whole = run(method, known, [1, 2]).image
+    torch.testing.assert_close(run(method, known, [1, 2], evaluate=one).image, whole, rtol=0, atol=1e-5)
+    several = Tiles([Box(0, left, SIZE, 12) for left in (0, 4, SIZE - 12)], 3, lambda: None)
+    pointwise = open_method(priors, {"prior": "prior.pt"})
+    pointwise.network = lambda: lambda x, t, classes=None: torch.cat([0.3 * x.roll(1, 1), 0.1 * x], dim=1)
+    torch.testing.assert_close(run(pointwise, known, [1, 2], evaluate=several).image, run(pointwise, known, [1, 2]).image)
+    planned, late = method.cost()["prior"], method.cost(late=True)["prior"]
+    estimate, steps = Known(torch.full_like(known.image, 0.5), torch.ones_like(known.mask)), []
+    refined = run(method, known, [1, 2], steps.append, one, estimate)
+    assert 0 < late.least < planned.least and refined.evaluations == [{"prior": late.least}] * 2
+    a = method.process.a[steps[0].t - 1]
+    noise = (2 * steps[0].image - 1) / (1 - a).sqrt()  # the estimate is 0 in [-1,1]
+    assert a.sqrt() <= 0.4 and abs(noise.std() - 1) < 0.1 and steps[0].T == steps[0].t
+
+
+def test_a_hole_larger_than_the_training_images_is_filled_in_tiles(priors):
+    model = StrDiffusion.load({"prior": priors / "prior.pt"}, size=SIZE, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
+    hole = np.zeros((60, 100), np.uint8)
+    hole[20:45, 15:85] = 255
+    options = {"steps": 4, "resampling": "none", "shrink": 1}
+    plan = model.plan(image, hole, **options)
+    assert plan.tiles[0] > 3
+    late = plan.evaluations["prior"].least - 4
+    assert late % plan.tiles[0] == 0 and 0 < late < 4 * plan.tiles[0]
+    result = np.asarray(model(image, hole, **options).images[0].levels)
+    assert result.shape == image.shape and np.array_equal(result[hole == 0], image[hole == 0])
+    assert (result[hole > 0] != image[hole > 0]).mean() > 0.9 and result[hole > 0].std() > 1
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 5e-6), ("bf16", 2e-2)])
 def test_the_inference_form_computes_the_same(priors, precision, tolerance):
     for name in ("prior", "conditional"):
@@ -180,6 +234,14 @@ def test_the_inference_form_computes_the_same(priors, precision, tolerance):
             expected, found = network(x, t, y), for_inference(network, precision)(x, t, y)
         assert found.dtype == torch.float32 and (found - expected).abs().max() < tolerance * expected.abs().max()
         assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_group_norm_of_bfloat16_sums_in_float32():
+    norm, h = GroupNorm(64), (50 + torch.randn(2, 64, 12, 12)).bfloat16()
+    expected = torch.nn.functional.group_norm(h.float(), 32, norm.weight, norm.bias)
+    for form in (torch.contiguous_format, torch.channels_last):
+        found = norm(h.contiguous(memory_format=form))
+        assert found.dtype == torch.bfloat16 and (found.float() - expected).abs().max() < 2**-7 * expected.abs().max()
 
 
 # ---- files --------------------------------------------------------------------------------------------
@@ -228,6 +290,20 @@ def test_a_model_folder_keeps_everything(priors, tmp_path, capsys):
     assert "repaint" in said and "1000 steps, linear" in said and "24x24" in said and "heads of 32" in said
 
 
+def test_packing_with_other_settings(priors, tmp_path, monkeypatch, capsys):
+    def pack(folder, *settings):
+        monkeypatch.setattr("sys.argv", ["pack_model.py", str(folder), f"prior={priors / 'prior.pt'}", *settings])
+        return script("pack_model").main()
+
+    assert pack(tmp_path / "cheap", "repaint.steps=25", "repaint.jump_n_sample=2", "provenance=[here]", "--dtype", "float16") == 0
+    config = StrDiffusion.load(tmp_path / "cheap", device="cpu").method.model.config
+    assert (config.repaint.steps, config.repaint.jump_n_sample, config.provenance) == (25, 2, ["here"])
+    capsys.readouterr()
+    for setting, said in (("repaint.steps=5000", "steps=5000 does not fit"), ("repaint.jumps=3", "unknown key"), ("T=3", "unknown key")):
+        assert pack(tmp_path / "none", setting) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
 def test_a_photograph_and_a_test_folder(priors, photos, tmp_path, capsys):
     (tmp_path / "models").mkdir()
     folder = StrDiffusion.load({"prior": priors / "prior.pt"}, size=SIZE).save(tmp_path / "models" / "tiny")
@@ -252,6 +328,7 @@ def test_options_that_do_not_fit_are_one_line(priors, tmp_path):
         ({"prior": "prior.pt"}, {"steps": 10, "jump_length": 10}, "jump_length=10 is longer than the process of 10 steps"),
         ({"prior": "prior.pt"}, {"respacing": "many"}, "'many' is no respacing"),
         ({"prior": "prior.pt"}, {"respacing": "600,600"}, "section 1 of it has 500"),
+        ({"prior": "conditional.pt", "classifier": "classifier.pt"}, {"solver": "ddim"}, "repaint.solver=ddim takes no classifier"),
         ({"prior": "classifier.pt"}, {}, "is of the classifier network, not of the prior network"),
         ({}, {}, "checkpoints.prior is missing"),
     ]

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from strdiffusion.bench.timing import best_rates, measure
+from strdiffusion.config import TrainPriorConfig, load_config
 from strdiffusion.denoiser import AUTOCAST_DTYPES, Precision, autocast
-from strdiffusion.networks import KINDS, CorrelationDiscriminator, Kind, UNet
+from strdiffusion.networks import KINDS, CorrelationDiscriminator, GuidedUNet, Kind, UNet
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.networks.unet import Attention
 from strdiffusion.system.device import require_precision, set_float32_precision
@@ -24,7 +25,9 @@ SOME_T = 37
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is evaluated: widths and depth of the networks, size and number of the images."""
+    """What is evaluated: widths and depth of the networks, size and number of the images. prior: the configuration of the training of
+    RePaint's prior, which gives its network and the size of its images.
+    """
 
     size: int = 256
     batch: int = 1
@@ -32,16 +35,27 @@ class Sizes:
     depth: int = 4
     discriminator_width: int = 64
     attention: Attention = "linear"
+    prior: str = "configs/benchmark/prior.yml"
+
+    def of(self, kind: Kind) -> "Sizes":
+        """The sizes with which a network is evaluated."""
+        return replace(self, size=load_config(TrainPriorConfig, self.prior).data.size) if kind == "prior" else self
 
 
 def make_network(kind: Kind, sizes: Sizes) -> nn.Module:
     """A network with random weights, in evaluation mode."""
-    if kind == "discriminator":
-        network = CorrelationDiscriminator(sizes.discriminator_width).eval()
+    if kind in ("discriminator", "prior"):
+        network = make_prior(sizes.prior) if kind == "prior" else CorrelationDiscriminator(sizes.discriminator_width).eval()
         for p in network.parameters():  # a new one outputs about 0, which makes relative differences meaningless
             nn.init.normal_(p, std=math.prod(p.shape[1:]) ** -0.5)
         return network
     return UNet(3 if kind == "texture" else 1, sizes.width, sizes.depth, sizes.attention, guided=kind == "texture").eval()
+
+
+def make_prior(path: str) -> GuidedUNet:
+    """The prior that a configuration of a training describes."""
+    config = load_config(TrainPriorConfig, path)
+    return GuidedUNet(**config.network.architecture(config.data.size)).eval()
 
 
 def make_inputs(kind: Kind, sizes: Sizes, device: torch.device) -> tuple:
@@ -49,6 +63,8 @@ def make_inputs(kind: Kind, sizes: Sizes, device: torch.device) -> tuple:
     generator = torch.Generator().manual_seed(0)
     texture = torch.rand(sizes.batch, 3, sizes.size, sizes.size, generator=generator).to(device)
     structure = texture.mean(dim=1, keepdim=True)
+    if kind == "prior":
+        return 2 * texture - 1, SOME_T
     if kind == "discriminator":
         return texture, structure, SOME_T
     return (texture, texture * 0.5, SOME_T, structure) if kind == "texture" else (structure, structure * 0.5, SOME_T)
@@ -96,7 +112,8 @@ def time_networks(
         peak = best_rates(device, AUTOCAST_DTYPES.get(precision, torch.float32), repeats)
         for kind in kinds:
             torch.manual_seed(0)
-            network, inputs, gflop = make_network(kind, sizes).to(device), make_inputs(kind, sizes, device), count_gflop(kind, sizes)
+            its = sizes.of(kind)
+            network, inputs, gflop = make_network(kind, its).to(device), make_inputs(kind, its, device), count_gflop(kind, its)
             set_float32_precision("fp32")
             expected = evaluate(network, "plain", "fp32", device)(*inputs)
             set_float32_precision(precision)
@@ -110,7 +127,7 @@ def time_networks(
                         "network": kind,
                         "form": form,
                         "precision": precision,
-                        **asdict(sizes),
+                        **asdict(its),
                         "milliseconds": asdict(timing),
                         "gflop": gflop,
                         "rate": rate,

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from strdiffusion.data.decoding import opencv
 from strdiffusion.data.images import is_whole_png, write_image
-from strdiffusion.data.mask_families import BUCKETED, FAMILIES, Bucket, bucket_name, numbered_mask, touches_border
+from strdiffusion.data.mask_families import BUCKETED, FAMILIES, PHASED, Bucket, bucket_name, numbered_mask, touches_border
 from strdiffusion.data.masks import CONTACT_SHEET, hole_share, read_mask
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
@@ -29,7 +29,7 @@ from strdiffusion.system.files import sync_all, write_text
 from strdiffusion.system.folders import Mark, key_of, output_folder
 
 BUCKETS = ((1, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60))
-FINE = {"every_second_line", "super_resolution"}  # the contact sheet enlarges a corner of these
+FINE = set(PHASED)  # the contact sheet enlarges a corner of these
 SHEET_COLUMNS, THUMBNAIL, GAP, LABEL_WIDTH = 8, 128, 8, 300
 BACKGROUND, INK = 190, 0  # gray levels
 
@@ -83,6 +83,12 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         default="both",
         help="irregular holes touch the image's border, keep away from it, or alternate (both, the default)",
     )
+    parser.add_argument(
+        "--phase",
+        type=whole_number(0, 1),
+        default=0,
+        help=f"the first row, and column, that {' and '.join(PHASED)} know: 0 (the default), or 1 as in RePaint's files",
+    )
     return parser.parse_args(arguments)
 
 
@@ -114,7 +120,8 @@ def mask_sets(families: list[str], buckets: list[Bucket]) -> list[MaskSet]:
 def draw(masks: MaskSet, i: int, options: argparse.Namespace) -> np.ndarray:
     """Mask number i of a set, known (size, size)."""
     touching = i % 2 == 0 if options.border == "both" else options.border == "touching"
-    return numbered_mask(masks.family, options.seed, i, options.size, options.size, masks.bucket, touching)
+    phase = options.phase if masks.family in PHASED else 0
+    return numbered_mask(masks.family, options.seed, i, options.size, options.size, masks.bucket, touching, phase=phase)
 
 
 def made_before(path: Path) -> np.ndarray | None:

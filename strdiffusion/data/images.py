@@ -86,6 +86,20 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
+def resize_as_released(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`image` (H, W, 3) or (H, W) at a new size as the release of StrDiffusion resizes at test: bilinear between the four nearest pixels,
+    whatever the scale, so that fine detail of a picture that shrinks aliases. Unchanged if it has that size."""
+    cv2 = opencv()
+    if height * width > MAX_PIXELS:
+        raise UserError(f"an image of {image.shape[1]}x{image.shape[0]} pixels would be resized to {width}x{height}: it is too narrow")
+    return image if image.shape[:2] == (height, width) else cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def truncated(image: np.ndarray) -> np.ndarray:
+    """`image`, float32 in [0, 1], with each value lowered to the 8-bit level below it. The levels k / 255 stay as they are."""
+    return np.floor(np.clip(image, 0, 1) * np.float32(255)) / np.float32(255)
+
+
 def resize_nearest(levels: np.ndarray, height: int, width: int) -> np.ndarray:
     """`levels` (H, W) uint8 at (height, width) by nearest neighbour, so that no new levels appear."""
     if levels.shape == (height, width):

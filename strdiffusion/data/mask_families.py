@@ -17,6 +17,7 @@ from strdiffusion.data.masks import check_hole_share, irregular_mask, stable_has
 from strdiffusion.system.errors import UserError
 
 Bucket = tuple[int, int]
+Phase = Literal[0, 1]  # the first row (and column) that is known; RePaint's files have 1
 
 MIN_SIDE = 8
 MAX_TRIES = 1000
@@ -52,17 +53,17 @@ def narrow(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return _strokes(rng, height, width, strokes=(10, 40), reach=40, thickness=(3, 10))
 
 
-def every_second_line(_rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Rows 1, 3, 5, ... are hole; always the same."""
-    known = np.ones((height, width), np.float32)
-    known[1::2] = 0
+def every_second_line(_rng: np.random.Generator, height: int, width: int, phase: Phase = 0) -> np.ndarray:
+    """Rows `phase`, `phase` + 2, ... are known, the others hole; always the same."""
+    known = np.zeros((height, width), np.float32)
+    known[phase::2] = 1
     return known
 
 
-def super_resolution(_rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Only every second pixel of every second row is known, from the top left one on; always the same."""
+def super_resolution(_rng: np.random.Generator, height: int, width: int, phase: Phase = 0) -> np.ndarray:
+    """Only every second pixel of every second row is known, from row and column `phase` on; always the same."""
     known = np.zeros((height, width), np.float32)
-    known[::2, ::2] = 1
+    known[phase::2, phase::2] = 1
     return known
 
 
@@ -108,15 +109,22 @@ FAMILIES: dict[str, Callable[..., np.ndarray]] = {
 Family = Literal[tuple(FAMILIES)]
 BUCKETED = frozenset({"irregular"})  # families with buckets of hole shares, whose holes can be kept off the border
 BOXES = ("center_box", "random_box")  # families that may have a hole share
+PHASED = ("every_second_line", "super_resolution")  # families that have a phase
 
 
 def draw_mask(
-    family: str, rng: np.random.Generator, height: int, width: int, hole_share: tuple[float, float] | None = None, border: bool = True
+    family: str,
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    hole_share: tuple[float, float] | None = None,
+    border: bool = True,
+    phase: Phase = 0,
 ) -> np.ndarray:
     """A mask known (height, width) of the named family, determined by `rng`.
 
     hole_share: low < share of hole pixels <= high (default: 0.1 to 0.5), of the families in BOXES low <= share <= high;
-    border: see `irregular`. Other families take neither.
+    border: see `irregular`. Other families take neither. phase: of the families in PHASED, see `every_second_line`.
     Raises UserError for an unknown family, an option that it does not have, or sides below 8 pixels.
     """
     if family not in FAMILIES:
@@ -131,6 +139,10 @@ def draw_mask(
         if family not in BOXES:
             raise UserError(f"masks of the family {family} take no hole share: only {', '.join((*sorted(BUCKETED), *BOXES))} do")
         return FAMILIES[family](rng, height, width, hole_share)
+    if family in PHASED:
+        return FAMILIES[family](rng, height, width, phase)
+    if phase:
+        raise UserError(f"masks of the family {family} have no phase: only {', '.join(PHASED)} have one")
     return FAMILIES[family](rng, height, width)
 
 
@@ -143,16 +155,17 @@ def numbered_mask(
     bucket: Bucket | None = None,
     touching: bool = True,
     hole_share: tuple[float, float] | None = None,
+    phase: Phase = 0,
 ) -> np.ndarray:
     """Mask number `index` of the set that `seed`, `family` and `bucket` name: known (height, width).
 
     It depends only on the arguments: on no other mask, and on no machine. bucket: (low, high) in whole percent, low <
     hole share <= high. touching: whether the hole touches the border or stays away from it. Families without buckets
-    take neither. hole_share: of a box. Raises UserError as `draw_mask` does.
+    take neither. hole_share: of a box. phase: as in `draw_mask`. Raises UserError as `draw_mask` does.
     """
     rng = np.random.default_rng(stable_hash(f"{seed}:{family}:{bucket_name(bucket)}:{index}"))
     if family not in BUCKETED:
-        return draw_mask(family, rng, height, width, hole_share)
+        return draw_mask(family, rng, height, width, hole_share, phase=phase)
     share = None if bucket is None else (bucket[0] / 100, bucket[1] / 100)
     for _ in range(MAX_TRIES):
         known = draw_mask(family, rng, height, width, share, border=touching)

@@ -13,10 +13,20 @@ import torch
 from torch.utils.data import Dataset
 
 from strdiffusion.batch import Known
-from strdiffusion.data.images import center_crop, enlarge_to, enlarged_size, filled_from, read_image, resize_image, resize_nearest
+from strdiffusion.data.images import (
+    center_crop,
+    enlarge_to,
+    enlarged_size,
+    filled_from,
+    read_image,
+    resize_as_released,
+    resize_image,
+    resize_nearest,
+    truncated,
+)
 from strdiffusion.data.labels import LabelFolder
 from strdiffusion.data.listing import find_images
-from strdiffusion.data.mask_families import Family
+from strdiffusion.data.mask_families import Family, Phase
 from strdiffusion.data.mask_rules import MaskRule
 from strdiffusion.data.masks import (
     Polarity,
@@ -34,7 +44,9 @@ from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Fit = Literal["resize", "center_crop", "none"]
+Fit = Literal["resize", "center_crop", "none", "released"]
+SIZED = ("resize", "center_crop", "released")  # those that need a size
+TO_SIZE = ("resize", "released")  # the aspect ratio is not kept
 
 
 @dataclass(frozen=True)
@@ -51,10 +63,16 @@ class TestItem:
     hole_share: float  # in (0, 1)
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)  # what a method made of the known pixels, (1, H, W)
     labels: np.ndarray | None = None  # (H, W) uint8, the class of every pixel, if the data have labels
+    truncate: bool = False  # maps are made of the image's 8-bit levels by truncation, see `TestDataset`
 
     def image(self) -> np.ndarray:
         """The truth as an array (H, W, 3)."""
         return self.texture.permute(1, 2, 0).numpy()
+
+    def for_maps(self, image: np.ndarray | None = None) -> np.ndarray:
+        """What gray values and edges are made of, (H, W, 3): the truth, or another image in its place."""
+        image = self.image() if image is None else image
+        return truncated(image) if self.truncate else image
 
     def known(self) -> np.ndarray:
         """The mask as an array (H, W)."""
@@ -68,8 +86,10 @@ class TestDataset(Dataset):
     pairing        which mask file goes with which image, see `pair_masks`
     polarity       what white means in mask files
     size, fit      "resize": to size x size. "center_crop": the shorter side enlarged to size if it is smaller,
-                   then the middle size x size; a mask file of that size is used as it is. "none": as it is
-    family         of generated masks, see `MaskRule`
+                   then the middle size x size; a mask file of that size is used as it is. "none": as it is.
+                   "released": to size x size as the release of StrDiffusion does (bilinear, and gray values and edges from levels
+                   that are truncated, not rounded)
+    family, phase  of generated masks, see `MaskRule`
     hole_share     range for generated masks of the families that have shares
     ground_truth   False: the hole's content is unknown; it is set to zero and influences nothing
     index          index file of the image folder, see `find_images`
@@ -92,6 +112,7 @@ class TestDataset(Dataset):
         fit: Fit,
         hole_share: tuple[float, float],
         family: Family = "irregular",
+        phase: Phase = 0,
         ground_truth: bool = True,
         index: str | os.PathLike | None = None,
         limit: int | None = None,
@@ -105,7 +126,7 @@ class TestDataset(Dataset):
             raise UserError(f"limit {limit} leaves no image; give at least 1")
         images, masks = Path(images).expanduser(), None if masks is None else Path(masks).expanduser()
         self.size, self.fit, self.polarity, self.seed = size, fit, polarity, seed
-        self.family, self.hole_share = family, hole_share
+        self.family, self.hole_share, self.phase = family, hole_share, phase
         self.ground_truth = ground_truth
         self.labels = None if labels is None else LabelFolder(labels, images)
         files = find_images(images, index)
@@ -144,7 +165,7 @@ class TestDataset(Dataset):
             raise UserError(self._useless_mask(mask_path, path, share))
         if not self.ground_truth:
             image = image * known[..., None]
-        return TestItem(name, path, mask_path, as_tensor(image), as_tensor(known), share, labels=labels)
+        return TestItem(name, path, mask_path, as_tensor(image), as_tensor(known), share, labels=labels, truncate=self.fit == "released")
 
     def other_image(self, i: int, like: TestItem) -> np.ndarray:
         """Item `like` of number i with the next image in its hole, (H, W, 3): what may stand behind a hole to mislead."""
@@ -160,7 +181,7 @@ class TestDataset(Dataset):
 
     def mask_rule(self, i: int) -> MaskRule:
         """How the mask of item i is generated, if there are no files."""
-        return MaskRule(self.seed, self.names[i], i, self.family, self.hole_share)
+        return MaskRule(self.seed, self.names[i], i, self.family, self.hole_share, self.phase)
 
     def _read_mask(self, path: Path, image_path: Path, native: tuple[int, int]) -> np.ndarray:
         """The mask at `path`, with a notice if it does not fit its image of (height, width) `native`."""
@@ -206,6 +227,8 @@ def fit_image(image: np.ndarray, size: int | None, fit: Fit) -> np.ndarray:
     """`image` (H, W, 3) brought to (size, size, 3) in the way `fit`, see `TestDataset`."""
     if fit == "resize":
         return resize_image(image, size, size)
+    if fit == "released":
+        return resize_as_released(image, size, size)
     if fit == "center_crop":
         return center_crop(enlarge_to(image, size), size, size)
     return image
@@ -213,7 +236,7 @@ def fit_image(image: np.ndarray, size: int | None, fit: Fit) -> np.ndarray:
 
 def fit_labels(labels: np.ndarray, size: int | None, fit: Fit) -> np.ndarray:
     """The labels (h, w) of an image brought to the pixels of the fitted image, by nearest neighbour."""
-    if fit == "resize":
+    if fit in TO_SIZE:
         return resize_nearest(labels, size, size)
     if fit == "center_crop":
         return center_crop(resize_nearest(labels, *enlarged_size(*labels.shape, size)), size, size)
@@ -224,7 +247,7 @@ def fit_mask(known: np.ndarray, native: tuple[int, int], size: int | None, fit: 
     """The mask known (h, w) brought to the pixels of its fitted image, which was `native` (height, width) before."""
     if fit == "none":
         return resize_mask(known, *native)
-    if fit == "resize" or known.shape == (size, size):
+    if fit in TO_SIZE or known.shape == (size, size):
         return resize_mask(known, size, size)
     return center_crop(resize_mask(known, *enlarged_size(*native, size)), size, size)
 
@@ -236,7 +259,7 @@ def hide_hole(image: np.ndarray, known: np.ndarray, size: int | None, fit: Fit) 
     another size; every pixel that it covers in part counts as hole.
     """
     native = image.shape[:2]
-    target = {"resize": (size, size), "none": native}.get(fit) or enlarged_size(*native, size)
+    target = (size, size) if fit in TO_SIZE else native if fit == "none" else enlarged_size(*native, size)
     cropped_mask = fit == "center_crop" and known.shape == (size, size)  # says nothing about the uncropped image
     if target == native or cropped_mask:
         return image

@@ -132,6 +132,7 @@ def test_dataset(config: TestConfig) -> TestDataset:
         fit=data.fit,
         hole_share=data.masks.hole_share,
         family=data.masks.family,
+        phase=data.masks.phase,
         ground_truth=data.ground_truth,
         limit=data.limit,
         index=index_file(data.index, data.images),
@@ -149,7 +150,8 @@ def look_at(dataset: TestDataset, number: int, method: Method) -> TestItem:
     except UserError as error:
         raise UserError(f"the image {item.image_path} {error}") from None
     behind = {"truth": item.image} | {"other_image": lambda: dataset.other_image(number, item)}
-    maps = see(method, item.image(), item.known(), {door: behind[door]() for door in method.doors})
+    shown = {door: item.for_maps(behind[door]()) for door in method.doors}
+    maps = see(method, item.for_maps(), item.known(), shown)
     return replace(item, maps={name: as_tensor(values) for name, values in maps.items()})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 from strdiffusion.config.common import Device
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import Pairing
-from strdiffusion.data.testset import Fit
+from strdiffusion.data.testset import SIZED, Fit
 from strdiffusion.evaluation.columns import ComparedMetric, JudgeMetric, UsualMetric
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Count, Positive, Range, Seed, build, load_config, set_override
@@ -71,7 +71,7 @@ class EvaluateConfig:
         """Check the keys that depend on each other. Raises UserError."""
         if self.truths is None and self.csv is None:
             raise UserError("the key truths is missing: give truths=FOLDER, or csv=FILE, a results.csv that names them")
-        if self.fit in ("resize", "center_crop") and self.size is None:
+        if self.fit in SIZED and self.size is None:
             raise UserError(f"fit={self.fit} needs a size in pixels: give size=256, for example")
         if self.size is not None and self.fit in (None, "none"):
             raise UserError("size is used only with fit: give fit=resize or fit=center_crop with it")

@@ -14,7 +14,7 @@ from strdiffusion.data.listing import find_images
 from strdiffusion.data.mask_rules import PREFIX, MaskRule
 from strdiffusion.data.masks import Polarity, hole_share, read_mask
 from strdiffusion.data.pairing import pair_masks
-from strdiffusion.data.testset import Fit, fit_image, fit_labels, fit_mask, item_names
+from strdiffusion.data.testset import SIZED, Fit, fit_image, fit_labels, fit_mask, item_names
 from strdiffusion.evaluation.judging_options import EvaluateConfig
 from strdiffusion.evaluation.table import ResultRow, read_rows
 from strdiffusion.system.errors import UserError, some
@@ -89,7 +89,7 @@ def reading(config: EvaluateConfig) -> Reading:
     if recorded is not None and recorded.is_file():
         data = read_yaml(recorded).get("data")
         data = data if isinstance(data, dict) else {}
-        if fit is None and data.get("fit") in ("resize", "center_crop") and isinstance(data.get("size"), int):
+        if fit is None and data.get("fit") in SIZED and isinstance(data.get("size"), int):
             fit, size = data["fit"], data["size"]
         masks = data.get("masks")
         if polarity is None and config.masks.folder is None and isinstance(masks, dict) and masks.get("polarity") == "white_known":

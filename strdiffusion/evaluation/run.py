@@ -32,8 +32,10 @@ NEUTRAL = ("output", "overwrite", "process")
 # options that did not exist when older results were computed, and what they were then: only other values make a new fingerprint
 LATER = {
     "crop_border": 0,
+    "repaint.solver": "ddpm",
     "sample": 0,
     "data.masks.family": "irregular",
+    "data.masks.phase": 0,
     "sampler.ahead": 0,
     "sampler.put_back": True,
     "sde.rounding": "exact",

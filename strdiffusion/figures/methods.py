@@ -106,7 +106,7 @@ def first_items(entry: Entry, method: Method, count: int) -> Iterator[list[TestI
 
 def truths(method: Method, items: list[TestItem]) -> dict[str, Tensor]:
     """The true images (B,3,H,W) as `texture`, and by name the true values of the method's other pictures (B,1,H,W)."""
-    pictures = [method.true_pictures(item.image()) for item in items]
+    pictures = [method.true_pictures(item.for_maps()) for item in items]
     stacked = {name: torch.stack([as_tensor(picture[name]) for picture in pictures]) for name in pictures[0]}
     return {"texture": torch.stack([item.texture for item in items])} | stacked
 

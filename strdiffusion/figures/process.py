@@ -97,7 +97,7 @@ def record_states(entry: Entry, method: Method, item: TestItem, times: Sequence[
         texture[min(times)] = result.image[0].permute(1, 2, 0).cpu().numpy()
     truth = None
     if entry.config.data.ground_truth:
-        truth = item.image(), method.true_pictures(item.image()).get("structure")
+        truth = item.image(), method.true_pictures(item.for_maps()).get("structure")
     return Process(entry.label, texture, structure, min(with_structure, default=None), truth)
 
 

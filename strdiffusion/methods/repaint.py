@@ -7,25 +7,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from strdiffusion.batch import Known
 from strdiffusion.checkpoints.released_prior import Unrecorded
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods.finite import Watch
-from strdiffusion.methods.method import Choices, Evaluations, Method, Options, Result, Step, register
+from strdiffusion.methods.method import Choices, Evaluate, Evaluations, Method, Options, Result, Step, register
 from strdiffusion.methods.prior_loading import PriorCheckpointsConfig, PriorModel, load_prior_for_test, vars_of_process
 from strdiffusion.networks.guided_unet import CLASSES
+from strdiffusion.networks.unet import pad_by_reflection
 from strdiffusion.samplers import SeededNoise
-from strdiffusion.samplers.prior import Prior, RepaintConfig, count_reverse_steps, repaint
+from strdiffusion.samplers.prior import Prior, PriorSolver, RepaintConfig, begin_late, count_reverse_steps, repaint
 from strdiffusion.system.device import float32_precision
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert, to_dict
 
 ONCE = {"jump_n_sample": 1, "jump2_n_sample": 1, "jump3_n_sample": 1, "n_sample": 1}  # no resampling
+KEPT = 0.4  # sampling from an estimate begins at the first time at which at most this share of it is left in the state
 CLASS_STREAM = 1 << 62  # keeps the draw of an image's class apart from its noise
 
 
@@ -49,6 +51,7 @@ class RepaintOptions(Options):
         chosen = self.repaint
         steps = chosen.steps if chosen.respacing is None else chosen.respacing
         pasted = "put back" if chosen.put_back else "as the network leaves them"
+        steps = f"{steps}, {chosen.solver}" if chosen.solver != "ddpm" else steps
         jumps = f"jumps of {chosen.jump_length}, {chosen.jump_n_sample} times"
         return f"T={steps}, {jumps}, known pixels {pasted}, {self.checkpoints.weights} weights, {self.precision}, "
 
@@ -60,8 +63,7 @@ class RepaintOptions(Options):
 class RepaintMethod(Method):
     """RePaint's loop with a prior and, if the model has one, a classifier.
 
-    Images of the program are in [0,1], those of the process in [-1,1]; an image whose sides the network cannot divide is continued
-    below and to the right by pixels that are not known.
+    Images of the program are in [0,1], those of the process in [-1,1].
     """
 
     Options = RepaintOptions
@@ -76,9 +78,14 @@ class RepaintMethod(Method):
     ):
         self.model, self.device, self.precision, self.compile = model, device, precision, compile
         self.config = config or model.config.repaint
+        if model.classifier is not None and self.config.solver != "ddpm":
+            raise UserError(
+                f"repaint.solver={self.config.solver} takes no classifier: set repaint.solver=ddpm, or leave the classifier out"
+            )
         self.process = self.config.process(**vars_of_process(model.config.process))
         self.times = self.config.times(self.process.T)
         self.size = model.config.size
+        self.tiles = model.classifier is None  # a classifier takes whole images of one size
         model.to(device)
 
     doors: Mapping[str, str] = {}
@@ -91,26 +98,33 @@ class RepaintMethod(Method):
     # ---- inpainting -----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def inpaint(self, known: Known, seeds: Sequence[int], **_) -> Iterator[Step | Result]:
-        known, (H, W) = known.to(self.device), known.image.shape[-2:]
-        self.require_classifier_size(H, W)
-        factor, T, last = self.model.prior.network.factor, self.process.T, len(self.times) - 1
-        x0, m = (F.pad(images, (0, -W % factor, 0, -H % factor)) for images in (2 * known.image - 1, known.mask))
-        draw, watch = partial(SeededNoise(seeds), range(len(seeds))), Watch(self.precision)
-        for n, (i, k, x) in enumerate(repaint(self.prior(seeds, watch), x0, m, self.times, draw)):  # n = 0: the start
-            image = (x[..., :H, :W] + 1) / 2
+    def inpaint(
+        self, known: Known, seeds: Sequence[int], evaluate: Evaluate | None = None, begin: Known | None = None
+    ) -> Iterator[Step | Result]:
+        known, late = known.to(self.device), begin is not None
+        self.require_classifier_size(*known.image.shape[-2:])
+        times, draw, watch = self.visited(late), partial(SeededNoise(seeds), range(len(seeds))), Watch(self.precision)
+        prior, last, T = self.prior(seeds, watch, evaluate), len(times) - 1, times[0] + 1
+        estimate = 2 * begin.image.to(self.device) - 1 if late else None
+        for n, (i, k, x) in enumerate(repaint(prior, 2 * known.image - 1, known.mask, times, draw, estimate)):  # n = 0: the start
+            image = (x + 1) / 2
             yield Step(i + 1, k + 1, T, last - max(n - 1, 0), last, image)
         watch.finish()
-        evaluations = {name: count.least for name, count in self.cost().items()}
+        evaluations = {name: count.least for name, count in self.cost(late).items()}
         yield Result(known.put_back(image) if self.config.put_back else image, evaluations=[dict(evaluations) for _ in seeds])
 
-    def prior(self, seeds: Sequence[int], watch: Watch | None = None) -> Prior:
+    def visited(self, late: bool) -> Sequence[int]:
+        """The list of times, of a whole run or of one that begins from an estimate."""
+        return begin_late(self.times, self.process.a, KEPT) if late else self.times
+
+    def prior(self, seeds: Sequence[int], watch: Watch | None = None, evaluate: Evaluate | None = None) -> Prior:
         """What the sampler needs, for images with these seeds."""
         watched = (watch or Watch(self.precision)).around(time=1)
         classes = self.classes(seeds) if self.model.prior.network.class_conditional or self.model.classifier else None
         conditional = classes if self.model.prior.network.class_conditional else None
         gradient = None if self.model.classifier is None else watched("classifier", partial(self.gradient, classes))
-        return Prior(watched("prior", self.network()), self.process, self.model.prior.prediction, self.config.clip, conditional, gradient)
+        network = watched("prior", self.network() if evaluate is None else self.on_tiles(evaluate))
+        return Prior(network, self.process, self.model.prior.prediction, self.config.clip, conditional, gradient, self.config.solver)
 
     def classes(self, seeds: Sequence[int]) -> Tensor:
         """The class of each image (B,): `label`, or drawn from its seed."""
@@ -125,12 +139,30 @@ class RepaintMethod(Method):
             return self.config.classifier_scale * self.model.classifier.network.gradient(x, t, classes)
 
     def network(self) -> Callable[..., Tensor]:
-        """The prior in its inference form."""
-        form = self.model.prior.for_inference(self.precision, self.compile)
+        """The prior in its inference form, for images of any size: they are continued by reflection to what its levels can halve."""
+        form, factor = self.model.prior.for_inference(self.precision, self.compile), self.model.prior.network.factor
 
-        def call(*inputs) -> Tensor:
+        def call(x: Tensor, *inputs) -> Tensor:
             with float32_precision(self.precision, self.device):
-                return form(*inputs)
+                return form(pad_by_reflection(x, factor), *inputs)[..., : x.shape[-2], : x.shape[-1]]
+
+        return call
+
+    def on_tiles(self, evaluate: Evaluate) -> Callable[..., Tensor]:
+        """The prior, replaced by `evaluate`, which takes two images that it cuts into tiles, and t, and blends outputs like the first
+        image. So the state goes in twice, as wide as the output, and the classes as a second image.
+        """
+        network, channels = self.network(), 6
+
+        def on_tile(doubled: Tensor, classes: Tensor, t: int) -> Tensor:
+            chosen = (classes[:, 0, 0, 0].long(),) if self.model.prior.network.class_conditional else ()
+            return network(doubled[:, :3], t, *chosen)
+
+        blended = evaluate("prior", on_tile)
+
+        def call(x: Tensor, t: int, classes: Tensor | None) -> Tensor:
+            shown = torch.zeros(len(x), device=x.device) if classes is None else classes
+            return blended(x.repeat(1, channels // 3, 1, 1), shown.to(x.dtype).view(-1, 1, 1, 1).expand_as(x[:, :1]), t)
 
         return call
 
@@ -149,7 +181,7 @@ class RepaintMethod(Method):
             raise UserError(f"is {width}x{height} pixels, and the classifier takes {size}x{size} alone: set data.fit and data.size={size}")
 
     def cost(self, late: bool = False) -> dict[str, Evaluations]:
-        steps = count_reverse_steps(self.times)
+        steps = count_reverse_steps(self.visited(late))
         return {loaded.kind: Evaluations(steps, steps) for loaded in self.model.networks()}
 
     def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
@@ -163,8 +195,8 @@ class RepaintMethod(Method):
     def choices(self) -> Choices:
         resampled = any(getattr(self.config, name) > 1 for name in ONCE)
         return Choices(
-            solvers=("ddpm",),
-            solver="ddpm",
+            solvers=get_args(PriorSolver),
+            solver=self.config.solver,
             most_steps=self.model.config.process.steps,
             steps=self.process.T,
             resamplings=("none", "repaint"),
@@ -179,13 +211,14 @@ class RepaintMethod(Method):
         precision: Precision | None = None,
         **others,
     ) -> "RepaintMethod":
-        """The same networks with other settings: the number of steps; resampling none or repaint; or all of them as a RepaintConfig."""
+        """The same networks with other settings: a solver's name, or all settings as a RepaintConfig; the number of steps; resampling none
+        or repaint.
+        """
         super().varied(**others)  # it has none of them
-        if sampler not in (None, "ddpm") and not isinstance(sampler, RepaintConfig):
-            raise UserError(f"the method repaint knows one solver, ddpm, not {sampler}: leave it out")
         if resampling not in (None, "none", "repaint"):
             raise UserError(f"the method repaint knows resampling none and repaint, not {resampling}")
         tree = to_dict(sampler if isinstance(sampler, RepaintConfig) else self.config)
+        tree |= {"solver": sampler} if isinstance(sampler, str) else {}
         tree |= {"steps": steps, "respacing": None} if steps is not None else {}
         if resampling == "none":
             tree |= ONCE

@@ -29,6 +29,8 @@ from strdiffusion.networks.unet import ResidualBlock, UNet
 from strdiffusion.system.compiling import compiled
 from strdiffusion.system.device import require_precision
 
+PACKED_WIDTH = 128  # priors at least so wide have their weights packed
+
 
 def for_inference(network: nn.Module, precision: Precision = "fp32", compile: bool = False) -> nn.Module:
     """Build the inference form of a U-Net, discriminator or prior, on the device of its weights. It is called like the network.
@@ -81,7 +83,8 @@ class GuidedForm(nn.Module):
         super().__init__()
         tensors = (*network.parameters(), *network.buffers())
         self.body = copy.deepcopy(network, {id(t): t for t in tensors}).eval()  # shares all tensors
-        self.body.features, make = dtype, Convert(dtype, pack)
+        # oneDNN's order suits features of 256x256; convolutions of small priors were slower with it, in float32 up to twice as slow
+        self.body.features, make = dtype, Convert(dtype, pack and network.width >= PACKED_WIDTH)
         for part in (self.body.input_blocks, self.body.middle_block, self.body.output_blocks):
             replace(make.convolutions(part), nn.Conv1d, make.conv1d)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from strdiffusion.system.parser import Positive, Range
 
 MOST_TIMES = 100_000  # of a run; the released configurations have some thousands
 Times = Annotated[int, Range(1, 1000)]
+PriorSolver = Literal["ddpm", "ddim"]
 
 
 @dataclass
@@ -64,6 +65,7 @@ class RepaintConfig(Jumps):
 
     steps: T, chosen evenly from the steps that the prior was trained with; respacing: instead of it, another choice such as "10,5,7" or
         "ddim50" (sec. 4).
+    solver: of the reverse steps: ddpm, as released, with the learned variance; ddim, without noise.
     clip: every predicted x0 to [-1,1].
     put_back: the known pixels of the result are the given ones; false, as released: what the network leaves there.
     label: the class of all images, if the prior is class-conditional or a classifier guides; null, as released: one drawn for each image.
@@ -72,6 +74,7 @@ class RepaintConfig(Jumps):
 
     steps: Annotated[int, Range(2, 10_000)] = 250
     respacing: str | None = None
+    solver: PriorSolver = "ddpm"
     clip: bool = True
     put_back: bool = True
     label: Annotated[int, Range(0, 999)] | None = None
@@ -106,7 +109,8 @@ class Prior:
     """A network on a process: what one reverse step needs.
 
     network: called as (x, t, classes), t in the trained process. classes: (B,) for class-conditional networks.
-    gradient: of a classifier, called as (x, t), its scale included; None: no guidance. prediction, clip: as `DDPM.reverse`.
+    gradient: of a classifier, called as (x, t), its scale included; None: no guidance. prediction, clip: as `DDPM.reverse`. solver: see
+    `RepaintConfig`; only ddpm takes a gradient.
     """
 
     network: Callable[..., Tensor]
@@ -115,11 +119,14 @@ class Prior:
     clip: bool = True
     classes: Tensor | None = None
     gradient: Callable[..., Tensor] | None = None
+    solver: PriorSolver = "ddpm"
 
     def reverse_step(self, x: Tensor, i: int, z: Tensor) -> Tensor:
         """From the state x (B,3,H,W) at i to the state at i-1, with noise z."""
         t = self.process.network_times[i]
         reverse = self.process.reverse(x, self.network(x, t, self.classes).to(x.dtype), i, self.prediction, self.clip)
+        if self.solver == "ddim":
+            return self.process.step_without_noise(x, reverse.x0, i)
         if self.gradient is not None:
             reverse = reverse.shifted(self.gradient(x, t).to(x.dtype))
         return self.process.draw(reverse, i, z)
@@ -133,14 +140,25 @@ class Transition(NamedTuple):
     x: Tensor
 
 
-def repaint(prior: Prior, x0: Tensor, m: Tensor, times: Sequence[int], draw: Callable[[Tensor], Tensor]) -> Iterator[Transition]:
+def begin_late(times: Sequence[int], a: Tensor, kept: float) -> Sequence[int]:
+    """The times of a run that begins from an estimate x0: they begin just before the first t at which sqrt(a_t), its weight in the state,
+    is above `kept`.
+    """
+    late = next(n for n, t in enumerate(times) if a[t].sqrt() > kept)
+    return times[max(late - 1, 0) :]
+
+
+def repaint(
+    prior: Prior, x0: Tensor, m: Tensor, times: Sequence[int], draw: Callable[[Tensor], Tensor], begin: Tensor | None = None
+) -> Iterator[Transition]:
     """RePaint's loop, in the order of sec. 5. The last state is the result; its known pixels are the network's.
 
     x0: (B,3,H,W) in [-1,1], of which only the known pixels are looked at. m: (B,1,H,W), 1 = known. times: see `Jumps.times`.
     draw: gives standard normal noise like a tensor; 2 draws a reverse step (1 in the first), 1 a climbing step, and the start.
+    begin: an estimate of the clean images, (B,3,H,W); the run then starts from its marginal at the first of `times`, not from noise.
     """
     process, evaluated = prior.process, False
-    x = draw(x0)
+    x = draw(x0) if begin is None else process.sample_marginal(begin, times[0], draw(x0))
     yield Transition(times[0], times[0], x)
     for i, k in pairwise(times):
         if k < i:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def mask_source(masks: MaskConfig, indexed: bool) -> MaskSource:
     """Where training masks come from; an `indexed` folder is remembered in the cache folder."""
     if masks.folder is None:
-        return GeneratedMasks(masks.hole_share, masks.family)
+        return GeneratedMasks(masks.hole_share, masks.family, masks.phase)
     return MaskFolder(masks.folder, masks.polarity, default_index(masks.folder) if indexed else None)
 
 
@@ -53,6 +53,7 @@ def validation_batches(config: TrainConfig) -> list[Batch]:
         fit="center_crop",
         hole_share=validation.masks.hole_share,
         family=validation.masks.family,
+        phase=validation.masks.phase,
         index=index_file(validation.index, validation.images),
         labels=validation.labels,
         limit=validation.loss_images,

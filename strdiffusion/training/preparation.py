@@ -10,7 +10,7 @@ from strdiffusion.config import TrainConfig
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data import TrainingDataset
 from strdiffusion.ddpm import DDPM
-from strdiffusion.networks import Kind
+from strdiffusion.networks import GuidedUNet, Kind
 from strdiffusion.networks.recompute import recompute_blocks
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system import distributed
@@ -63,7 +63,8 @@ def prepare_network(network: nn.Module, options: TrainingConfig, precision: str,
     """
     require_precision(precision, device)
     keep_memory(device)
-    network.to(device, memory_format=torch.channels_last)
+    on_cpu = device.type == "cpu" and isinstance(network, GuidedUNet)  # there the gradient of group norms is slow in channels last
+    network.to(device, memory_format=torch.contiguous_format if on_cpu else torch.channels_last)
     if options.checkpoint:
         recompute_blocks(network)
     if options.compile:

@@ -43,7 +43,7 @@ class PriorTask(Task):
 
     def sample(self, network: nn.Module, batch: Batch, seeds: Sequence[int]) -> Validation:
         known, options = batch.known(), self.config.sampling
-        prior = Prior(partial(self.evaluate, network), self.sampled, self.prediction, options.clip)
+        prior = Prior(partial(self.evaluate, network), self.sampled, self.prediction, options.clip, solver=options.solver)
         draw = partial(SeededNoise(seeds), range(len(seeds)))
         *_, (_, _, x) = repaint(prior, 2 * known.image - 1, known.mask, self.visited, draw)
         y = (x + 1) / 2
