@@ -35,6 +35,8 @@ LATER = {
     "sampler.put_back": True,
     "sde.rounding": "exact",
     "sde.mean_fill": None,
+    "repaint.stop_resampling": 0,
+    "repaint.truncate": False,
 }
 FINGERPRINT, FINISHED = "fingerprint.txt", "finished.txt"
 

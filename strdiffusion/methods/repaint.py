@@ -14,17 +14,19 @@ from torch import Tensor
 
 from strdiffusion.batch import Known
 from strdiffusion.checkpoints.released_prior import Unrecorded
+from strdiffusion.ddpm import DDPM
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods.method import Choices, Evaluations, Method, Options, Result, Step, register
 from strdiffusion.methods.prior_loading import PriorCheckpointsConfig, PriorModel, load_prior_for_test, vars_of_process
 from strdiffusion.networks.guided_unet import CLASSES
 from strdiffusion.samplers import SeededNoise
-from strdiffusion.samplers.prior import Prior, RepaintConfig, count_reverse_steps, repaint
+from strdiffusion.samplers.prior import Prior, RepaintConfig, count_reverse_steps, repaint, truncated
 from strdiffusion.system.device import float32_precision
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert, to_dict
 
 ONCE = {"jump_n_sample": 1, "jump2_n_sample": 1, "jump3_n_sample": 1, "n_sample": 1}  # no resampling
+RESAMPLINGS = ("none", "repaint", "intelligent_painter")
 CLASS_STREAM = 1 << 62  # keeps the draw of an image's class apart from its noise
 
 
@@ -49,6 +51,7 @@ class RepaintOptions(Options):
         steps = chosen.steps if chosen.respacing is None else chosen.respacing
         pasted = "put back" if chosen.put_back else "as the network leaves them"
         jumps = f"jumps of {chosen.jump_length}, {chosen.jump_n_sample} times"
+        jumps += f" down to t={chosen.stop_resampling}" if chosen.stop_resampling else ""
         return f"T={steps}, {jumps}, known pixels {pasted}, {self.checkpoints.weights} weights, {self.precision}, "
 
     def files(self) -> list[Path | None]:
@@ -75,12 +78,16 @@ class RepaintMethod(Method):
     ):
         self.model, self.device, self.precision, self.compile = model, device, precision, compile
         self.config = config or model.config.repaint
-        self.process = self.config.process(**vars_of_process(model.config.process))
+        self.process = self.process_of(self.config)
         self.times = self.config.times(self.process.T)
         self.size = model.config.size
         model.to(device)
 
     doors: Mapping[str, str] = {}
+
+    def process_of(self, config: RepaintConfig) -> DDPM:
+        """The process that these settings sample with this model."""
+        return config.process(**vars_of_process(self.model.config.process))
 
     @classmethod
     def open(cls, options: RepaintOptions, device: torch.device) -> "RepaintMethod":
@@ -97,7 +104,8 @@ class RepaintMethod(Method):
         x0, m = (F.pad(images, (0, -W % factor, 0, -H % factor)) for images in (2 * known.image - 1, known.mask))
         draw = partial(SeededNoise(seeds), range(len(seeds)))
         for n, (i, k, x) in enumerate(repaint(self.prior(seeds), x0, m, self.times, draw)):  # n = 0: the start
-            image = (x[..., :H, :W] + 1) / 2
+            x = x[..., :H, :W]
+            image = truncated(x) if self.config.truncate and k < 0 else (x + 1) / 2
             yield Step(i + 1, k + 1, T, last - max(n - 1, 0), last, image)
         evaluations = {name: count.least for name, count in self.cost().items()}
         yield Result(known.put_back(image) if self.config.put_back else image, evaluations=[dict(evaluations) for _ in seeds])
@@ -158,15 +166,21 @@ class RepaintMethod(Method):
         return calls
 
     def choices(self) -> Choices:
-        resampled = any(getattr(self.config, name) > 1 for name in ONCE)
         return Choices(
             solvers=("ddpm",),
             solver="ddpm",
             most_steps=self.model.config.process.steps,
             steps=self.process.T,
-            resamplings=("none", "repaint"),
-            resampling="repaint" if resampled else "none",
+            resamplings=RESAMPLINGS,
+            resampling=self.resampling,
         )
+
+    @property
+    def resampling(self) -> str:
+        """Which of RESAMPLINGS is set."""
+        if all(getattr(self.config, name) == 1 for name in ONCE):
+            return "none"
+        return "intelligent_painter" if self.config.stop_resampling else "repaint"
 
     def varied(
         self,
@@ -176,19 +190,28 @@ class RepaintMethod(Method):
         precision: Precision | None = None,
         **others,
     ) -> "RepaintMethod":
-        """The same networks with other settings: the number of steps; resampling none or repaint; or all of them as a RepaintConfig."""
+        """The same networks with other settings: the number of steps; one of RESAMPLINGS; or all of them as a RepaintConfig.
+
+        "repaint" resamples down to t = 0, "intelligent_painter" to 0.4 T, or to where the settings stop.
+        """
         super().varied(**others)  # it has none of them
         if sampler not in (None, "ddpm") and not isinstance(sampler, RepaintConfig):
             raise UserError(f"the method repaint knows one solver, ddpm, not {sampler}: leave it out")
-        if resampling not in (None, "none", "repaint"):
-            raise UserError(f"the method repaint knows resampling none and repaint, not {resampling}")
+        if resampling is not None and resampling not in RESAMPLINGS:
+            raise UserError(f"the method repaint knows resampling {', '.join(RESAMPLINGS)}, not {resampling}")
         tree = to_dict(sampler if isinstance(sampler, RepaintConfig) else self.config)
-        tree |= {"steps": steps, "respacing": None} if steps is not None else {}
+        if steps is not None:
+            before = self.process_of(convert(RepaintConfig, tree, "the call", "sampler")).T
+            tree |= {"steps": steps, "respacing": None, "stop_resampling": tree["stop_resampling"] * steps // before}
         if resampling == "none":
             tree |= ONCE
-        elif resampling == "repaint" and self.choices().resampling == "none":
+        elif resampling is not None and self.resampling == "none":
             tree["jump_n_sample"] = RepaintConfig.jump_n_sample
+        if resampling == "repaint":
+            tree["stop_resampling"] = 0
         config = convert(RepaintConfig, tree, "the call", "sampler")
+        if resampling == "intelligent_painter" and not config.stop_resampling:
+            config.stop_resampling = max(self.process_of(config).T * 2 // 5, 1)  # 100 of 250
         precision = convert(Precision, precision or self.precision, "the call", "precision")
         other = type(self)(self.model, self.device, precision, self.compile, config)
         other.size = self.size
@@ -199,5 +222,6 @@ class RepaintMethod(Method):
         self.model.to(device)
 
     def describe(self) -> str:
-        resampling = "no resampling" if self.choices().resampling == "none" else f"{count_reverse_steps(self.times)} evaluations"
-        return f"RePaint, {self.process.T} steps, {resampling}"
+        resampling = "no resampling" if self.resampling == "none" else f"{count_reverse_steps(self.times)} evaluations"
+        name = "Intelligent Painter" if self.resampling == "intelligent_painter" else "RePaint"
+        return f"{name}, {self.process.T} steps, {resampling}"
