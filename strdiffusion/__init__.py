@@ -8,7 +8,7 @@ For example:
 """
 
 __version__ = "0.1.0"
-__all__ = ["Cancelled", "StrDiffusion", "UserError"]
+__all__ = ["Cancelled", "Composition", "PlacedObject", "StrDiffusion", "UserError"]
 
 
 def __getattr__(name: str):
