@@ -109,8 +109,8 @@ class Composition:
         """Write the YAML file that `load` reads. Pictures that are no files are written beside it, as PNG."""
         path = Path(path).expanduser()
         tree = {name: getattr(self, name) for name in (each.name for each in fields(self))}
-        for name in ("image", "mask"):
-            tree[name] = _saved(tree[name], path, name)
+        tree["image"] = _saved(self.image, path, "picture")
+        tree["mask"] = _saved(self.mask, path, "picture_mask")
         tree["objects"] = [
             vars(placed) | {"image": _saved(placed.image, path, f"object_{i}")} for i, placed in enumerate(self.objects, start=1)
         ]

@@ -35,6 +35,7 @@ LIMITS = {
     "samples": "the most samples at a time",
     "queue": "how many requests may wait",
     "sessions": "how many pages may be open",
+    "cutouts": "how many cut-outs a visitor may have",
 }
 
 

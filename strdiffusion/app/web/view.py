@@ -87,6 +87,8 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         f"Download {Path(name).suffix[1:].upper().replace('JPG', 'JPEG')}</a>"
         for name in sample.files
     )
+    if results.bundle is not None:
+        links += f'<a class="sd-button" download href="{address(token, results.bundle, f"{stem}.zip")}">Download the composition</a>'
     lossy = " (JPEG compresses the whole picture again; the PNG keeps every pixel outside of the hole)"
     full = results.photo.size
     compare = (
@@ -96,8 +98,9 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         '<input type="range" min="0" max="100" step="0.1" value="50" aria-label="before and after"'
         " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div>"
     )
+    metadata = "" if results.bundle is not None else ", with the metadata of the original"
     said = (
-        f'<p class="sd-links">{links}</p><p class="sd-note">{full[1]}x{full[0]} pixels, with the metadata of the original'
+        f'<p class="sd-links">{links}</p><p class="sd-note">{full[1]}x{full[0]} pixels{metadata}'
         f"{lossy if len(sample.files) > 1 else ''}. {escape(results.settings)}; it took {spell_time(results.seconds)}.</p>"
     )
     pictures = [("Structure that guided, with its noise", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
