@@ -23,7 +23,7 @@ from strdiffusion.app.web.painting import read_painting
 from strdiffusion.app.web.service import Settings, spelled
 from strdiffusion.app.web.session import ENDED, tidy_name
 from strdiffusion.commands.main import main as command
-from strdiffusion.commands.web import is_loopback, model_sources
+from strdiffusion.commands.web import first_cutouts, is_loopback, model_sources
 
 FAST = Settings("tiny", CUSTOM, "mars_sde", 2, "none", seed=3)
 KEY = "page"
@@ -401,6 +401,20 @@ def test_what_was_arranged_is_not_trusted(web_service):
         with pytest.raises(UserError, match=said) as error:
             service.expected(KEY, None, FAST, value)
         assert str(session.folder) not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_visitor_finds_cut_outs(web_service, tmp_path, caplog):
+    Image.fromarray(cutout_file()).save(tmp_path / "boat.png")
+    Image.fromarray(noise(9, 9, 3)).save(tmp_path / "flat.png")
+    service = web_service()
+    service.cutouts = first_cutouts(tmp_path)
+    assert "left out: " in caplog.text and "flat.png has no alpha" in caplog.text
+    token, pool = service.arrive(KEY)
+    assert [(one["name"], one["width"], one["height"]) for one in pool] == [("boat.png", 16, 20)]
+    assert pool[0]["address"] == f"session/{token}/cutout_1.png"
+    assert service.expected(KEY, None, FAST, arranged((pool[0]["number"], 12, 15, 1, 0))).startswith("Expected: ")
+    drawn = first_cutouts(None)
+    assert len(drawn) == 6 and all(set(np.unique(one.pixels[..., 3])) == {0, 255} for one in drawn)
 
 
 def test_a_hint_is_enough_to_go_by():

@@ -1,5 +1,6 @@
 // The behaviour of compose.html. Gradio runs this once, with `element`, `trigger`, `props` and `watch`.
-// From the server: props.token, props.megabytes, props.side (of a blank canvas), props.picture, props.number and props.size (of the open picture).
+// From the server: props.token, props.megabytes, props.side (of a blank canvas), props.pool (the first cut-outs), and of the open picture
+// props.picture, props.number and props.size.
 // To the server: cut-outs by HTTP; the arrangement as props.value, by trigger("input"). Lengths are in pixels of the canvas.
 const find = (selector) => element.querySelector(selector);
 const [root, stage, pool, view, problem] = [".sd-compose", ".sd-stage", ".sd-pool", "canvas", ".sd-error"].map(find);
@@ -277,6 +278,7 @@ document.addEventListener("paste", (event) => {
 });
 document.addEventListener("sd-mode", () => requestAnimationFrame(show));
 watch("picture", load);
+watch("pool", () => props.pool.forEach(offer));
 width.value = height.value = props.side;
 show();
 load();

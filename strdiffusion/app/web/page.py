@@ -77,6 +77,7 @@ def build_page(service: Service) -> gr.Blocks:
                     picture=None,
                     number=0,
                     size=None,
+                    pool=[],
                     side=min(2 * (first.model.size or SIDE // 2), SIDE),
                     megabytes=service.limits.megabytes,
                 )
@@ -145,10 +146,10 @@ class _Handlers:
 
     def arrive(self, request: gr.Request):
         try:
-            session = self.service.sessions.open(request.session_hash)
+            token, pool = self.service.arrive(request.session_hash)
         except Exception as error:
             return gr.skip(), gr.skip(), view.message(spelled(error), "error")
-        return gr.HTML(token=session.token), gr.HTML(token=session.token), gr.skip()
+        return gr.HTML(token=token), gr.HTML(token=token, pool=pool), gr.skip()
 
     def leave(self, request: gr.Request) -> None:
         self.service.sessions.close(request.session_hash)

@@ -163,15 +163,7 @@ def routes(sessions: Sessions) -> list:
         session.open_upload(path, name)
 
     def add_cutout(session: Session, path: Path, name: str) -> dict:
-        cutout = session.add_cutout(path, name)
-        height, width = cutout.size
-        return {
-            "number": cutout.number,
-            "name": cutout.name,
-            "width": width,
-            "height": height,
-            "address": view.address(session.token, cutout.preview),
-        }
+        return view.cutout(session.token, session.add_cutout(path, name))
 
     async def download(request) -> Response:
         name = request.path_params["name"]

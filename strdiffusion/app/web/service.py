@@ -16,7 +16,7 @@ from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.app.web.offers import Offers
 from strdiffusion.app.web.painting import Painting, read_hole, read_painting
-from strdiffusion.app.web.photo import Photo
+from strdiffusion.app.web.photo import Photo, as_png
 from strdiffusion.app.web.results import Results, write_composed, write_results
 from strdiffusion.app.web.session import PREVIEW, Session, Sessions
 from strdiffusion.system.errors import UserError
@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture of the gallery, (H, W, 3) uint8."""
+    """A picture of the gallery, (H, W, 3) uint8, or a cut-out of the first pool, (H, W, 4)."""
 
     name: str
     pixels: np.ndarray
@@ -59,9 +59,18 @@ class Task:
 class Service:
     """Sessions, offered models and examples together. A visit is identified by the key of its page."""
 
-    def __init__(self, sessions: Sessions, offers: Offers, examples: Sequence[Example], limits: Limits):
-        self.sessions, self.offers, self.examples, self.limits = sessions, offers, examples, limits
+    def __init__(self, sessions: Sessions, offers: Offers, examples: Sequence[Example], limits: Limits, cutouts: Sequence[Example] = ()):
+        self.sessions, self.offers, self.examples, self.limits, self.cutouts = sessions, offers, examples, limits, cutouts
         self._runs, self._line = count(1), Line(limits.queue)
+
+    def arrive(self, key: str) -> tuple[str, list[dict]]:
+        """Open a session for a page: the token of its files, and the cut-outs of its pool as `view.cutout` describes them."""
+        session = self.sessions.open(key)
+        for example in self.cutouts[: self.limits.cutouts]:
+            path = session.new_file()
+            path.write_bytes(as_png(Picture(example.pixels)))
+            session.add_cutout(path, example.name)
+        return session.token, [view.cutout(session.token, cutout) for cutout in session.pool.values()]
 
     def open_example(self, key: str, number: int) -> Photo:
         """Open an example of the gallery as the picture."""

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from strdiffusion.app import Picture
+from strdiffusion.app.web.composing import Cutout
 from strdiffusion.app.web.job import Glimpse
 from strdiffusion.app.web.photo import as_png
 from strdiffusion.app.web.results import Results
@@ -18,6 +19,12 @@ SIDE = 256  # pixels, of the intermediate pictures
 def address(token: str, name: str, download: str | None = None) -> str:
     """The address of a session's file. It is relative, so that the page also works behind a URL prefix."""
     return f"session/{token}/{name}" + (f"?as={quote(download)}" if download else "")
+
+
+def cutout(token: str, one: Cutout) -> dict:
+    """A cut-out as compose.js takes it."""
+    height, width = one.size
+    return {"number": one.number, "name": one.name, "width": width, "height": height, "address": address(token, one.preview)}
 
 
 def message(text: str, kind: str = "note") -> str:
