@@ -10,6 +10,7 @@ For example:
     python scripts/figures.py trace       --out figures/trace results/mine [--image NAME]
     python scripts/figures.py histogram   --out figures/masks datasets/masks/test [--polarity white_known]
     python scripts/figures.py curves      --out figures/curves structure=runs/psv/structure texture=runs/psv/texture
+    python scripts/figures.py schedules   --out figures/schedules ["mine={steps: 50, jump_length: 5, stop_resampling: 20}" ...]
     python scripts/figures.py tradeoff    --out figures/steps results/tables/benchmark_steps [--metrics hole_psnr hole_ssim]
 """
 
@@ -79,6 +80,10 @@ def curves(options: argparse.Namespace):
     return figures.curves_figure([figures.read_curves(label, path) for label, path in map(split_label, options.trainings)])
 
 
+def schedules(options: argparse.Namespace):
+    return figures.schedules_figure(figures.read_schedules(options.schedules))
+
+
 def tradeoff(options: argparse.Namespace):
     return figures.tradeoff_figure(figures.read_points(options.table, options.bucket), options.metrics)
 
@@ -138,6 +143,8 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means (white_hole)")
     command = add(curves, "losses and validation over the iterations of trainings")
     command.add_argument("trainings", nargs="+", metavar="LABEL=FOLDER", help="output folders of trainings, or their metrics.jsonl")
+    command = add(schedules, "t over the moves of RePaint's schedules, with their counts; the published ones if none is given")
+    command.add_argument("schedules", nargs="*", metavar="LABEL=OPTIONS", help="options of `repaint`, such as {stop_resampling: 100}")
     command = add(tradeoff, "quality over network evaluations and seconds, of the rows of a table")
     command.add_argument("table", type=Path, metavar="FOLDER", help="what scripts/reproduce.py wrote")
     command.add_argument("--bucket", help="of several buckets, which")

@@ -10,7 +10,7 @@ For example:
 from strdiffusion.system.user import name_the_user
 
 __version__ = "0.1.0"
-__all__ = ["Cancelled", "StrDiffusion", "UserError"]
+__all__ = ["Cancelled", "Composition", "PlacedObject", "StrDiffusion", "UserError"]
 
 name_the_user()
 

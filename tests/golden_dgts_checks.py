@@ -1,7 +1,7 @@
 """Recompute golden numbers of DGTS and of its enlarging network, described in tests/golden_dgts/README.md.
 
-Weights and inputs are not stored; both sides derive them from the seed in `meta.json`. Numbers of other systems in such a folder
-(painter.npz) are left aside.
+Weights and inputs are not stored; both sides derive them from the seed in `meta.json`. Such a folder also holds the numbers of
+Intelligent Painter (painter.npz), whose items are in golden_painter_checks.py.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from golden_checks import EXACT, Comparison, Stored, rnd, uni
+from golden_painter_checks import painter_items
 from torch import Tensor, nn
 
 from strdiffusion.checkpoints.released_dgts import dgts_names
@@ -162,7 +163,7 @@ class GoldenDGTS:
 
 
 def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
-    """Recompute every number of DGTS in the folder, file by file; `fast` changes nothing. Raises UserError where it is not of this form."""
+    """Recompute every number of the folder, file by file; `fast` changes nothing. Raises UserError where it is not of this form."""
     golden = GoldenDGTS(folder)
     yield from name_items(golden)
     parts = {
@@ -171,11 +172,20 @@ def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
         "losses.npz": loss_items,
         "upsampler.npz": upsampler_items,
         "discriminator.npz": critic_items,
+        "painter.npz": painter_of,
     }
+    if "painter" not in golden.meta:
+        del parts["painter.npz"]  # a folder of DGTS alone
     for file, items in parts.items():
         stored = Stored(folder / file)
         yield from items(golden, stored)
         yield from stored.not_recomputed()
+
+
+def painter_of(golden: GoldenDGTS, stored: Stored) -> Iterator[Comparison]:
+    """The items of Intelligent Painter."""
+    names = {name.removeprefix("module."): shape for name, shape in golden.names["painter_unet"].items()}
+    yield from painter_items(golden.meta["painter"], names, golden.seed, stored, golden_weights, compare_sample)
 
 
 def name_items(golden: GoldenDGTS) -> Iterator[Comparison]:

@@ -547,6 +547,26 @@ def test_tradeoff(command, tmp_path):
         assert said in refusal(command("tradeoff", "--out", tmp_path / "other", tmp_path, *arguments))
 
 
+# ---- schedules ----------------------------------------------------------------------------------------
+
+
+def test_schedules(command, tmp_path):
+    schedules = figures.read_schedules([])
+    assert [(one.evaluations, one.jumps, one.moves) for one in schedules] == [  # the published counts
+        (1510, 126, 2770),
+        (2410, 216, 4570),
+        (1600, 135, 2950),
+        (250, 0, 250),
+    ]
+    assert min(schedules[0].times[:2660]) == 100 and schedules[0].times[-1] == -1  # the last jump is made from there
+    given = "ours={steps: 20, jump_length: 3, jump_n_sample: 3, stop_resampling: 6}"
+    figure = figures.schedules_figure(figures.read_schedules([given]))
+    (axes,) = figure.axes
+    assert axes.get_title("left") == "ours: 44 evaluations, 8 jumps, 68 moves" and len(axes.lines[0].get_ydata()) == 69
+    assert command("schedules", "--out", tmp_path / "fig", given)[0] == 0
+    require_figure(tmp_path / "fig")
+
+
 # ---- files --------------------------------------------------------------------------------------------
 
 
@@ -594,6 +614,9 @@ MISTAKES = [
     (["curves", "a={folder}/test.yml"], "not the metrics.jsonl"),
     (["tradeoff", "absent"], "absent cannot be read"),
     (["tradeoff", "{folder}/test.yml"], "not a table.csv"),
+    (["schedules", "a={{steps: 20, stop: 3}}"], "the schedule a: unknown key stop"),
+    (["schedules", "a={{steps"], "the schedule a is not of the form"),
+    (["schedules", "a={{steps: 20, stop_resampling: 30}}"], "a.stop_resampling=30 must be below 19"),
     (["pie"], "pie"),
 ]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SIZE, script, single_error, write_network
+from conftest import ROOT, SIZE, script, single_error, write_network
 
-from strdiffusion.app import StrDiffusion
+from strdiffusion.app import Composition, PlacedObject, StrDiffusion
 from strdiffusion.app.tiles import Tiles
 from strdiffusion.app.windows import Box
 from strdiffusion.batch import Known
@@ -18,14 +18,15 @@ from strdiffusion.checkpoints import load_network, network_record, save_released
 from strdiffusion.commands.main import main
 from strdiffusion.data import read_image
 from strdiffusion.ddpm import DDPM
+from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS, run
 from strdiffusion.networks import GuidedUNet, NoiseClassifier, UNet
 from strdiffusion.networks.guided_unet import GroupNorm
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.samplers import SeededNoise
-from strdiffusion.samplers.prior import Jumps, Prior, RepaintConfig, count_reverse_steps, repaint
+from strdiffusion.samplers.prior import Jumps, Prior, RepaintConfig, count_jumps, count_reverse_steps, repaint
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import build
+from strdiffusion.system.parser import build, load_config
 
 CPU = torch.device("cpu")
 OPTIONS = {"steps": 6, "jump_length": 2, "jump_n_sample": 2}
@@ -93,6 +94,49 @@ def test_the_numbers_of_steps_in_the_document(T, options, reverse, climbs):
     times = Jumps(**options).times(T)
     assert count_reverse_steps(times) == reverse and len(times) - 1 - reverse == climbs
     assert times[0] == T - 1 and times[-1] == -1 and all(abs(i - k) == 1 for i, k in pairwise(times))
+
+
+def released_times(T, length, samples, start, stop):
+    """The schedule of Intelligent Painter, in its document's words: each of 0, L, 2L, ... below T - L gets n - 1 jumps."""
+    left, t, times = {k * length: samples - 1 for k in range(T) if k * length < T - length}, T, []
+    while t > 0:
+        t -= 1
+        times.append(t)
+        if left.get(t, 0) and t >= stop and t <= start - length:
+            left[t] -= 1
+            for _ in range(length):
+                t += 1
+                times.append(t)
+    return [*times, -1]
+
+
+@pytest.mark.parametrize(("start", "stop", "reverse", "jumps"), [(None, 100, 1510, 126), (150, 0, 1600, 135), (200, 95, None, None)])
+def test_where_resampling_stops(start, stop, reverse, jumps):
+    times = Jumps(start_resampling=start, stop_resampling=stop).times(250)
+    assert times == released_times(250, 10, 10, 250 if start is None else start, stop)
+    assert reverse is None or (count_reverse_steps(times), count_jumps(times)) == (reverse, jumps)
+
+
+def test_a_mask_between_0_and_1_mixes():
+    """As at the rims of Intelligent Painter's program; where it is 0, anything may stand in the image."""
+    process, x0 = DDPM(respacing="4"), torch.full((1, 3, 8, 8), 0.5)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :3], mask[..., 3] = 1, 0.25
+    x0[..., 4:] = float("nan")
+    seen = []
+
+    def network(x, t, classes):
+        seen.append(x)
+        return torch.zeros(1, 6, 8, 8)
+
+    tape = partial(SeededNoise([3]), [0])
+    states = [transition.x for transition in repaint(Prior(network, process), x0, mask, [3, 2, 1], tape)]
+    draw = partial(SeededNoise([3]), [0])
+    for _ in range(3):
+        draw(mask.expand(1, 3, 8, 8))  # the start, z of the first step and of the second
+    known = process.sample_marginal(x0, 2, draw(mask.expand(1, 3, 8, 8)))
+    assert torch.equal(seen[1][..., :3], known[..., :3]) and torch.equal(seen[1][..., 4:], states[1][..., 4:])
+    torch.testing.assert_close(seen[1][..., 3], 0.25 * known[..., 3] + 0.75 * states[1][..., 3])
 
 
 def test_without_jumps_it_is_plain_sampling_with_the_known_pixels_mixed_in():
@@ -183,6 +227,47 @@ def test_a_class_is_drawn_from_the_seed_or_given(priors):
     plain = open_method(priors, {"prior": "conditional.pt"})
     assert torch.equal(run(unguided, known, [4]).image, run(plain, known, [4]).image)
     assert not torch.equal(run(method, known, [4]).image, run(plain, known, [4]).image)
+
+
+def test_intelligent_painter_is_a_choice_of_resampling(priors):
+    """Its stop is 100 of 250 and moves with the number of steps; RePaint's has none."""
+    method = open_method(priors, {"prior": "prior.pt"}, repaint={})
+    painter = method.varied(resampling="intelligent_painter")
+    assert painter.config.stop_resampling == 100 and painter.cost()["prior"].least == 1510
+    assert painter.describe() == "Intelligent Painter, 250 steps, 1510 evaluations"
+    assert painter.choices().resampling == "intelligent_painter" and method.choices().resampling == "repaint"
+    assert method.varied(resampling="intelligent_painter", steps=50).config.stop_resampling == 20
+    assert painter.varied(steps=50).config.stop_resampling == 20
+    assert painter.varied(resampling="repaint").cost() == method.cost()
+    assert painter.varied(resampling="none").cost()["prior"].least == 250
+    with pytest.raises(UserError, match="knows resampling none, repaint, intelligent_painter, not fixed"):
+        method.varied(resampling="fixed")
+
+
+def test_the_preset_is_intelligent_painters():
+    config = load_config(TestConfig, ROOT / "configs" / "repaint" / "intelligent_painter.yml")
+    times = config.options.repaint.times(250)
+    assert count_reverse_steps(times) == 1510 and len(times) == 2771 and config.options.repaint.truncate
+
+
+def test_truncation_is_of_what_the_network_painted(priors):
+    known = known_images(1)
+    image = run(open_method(priors, {"prior": "prior.pt"}), known, [1]).image
+    released = run(open_method(priors, {"prior": "prior.pt"}, repaint=OPTIONS | {"truncate": True}), known, [1]).image
+    hole = known.mask.expand_as(image) < 0.5
+    assert torch.equal(released[~hole], known.image[~hole])
+    assert torch.equal((released[hole] * 255).round(), (image[hole] * 255 + 1e-4).floor())
+
+
+def test_a_scene_is_painted_around_cut_outs(priors):
+    cutout = np.zeros((12, 12, 4), np.uint8)
+    cutout[2:10, 2:10] = (200, 90, 30, 255)
+    composition = Composition([PlacedObject(cutout, (10, 12), 1, 30), PlacedObject(cutout, (24, 18), 0.7)], 32, 24)
+    model, composed = StrDiffusion.load({"prior": priors / "prior.pt"}, size=SIZE), composition.render()
+    settings = {"steps": 6, "sampler": RepaintConfig(steps=6, jump_length=2, jump_n_sample=2, stop_resampling=2)}
+    image = composition.paint(model, seed=1, **settings).images[0].levels
+    assert np.array_equal(image[composed.known], composed.rgba[composed.known][:, :3]) and image[composed.hole].std() > 5
+    assert np.array_equal(image, composition.paint(model, seed=1, **settings).images[0].levels)
 
 
 def test_sizes_that_the_network_cannot_divide_are_continued(priors):
@@ -326,6 +411,8 @@ def test_options_that_do_not_fit_are_one_line(priors, tmp_path):
     cases = [
         ({"prior": str(tmp_path / "short.pt")}, {"steps": 250}, "steps=250 does not fit a prior that was trained with 100 steps"),
         ({"prior": "prior.pt"}, {"steps": 10, "jump_length": 10}, "jump_length=10 is longer than the process of 10 steps"),
+        ({"prior": "prior.pt"}, {"stop_resampling": 5}, "stop_resampling=5 must be below 5, where resampling begins"),
+        ({"prior": "prior.pt"}, {"start_resampling": 2, "stop_resampling": 3}, "stop_resampling=3 must be below 2"),
         ({"prior": "prior.pt"}, {"respacing": "many"}, "'many' is no respacing"),
         ({"prior": "prior.pt"}, {"respacing": "600,600"}, "section 1 of it has 500"),
         ({"prior": "conditional.pt", "classifier": "classifier.pt"}, {"solver": "ddim"}, "repaint.solver=ddim takes no classifier"),

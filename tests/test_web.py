@@ -257,6 +257,62 @@ def test_bad_uploads_and_no_hole(visit):
     page.wait_for_selector("#run:not([disabled])")
 
 
+def drag(page, start, end, pixels):
+    """Drag with the mouse from a point (x, y) of the canvas for composing to another; it has `pixels` = (width, height)."""
+    box = page.locator("#compose canvas").bounding_box()
+    places = [(box["x"] + x / pixels[0] * box["width"], box["y"] + y / pixels[1] * box["height"]) for x, y in (start, end)]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1], steps=5)
+    page.mouse.up()
+
+
+def test_compose_drag_and_paint(visit, tmp_path):
+    """Two cut-outs on a blank canvas, one before the other; then one more in a hole of the open picture."""
+    page = visit()
+    assert not page.locator("#compose canvas").is_visible()
+    page.get_by_label("Compose a scene").check()
+    wait_for_text(page, "#run", "Paint the scene")
+    red, blue = (np.full((16, 16, 4), (*colour, 255), np.uint8) for colour in ((200, 10, 10), (10, 10, 200)))
+    files = [("red.png", red), ("flat.png", red[..., :3]), ("blue.png", blue)]
+    page.set_input_files(
+        "#compose input[type=file]", [{"name": name, "mimeType": "image/png", "buffer": encoded(pixels)} for name, pixels in files]
+    )
+    page.wait_for_function("document.querySelectorAll('#compose .sd-pool img').length === 2")
+    wait_for_text(page, "#compose [role=alert]", "flat.png has no alpha, so it is no cut-out")
+    for name, value in (("width", "40"), ("height", "32")):
+        page.locator(f"#compose [name={name}]").fill(value)
+        page.locator(f"#compose [name={name}]").dispatch_event("change")
+    for name, end in (("red.png", (12, 16)), ("blue.png", (16, 16))):
+        page.locator(f"#compose .sd-pool img[alt='{name}']").click()  # to the middle, 16 x 16: half of the canvas
+        drag(page, (20, 16), end, (40, 32))
+    page.click("#compose [data-do=back]")  # blue behind red
+    wait_for_text(page, "#cost", "Expected: ")
+    fill(page)
+    download(page, "PNG").save_as(tmp_path / "out.png")
+    out = open_picture(tmp_path / "out.png").levels
+    assert out.shape == (32, 40, 3)
+    assert (out[9:23, 5:19] == (200, 10, 10)).all() and (out[9:23, 21:23] == (10, 10, 200)).all()  # the mouse hits a pixel or two off
+    assert (out[:6] != (200, 10, 10)).any() and out[:6].std() > 1
+    assert download(page, "composition").suggested_filename == "composition.zip"
+    page.click("#compose [data-do=clear]")
+    wait_for_text(page, "#cost", "Put a cut-out on the canvas first")
+    page.evaluate("document.querySelector('#examples button').click()")  # the gallery of one picture reaches below the canvas
+    page.wait_for_function("!document.querySelector('#compose [name=canvas]').options[1].disabled")
+    page.locator("#compose [name=canvas]").select_option("picture")
+    page.locator("#compose .sd-pool img[alt='red.png']").click()
+    wait_for_text(page, "#cost", "Paint a hole into the open picture first")
+    page.get_by_label("Fill a hole").check()
+    wait_until_open(page, 56, 40)
+    paint(page, (20, 20), (40, 20), pixels=(56, 40))
+    page.get_by_label("Compose a scene").check()
+    wait_for_text(page, "#cost", "Expected: ")
+    fill(page)
+    download(page, "PNG").save_as(tmp_path / "second.png")
+    out, example = open_picture(tmp_path / "second.png").levels, page.service.examples[0].pixels
+    assert (out[11:29, 19:37] == (200, 10, 10)).all() and np.array_equal(out[:8], example[:8]) and np.array_equal(out[-8:], example[-8:])
+
+
 def test_nothing_is_left_when_the_page_is_closed(visit):
     page = visit()
     root = page.service.sessions.root

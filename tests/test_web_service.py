@@ -5,6 +5,7 @@ import io
 import re
 import time
 import zlib
+from zipfile import ZipFile
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from conftest import single_error
 from PIL import Image
 
-from strdiffusion import Cancelled, StrDiffusion, UserError
+from strdiffusion import Cancelled, Composition, PlacedObject, StrDiffusion, UserError
 from strdiffusion.app import open_picture
 from strdiffusion.app.web import view
 from strdiffusion.app.web.job import Job, Line
@@ -22,7 +23,7 @@ from strdiffusion.app.web.painting import read_painting
 from strdiffusion.app.web.service import Settings, spelled
 from strdiffusion.app.web.session import ENDED, tidy_name
 from strdiffusion.commands.main import main as command
-from strdiffusion.commands.web import is_loopback, model_sources
+from strdiffusion.commands.web import first_cutouts, is_loopback, model_sources
 
 FAST = Settings("tiny", CUSTOM, "mars_sde", 2, "none", seed=3)
 KEY = "page"
@@ -303,6 +304,125 @@ def test_nothing_that_a_visitor_wrote_is_html(web_service):
     assert "<i>" not in service.show(KEY) and "<i>" not in view.message("<i>")
 
 
+# ---- composing ----------------------------------------------------------------------------------------
+
+
+def cutout_file(height=20, width=16, seed=3):
+    pixels = noise(height, width, 4, seed=seed)
+    pixels[..., 3] = 0
+    pixels[2:-2, 2:-2, 3] = 255
+    return pixels
+
+
+def add_cutout(session, name, content):
+    path = session.new_file()
+    path.write_bytes(content)
+    return session.add_cutout(path, name)
+
+
+def arranged(*objects, canvas="blank", number=0, width=48, height=40, **more):
+    listed = [{"cutout": one, "x": x, "y": y, "scale": scale, "angle": angle} for one, x, y, scale, angle in objects]
+    return {"canvas": canvas, "number": number, "width": width, "height": height, "objects": listed} | more
+
+
+def test_a_scene_is_painted_as_in_python(web_service, runs, tmp_path):
+    """On a blank canvas, of which nothing is known but the objects; with files to go on with elsewhere."""
+    service = web_service()
+    session = service.sessions.open(KEY)
+    pixels = cutout_file()
+    one = add_cutout(session, "boat.png", encoded(pixels, "png"))
+    assert one.size == (20, 16) and Image.open(session.folder / one.preview).mode == "RGBA"
+    value = arranged((one.number, 12, 15, 1, 0), (one.number, 30, 22, 1.3, 40), erode=1)
+    assert service.expected(KEY, None, FAST, value).startswith("Expected: ")
+    assert "progressbar" in next(iter(list(service.run(KEY, None, FAST, value))))
+    objects = [PlacedObject(pixels, (12, 15), 1), PlacedObject(pixels, (30, 22), 1.3, 40)]
+    composition = Composition(objects, 48, 40, erode=1)
+    expected = composition.paint(StrDiffusion.load(runs, device="cpu"), seed=3, sampler="mars_sde", steps=2, resampling="none")
+    (sample,) = session.results.samples
+    assert np.array_equal(open_picture(session.folder / sample.files[0]).levels, expected.images[0].levels)
+    composed = composition.render()
+    assert np.array_equal(expected.images[0].levels[composed.known], composed.rgba[composed.known][:, :3])
+    shown = service.show(KEY)
+    assert "composition_inpainted.png" in shown and "composition.zip" in shown and "metadata of the original" not in shown
+    with ZipFile(session.folder / session.results.bundle) as bundle:
+        bundle.extractall(tmp_path / "bundle")
+    assert np.array_equal(Composition.load(tmp_path / "bundle" / "composition.yml").render().rgba, composed.rgba)
+    assert np.array_equal(open_picture(tmp_path / "bundle" / "composition_mask.png").levels[..., 0] > 0, composed.hole)
+    kept = {name for name in files(service) if name.startswith("run")}
+    assert len(kept) == 5  # result, its preview, structure; what it was, and the files to go on with
+    list(service.run(KEY, None, FAST, value))
+    assert not kept & set(files(service))
+
+
+def test_cut_outs_in_a_hole_of_the_open_picture(web_service):
+    service = web_service()
+    session = service.sessions.open(KEY)
+    pixels, cutout = noise(50, 70, 3), cutout_file()
+    photo, one = upload(session, "a.png", encoded(pixels, "png")), add_cutout(session, "boat.png", encoded(cutout, "png"))
+    value = arranged((one.number, 38, 20, 1, 0), canvas="picture", number=photo.number)
+    for hole in ((5, 15, 40, 50), (0, 0, 50, 70)):  # the second covers all of the picture
+        list(service.run(KEY, painted(photo.number, 50, 70, hole), FAST, value))
+        result = open_picture(session.folder / session.results.samples[0].files[0]).levels
+        outside = layer(50, 70, hole)[..., 3] == 0
+        assert np.array_equal(result[outside], pixels[outside])
+        assert np.array_equal(result[12:28, 32:44], cutout[2:18, 2:14, :3])
+    for other in (None, painted(photo.number + 1, 50, 70, hole)):
+        with pytest.raises(UserError, match="Paint a hole into the open picture first"):
+            service.expected(KEY, other, FAST, value)
+    service.open_example(KEY, 0)
+    with pytest.raises(UserError, match="Paint a hole into the open picture first"):
+        list(service.run(KEY, painted(photo.number, 50, 70, hole), FAST, value))  # of the picture before
+
+
+UNTRUSTED = [
+    ({}, "Put a cut-out on the canvas first"),
+    ("nonsense", "Put a cut-out on the canvas first"),
+    (arranged(), "Put a cut-out on the canvas first"),
+    ({"objects": "abc"}, "At most 100 objects"),
+    (arranged(*[(1, 5, 5, 1, 0)] * 101), "At most 100 objects"),
+    (arranged((7, 5, 5, 1, 0)), "no longer in the pool"),
+    (arranged((1, 5, 5, 1e9, 0)), r"objects\[0\].scale must be from 0.001 to 1000"),
+    (arranged((1, "x", 5, 1, 0)), r"objects\[0\].x must be a finite number"),
+    (arranged((1, float("inf"), 5, 1, 0)), r"objects\[0\].x must be a finite number"),
+    (arranged((1, 5, 5, 1, 0), width=100_000), "width must be from 8 to 8192"),
+    (arranged((1, 5, 5, 1, 0), width=4000, height=4000), "The canvas has 4000x4000 pixels, and at most 1 megapixels"),
+    (arranged((1, 5, 5, 1, 0), erode=-3), "erode must be from 0"),
+    (arranged((1, 5, 5, 1, 0), path="/etc/passwd"), "unknown key path"),
+    (arranged((1, -500, 5, 1, 0)), "boat.png lies wholly outside of the canvas"),
+    (arranged((1, 5, 5, 1, 0), canvas="picture"), "Open a picture first"),
+]
+
+
+def test_what_was_arranged_is_not_trusted(web_service):
+    service = web_service(megapixels=1)
+    session = service.sessions.open(KEY)
+    add_cutout(session, "boat.png", encoded(cutout_file(), "png"))
+    for value, said in UNTRUSTED:
+        with pytest.raises(UserError, match=said) as error:
+            service.expected(KEY, None, FAST, value)
+        assert str(session.folder) not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_visitor_finds_cut_outs(web_service, tmp_path, caplog):
+    Image.fromarray(cutout_file()).save(tmp_path / "boat.png")
+    Image.fromarray(noise(9, 9, 3)).save(tmp_path / "flat.png")
+    service = web_service()
+    service.cutouts = first_cutouts(tmp_path)
+    assert "left out: " in caplog.text and "flat.png has no alpha" in caplog.text
+    token, pool = service.arrive(KEY)
+    assert [(one["name"], one["width"], one["height"]) for one in pool] == [("boat.png", 16, 20)]
+    assert pool[0]["address"] == f"session/{token}/cutout_1.png"
+    assert service.expected(KEY, None, FAST, arranged((pool[0]["number"], 12, 15, 1, 0))).startswith("Expected: ")
+    drawn = first_cutouts(None)
+    assert len(drawn) == 6 and all(set(np.unique(one.pixels[..., 3])) == {0, 255} for one in drawn)
+
+
+def test_a_hint_is_enough_to_go_by():
+    hints = layer(20, 30, (6, 6, 2, 2), colour=(10, 200, 30, 255))
+    painting = read_painting(painted(1, 20, 30, (0, 0, 20, 30), hints=hints), (20, 30), (20, 30))
+    assert painting.hole.all() and painting.hints is not None
+
+
 # ---- cancelling and leaving ---------------------------------------------------------------------------
 
 
@@ -433,6 +553,28 @@ def test_uploads_by_token(client):
     client.service.sessions.close(KEY)
     assert client.get(f"/session/{session.token}/preview.png").status_code == 404
     assert client.post(f"/session/{session.token}/picture", content=content).text == ENDED
+
+
+def test_cut_outs_by_http(client):
+    session = client.service.sessions.open(KEY)
+    address = f"/session/{session.token}/cutout"
+    answer = client.post(address, content=encoded(cutout_file(), "png"), headers={"X-Name": "my%20boat.png"})
+    said = answer.json()
+    assert said["name"] == "my boat.png" and (said["width"], said["height"]) == (16, 20)
+    assert client.get("/" + said["address"]).headers["content-type"] == "image/png"
+    kept = files(client.service)
+    for content, wrong in [
+        (encoded(noise(9, 9, 3), "png"), "a.png has no alpha, so it is no cut-out"),
+        (encoded(layer(9, 9), "png"), "a.png is transparent everywhere"),
+        (b"words", "a.png is not a picture"),
+    ]:
+        answer = client.post(address, content=content, headers={"X-Name": "a.png"})
+        assert answer.status_code == 422 and answer.text.startswith(wrong) and files(client.service) == kept
+    for _ in range(client.service.limits.cutouts - 1):
+        assert client.post(address, content=encoded(cutout_file(), "png")).status_code == 200
+    answer = client.post(address, content=encoded(cutout_file(), "png"))
+    assert answer.status_code == 422 and "which is as many as may be" in answer.text
+    assert client.post("/session/wrong/cutout", content=b"").status_code == 404
 
 
 @pytest.mark.parametrize("chunked", [False, True])

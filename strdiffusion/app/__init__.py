@@ -3,15 +3,28 @@
 * model.py: `StrDiffusion`, the class for programs
 * picture.py: pictures; reading.py: from files, Pillow images, arrays and tensors; writing.py: to files
 * inputs.py: picture, mask and hints together
+* composition.py: `Composition`, cut-outs on a canvas around which a scene is painted; cutouts.py draws them
 * windows.py: which parts of a picture the networks see; canvas.py: a part at the networks' scale; tiles.py: networks on overlapping tiles
 * work.py: the batches of a call, its progress, callback and cancellation
 * web/: the web page
 """
 
+from strdiffusion.app.composition import Composition, PlacedObject
 from strdiffusion.app.model import Output, Plan, StrDiffusion
 from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.work import Cancelled, WindowStep
 from strdiffusion.system.errors import UserError
 
-__all__ = ["Cancelled", "Output", "Picture", "Plan", "StrDiffusion", "UserError", "WindowStep", "open_picture"]
+__all__ = [
+    "Cancelled",
+    "Composition",
+    "Output",
+    "Picture",
+    "PlacedObject",
+    "Plan",
+    "StrDiffusion",
+    "UserError",
+    "WindowStep",
+    "open_picture",
+]

@@ -53,7 +53,8 @@ def read_inputs(image: Source, mask: Source, hints: Source | None, polarity: Pol
             f"the mask of {picture.name} leaves no known pixel; replace it, lower the feather, or if it is inverted set the polarity "
             f"{other_polarity(polarity)}"
         )
-    if (share := 1 - known.mean()) > SUSPICIOUS_SHARE:
+    made = isinstance(mask, np.ndarray) and mask.dtype == bool  # by a program, which does not confuse white and black
+    if not made and (share := 1 - known.mean()) > SUSPICIOUS_SHARE:
         log.warning(
             "the hole covers %.0f %% of %s; if the mask is inverted, set the polarity %s",
             100 * share,

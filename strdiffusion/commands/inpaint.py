@@ -20,27 +20,20 @@ from pathlib import Path
 from typing import get_args
 
 from strdiffusion.app import StrDiffusion
-from strdiffusion.app.model import BATCH_SIZE, Samples
+from strdiffusion.app.model import Samples
 from strdiffusion.app.outputs import Outputs, outputs_at, outputs_in
 from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
-from strdiffusion.app.writing import FORMATS, require_format
+from strdiffusion.app.writing import FORMATS
+from strdiffusion.commands.painting import add_model_options, add_sampling_options, open_model, require_places, sample_names, sampling
 from strdiffusion.config import load_config
-from strdiffusion.config.common import Device
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
-from strdiffusion.denoiser import Precision
 from strdiffusion.evaluation.options import TestConfig
-from strdiffusion.methods import METHODS
-from strdiffusion.methods.folders import open_by_name
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
-from strdiffusion.samplers.options import Resampling
-from strdiffusion.samplers.solvers import Solver
-from strdiffusion.sde import MeanFill
-from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
-from strdiffusion.system.device import choose_device
+from strdiffusion.system.cli import OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import file_hash
 from strdiffusion.system.folders import key_of
@@ -54,19 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("image", type=Path, help="a photograph, or a folder of them")
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write ({' '.join(FORMATS)}), or a folder")
-    parser.add_argument(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({DEFAULT_MODEL})",
-    )
-    parser.add_argument(
-        "--method", choices=METHODS, help="the method: one that needs no model, such as telea, or what the model must be of (the model's)"
-    )
-    parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
-    parser.add_argument(
-        "--mean-fill", choices=get_args(MeanFill), help="what released checkpoints of IR-SDE have as their mean in the hole"
-    )
+    add_model_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")
     parser.add_argument("--hints", type=Path, help="an RGBA picture; its opaque pixels in the hole count as known")
@@ -78,12 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         help="blend so many pixels around the hole with what was there (0: known pixels stay as they are)",
     )
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the mask (white_hole)")
-    parser.add_argument("--sampler", choices=get_args(Solver), help="how a step is taken (the model's default)")
-    parser.add_argument("--steps", type=int, help="how many steps (the model's default; T if that has none)")
-    parser.add_argument("--resampling", choices=get_args(Resampling), help="how the structure is redone (the model's default)")
-    parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
-    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="windows or tiles at a time; less needs less memory (8)")
+    add_sampling_options(parser)
     parser.add_argument(
         "--context",
         type=float,
@@ -148,19 +124,6 @@ def model_files(source: Path | None) -> list[Path]:
     return [file for pattern in patterns for file in sorted(source.glob(pattern)) if file.is_file()]
 
 
-def open_model(options: argparse.Namespace) -> StrDiffusion:
-    """The model or method that the options name. Raises UserError if they do not fit each other."""
-    if options.model is None and options.method not in (None, StrDiffusionMethod.name):
-        precision = None if options.precision == "fp32" else options.precision
-        method = open_by_name(options.method, choose_device(options.device))
-        return StrDiffusion(method.varied(T=options.T, mean_fill=options.mean_fill, precision=precision))
-    source = options.model or default_model()
-    model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
-    if options.method not in (None, model.method.name):
-        raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
-    return model
-
-
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     """(image, mask, output) of every photograph; an output that cannot be written is refused before anything is computed."""
     convert(Samples, options.samples, "the call", "--samples")
@@ -180,25 +143,8 @@ def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
         images, masks, outputs = [options.image], [options.mask], [options.output]
     files = [name for output in outputs for name in sample_names(output, options.samples)]
     files += [options.structure] if options.structure is not None else []
-    for file in files:
-        require_format(file)
-        require_place(file)
-    twice = next((file for i, file in enumerate(files) if file in files[:i]), None)
-    if twice is not None:
-        raise UserError(f"{twice} would be written twice: give each picture, and the structure, a name of its own")
+    require_places(files)
     return list(zip(images, masks, outputs))
-
-
-def require_place(file: Path) -> None:
-    """Raise UserError if one of the folders above `file` is a file."""
-    above = next((folder for folder in file.absolute().parents if folder.exists()), None)
-    if above is not None and not above.is_dir():
-        raise UserError(f"{file} cannot be written, since {above} is a file: choose another place")
-
-
-def sample_names(output: Path, samples: int) -> list[Path]:
-    """The files of the samples: the output itself, or numbered if there are several."""
-    return [output] if samples == 1 else [output.with_stem(f"{output.stem}_{i}") for i in range(samples)]
 
 
 def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options: argparse.Namespace, outputs: Outputs) -> None:
@@ -216,10 +162,7 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
         hints=options.hints,
         feather=options.feather,
         polarity=options.polarity,
-        sampler=options.sampler,
-        steps=options.steps,
-        resampling=options.resampling,
-        batch_size=options.batch_size,
+        **sampling(options),
         context=options.context,
         progress=True,
     )

@@ -21,7 +21,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     ("inpaint",): Command("inpaint", "fill the hole of a photograph, or of a folder of them, at any size"),
-    ("web",): Command("web", "a page in the browser to paint holes on"),
+    ("compose",): Command("compose", "paint a scene around cut-outs that lie on a canvas"),
+    ("web",): Command("web", "a page in the browser to paint holes on, and to compose"),
     ("train", "structure"): Command("train", "train the structure network", {"network": "structure"}),
     ("train", "texture"): Command("train", "train the texture network", {"network": "texture"}),
     ("train", "discriminator"): Command("train", "train the discriminator", {"network": "discriminator"}),

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from strdiffusion.app.composition import open_cutout
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.config.common import Device
+from strdiffusion.data.listing import find_images
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods import METHODS
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
@@ -29,12 +31,22 @@ log = logging.getLogger(__name__)
 
 STREETS = (2, 9, 14, 17, 20, 22)  # of the facades' test images, for the gallery
 EXAMPLE_SIZE = 128
+HOUSE = ("roof", "wall", "window", "door")
+CUTOUTS = {  # name: (of the facades' test images, classes, columns)
+    "house": (14, HOUSE, (0.0, 0.61)),
+    "corner house": (14, HOUSE, (0.61, 1.0)),
+    "tall house": (2, HOUSE, (0.71, 1.0)),
+    "tree": (17, ("tree",), (0.0, 1.0)),
+    "second tree": (20, ("tree",), (0.0, 1.0)),
+    "third tree": (22, ("tree",), (0.0, 1.0)),
+}
 LIMITS = {
     "megabytes": "the largest file that is taken",
     "megapixels": "the largest picture that is taken",
     "samples": "the most samples at a time",
     "queue": "how many requests may wait",
     "sessions": "how many pages may be open",
+    "cutouts": "how many cut-outs a visitor may have",
 }
 
 
@@ -54,6 +66,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="the port (the first free one from 7860 on)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument(
+        "--pool", type=Path, metavar="FOLDER", help="the first cut-outs for composing: pictures with alpha (some drawn ones)"
+    )
     for name, text in LIMITS.items():
         default = getattr(limits, name)
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} ({default})")
@@ -73,11 +88,16 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     from strdiffusion.app.web.service import Service
     from strdiffusion.app.web.session import Sessions
 
+    cutouts = first_cutouts(options.pool)
+    if len(cutouts) > limits.cutouts:
+        raise UserError(
+            f"{options.pool or 'the pool'} has {len(cutouts)} cut-outs, and --cutouts allows {limits.cutouts}: give a larger number"
+        )
     offers = Offers(sources, options.device, options.precision, options.T)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())  # the default would leave the visitors' files behind
     with working_folder() as root:
-        service = Service(Sessions(root, limits), offers, example_streets(), limits)
+        service = Service(Sessions(root, limits), offers, example_streets(), limits, cutouts)
         with serve(service, options.host, options.port, options.open) as address:
             print(f"{address}  (Ctrl-C ends it)", flush=True)
             if not is_loopback(options.host):
@@ -110,6 +130,22 @@ def example_streets() -> list:
     from strdiffusion.data.facades import draw_facade
 
     return [Example(f"street {number}.png", draw_facade("test", number, EXAMPLE_SIZE)) for number in STREETS]
+
+
+def first_cutouts(pool: Path | None) -> list:
+    """The cut-outs that a visitor finds: those below a folder, or of drawn facades. Pictures that are none are named, and left out."""
+    from strdiffusion.app.web.service import Example
+    from strdiffusion.data.facades import draw_cutout
+
+    if pool is None:
+        return [Example(f"{name}.png", draw_cutout("test", n, EXAMPLE_SIZE, *what)) for name, (n, *what) in CUTOUTS.items()]
+    found = []
+    for path in find_images(pool):
+        try:
+            found.append(Example(path.name, open_cutout(path, path.name).eight_bits().levels))
+        except UserError as error:
+            log.warning("left out: %s", error)
+    return found
 
 
 def is_loopback(host: str) -> bool:

@@ -33,6 +33,8 @@ NEUTRAL = ("output", "overwrite", "process")
 LATER = {
     "crop_border": 0,
     "repaint.solver": "ddpm",
+    "repaint.stop_resampling": 0,
+    "repaint.truncate": False,
     "sample": 0,
     "data.masks.family": "irregular",
     "data.masks.phase": 0,

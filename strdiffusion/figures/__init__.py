@@ -12,6 +12,7 @@ trace       scores, decisions and evaluations of adaptive resampling over t
 histogram   hole shares of a folder of masks
 curves      losses and validation over the iterations of trainings
 filling     how DGTS fills: the order of patches, and their weights over the references
+schedules   t over the moves of RePaint's schedules, with their counts
 tradeoff    quality over evaluations and seconds, of a table's rows
 
 Each module collects its data as a dataclass or arrays. A function `*_figure` then draws them and returns a matplotlib Figure.
@@ -25,6 +26,7 @@ from strdiffusion.figures.guide import GuideDistance, guide_figure, measure_guid
 from strdiffusion.figures.histogram import histogram_figure, hole_shares
 from strdiffusion.figures.methods import FiguresConfig
 from strdiffusion.figures.process import Process, process_figure, record_process
+from strdiffusion.figures.schedules import Schedule, read_schedules, schedules_figure
 from strdiffusion.figures.style import claim_figure, save_figure
 from strdiffusion.figures.trace import TraceSummary, read_traces, summarise, trace_figure
 from strdiffusion.figures.tradeoff import Point, read_points, tradeoff_figure
@@ -38,6 +40,7 @@ __all__ = [
     "GuideDistance",
     "Point",
     "Process",
+    "Schedule",
     "TraceSummary",
     "claim_figure",
     "curves_figure",
@@ -53,10 +56,12 @@ __all__ = [
     "process_figure",
     "read_curves",
     "read_points",
+    "read_schedules",
     "read_traces",
     "record_filling",
     "record_process",
     "save_figure",
+    "schedules_figure",
     "summarise",
     "trace_figure",
     "tradeoff_figure",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from strdiffusion.batch import Known
 from strdiffusion.checkpoints.released_prior import Unrecorded
+from strdiffusion.ddpm import DDPM
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods.finite import Watch
 from strdiffusion.methods.method import Choices, Evaluate, Evaluations, Method, Options, Result, Step, register
@@ -21,13 +22,14 @@ from strdiffusion.methods.prior_loading import PriorCheckpointsConfig, PriorMode
 from strdiffusion.networks.guided_unet import CLASSES
 from strdiffusion.networks.unet import pad_by_reflection
 from strdiffusion.samplers import SeededNoise
-from strdiffusion.samplers.prior import Prior, PriorSolver, RepaintConfig, begin_late, count_reverse_steps, repaint
+from strdiffusion.samplers.prior import Prior, PriorSolver, RepaintConfig, begin_late, count_reverse_steps, repaint, truncated
 from strdiffusion.system.device import float32_precision
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import convert, to_dict
 
 ONCE = {"jump_n_sample": 1, "jump2_n_sample": 1, "jump3_n_sample": 1, "n_sample": 1}  # no resampling
 KEPT = 0.4  # sampling from an estimate begins at the first time at which at most this share of it is left in the state
+RESAMPLINGS = ("none", "repaint", "intelligent_painter")
 CLASS_STREAM = 1 << 62  # keeps the draw of an image's class apart from its noise
 
 
@@ -53,6 +55,7 @@ class RepaintOptions(Options):
         pasted = "put back" if chosen.put_back else "as the network leaves them"
         steps = f"{steps}, {chosen.solver}" if chosen.solver != "ddpm" else steps
         jumps = f"jumps of {chosen.jump_length}, {chosen.jump_n_sample} times"
+        jumps += f" down to t={chosen.stop_resampling}" if chosen.stop_resampling else ""
         return f"T={steps}, {jumps}, known pixels {pasted}, {self.checkpoints.weights} weights, {self.precision}, "
 
     def files(self) -> list[Path | None]:
@@ -82,13 +85,17 @@ class RepaintMethod(Method):
             raise UserError(
                 f"repaint.solver={self.config.solver} takes no classifier: set repaint.solver=ddpm, or leave the classifier out"
             )
-        self.process = self.config.process(**vars_of_process(model.config.process))
+        self.process = self.process_of(self.config)
         self.times = self.config.times(self.process.T)
         self.size = model.config.size
         self.tiles = model.classifier is None  # a classifier takes whole images of one size
         model.to(device)
 
     doors: Mapping[str, str] = {}
+
+    def process_of(self, config: RepaintConfig) -> DDPM:
+        """The process that these settings sample with this model."""
+        return config.process(**vars_of_process(self.model.config.process))
 
     @classmethod
     def open(cls, options: RepaintOptions, device: torch.device) -> "RepaintMethod":
@@ -107,7 +114,7 @@ class RepaintMethod(Method):
         prior, last, T = self.prior(seeds, watch, evaluate), len(times) - 1, times[0] + 1
         estimate = 2 * begin.image.to(self.device) - 1 if late else None
         for n, (i, k, x) in enumerate(repaint(prior, 2 * known.image - 1, known.mask, times, draw, estimate)):  # n = 0: the start
-            image = (x + 1) / 2
+            image = truncated(x) if self.config.truncate and k < 0 else (x + 1) / 2
             yield Step(i + 1, k + 1, T, last - max(n - 1, 0), last, image)
         watch.finish()
         evaluations = {name: count.least for name, count in self.cost(late).items()}
@@ -193,15 +200,21 @@ class RepaintMethod(Method):
         return calls
 
     def choices(self) -> Choices:
-        resampled = any(getattr(self.config, name) > 1 for name in ONCE)
         return Choices(
             solvers=get_args(PriorSolver),
             solver=self.config.solver,
             most_steps=self.model.config.process.steps,
             steps=self.process.T,
-            resamplings=("none", "repaint"),
-            resampling="repaint" if resampled else "none",
+            resamplings=RESAMPLINGS,
+            resampling=self.resampling,
         )
+
+    @property
+    def resampling(self) -> str:
+        """Which of RESAMPLINGS is set."""
+        if all(getattr(self.config, name) == 1 for name in ONCE):
+            return "none"
+        return "intelligent_painter" if self.config.stop_resampling else "repaint"
 
     def varied(
         self,
@@ -211,20 +224,27 @@ class RepaintMethod(Method):
         precision: Precision | None = None,
         **others,
     ) -> "RepaintMethod":
-        """The same networks with other settings: a solver's name, or all settings as a RepaintConfig; the number of steps; resampling none
-        or repaint.
+        """The same networks with other settings: a solver's name, or all settings as a RepaintConfig; the number of steps; one of RESAMPLINGS.
+
+        "repaint" resamples down to t = 0, "intelligent_painter" to 0.4 T, or to where the settings stop.
         """
         super().varied(**others)  # it has none of them
-        if resampling not in (None, "none", "repaint"):
-            raise UserError(f"the method repaint knows resampling none and repaint, not {resampling}")
+        if resampling is not None and resampling not in RESAMPLINGS:
+            raise UserError(f"the method repaint knows resampling {', '.join(RESAMPLINGS)}, not {resampling}")
         tree = to_dict(sampler if isinstance(sampler, RepaintConfig) else self.config)
         tree |= {"solver": sampler} if isinstance(sampler, str) else {}
-        tree |= {"steps": steps, "respacing": None} if steps is not None else {}
+        if steps is not None:
+            before = self.process_of(convert(RepaintConfig, tree, "the call", "sampler")).T
+            tree |= {"steps": steps, "respacing": None, "stop_resampling": tree["stop_resampling"] * steps // before}
         if resampling == "none":
             tree |= ONCE
-        elif resampling == "repaint" and self.choices().resampling == "none":
+        elif resampling is not None and self.resampling == "none":
             tree["jump_n_sample"] = RepaintConfig.jump_n_sample
+        if resampling == "repaint":
+            tree["stop_resampling"] = 0
         config = convert(RepaintConfig, tree, "the call", "sampler")
+        if resampling == "intelligent_painter" and not config.stop_resampling:
+            config.stop_resampling = max(self.process_of(config).T * 2 // 5, 1)  # 100 of 250
         precision = convert(Precision, precision or self.precision, "the call", "precision")
         other = type(self)(self.model, self.device, precision, self.compile, config)
         other.size = self.size
@@ -235,5 +255,6 @@ class RepaintMethod(Method):
         self.model.to(device)
 
     def describe(self) -> str:
-        resampling = "no resampling" if self.choices().resampling == "none" else f"{count_reverse_steps(self.times)} evaluations"
-        return f"RePaint, {self.process.T} steps, {resampling}"
+        resampling = "no resampling" if self.resampling == "none" else f"{count_reverse_steps(self.times)} evaluations"
+        name = "Intelligent Painter" if self.resampling == "intelligent_painter" else "RePaint"
+        return f"{name}, {self.process.T} steps, {resampling}"

@@ -1,4 +1,7 @@
-"""RePaint (docs/repaint_spec.md sec. 5; arXiv 2201.09865): an unconditional prior, conditioned on the known pixels at sampling."""
+"""RePaint (docs/repaint_spec.md sec. 5; arXiv 2201.09865): an unconditional prior, conditioned on the known pixels at sampling.
+
+Intelligent Painter (arXiv 2210.17106) is RePaint with `stop_resampling`.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from strdiffusion.ddpm import DDPM, NoiseSchedule, Predicted
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Positive, Range
+from strdiffusion.system.parser import Count, Positive, Range
 
 MOST_TIMES = 100_000  # of a run; the released configurations have some thousands
 Times = Annotated[int, Range(1, 1000)]
@@ -23,7 +26,8 @@ class Jumps:
 
     jump_length, jump_n_sample: each stretch of so many steps is denoised so many times. n_sample: each single step so many times.
     jump2_*, jump3_*: two more kinds of jumps; a jump of one kind gives the kinds after it their jumps back.
-    start_resampling: nothing is done again above this time; null: no limit.
+    start_resampling: nothing is done again above this time; null: no limit. stop_resampling: nothing is done again below this time
+        (Intelligent Painter's; its value is 100 of 250).
     """
 
     jump_length: Positive = 10
@@ -34,6 +38,7 @@ class Jumps:
     jump3_length: Positive = 1
     jump3_n_sample: Times = 1
     start_resampling: Positive | None = None
+    stop_resampling: Count = 0
 
     def times(self, T: int) -> list[int]:
         """The indices that a run visits, each one away from the one before, from T-1 to -1. Raises UserError if they are too many."""
@@ -47,11 +52,11 @@ class Jumps:
             times.append(t)
             if len(times) > MOST_TIMES:
                 raise UserError(f"these jumps visit more than {MOST_TIMES} times: lower jump_n_sample, jump2_n_sample, or n_sample")
-            if t + 1 < T - 1 and t <= limit:
+            if t + 1 < T - 1 and self.stop_resampling <= t <= limit:
                 times.extend([t + 1, t] * (self.n_sample - 1))
             for kind in (2, 1, 0):
                 length, _ = kinds[kind]
-                if left[kind].get(t, 0) > 0 and t <= limit - length:
+                if left[kind].get(t, 0) > 0 and self.stop_resampling <= t <= limit - length:
                     left[kind][t] -= 1
                     left[kind + 1 :] = [dict(later) for later in jumps[kind + 1 :]]
                     times.extend(range(t + 1, t + length + 1))
@@ -70,6 +75,7 @@ class RepaintConfig(Jumps):
     put_back: the known pixels of the result are the given ones; false, as released: what the network leaves there.
     label: the class of all images, if the prior is class-conditional or a classifier guides; null, as released: one drawn for each image.
     classifier_scale: of the classifier's gradient.
+    truncate: what the network painted is brought to 8 bits by truncation, as released; otherwise it is rounded when it is written.
     """
 
     steps: Annotated[int, Range(2, 10_000)] = 250
@@ -79,6 +85,7 @@ class RepaintConfig(Jumps):
     put_back: bool = True
     label: Annotated[int, Range(0, 999)] | None = None
     classifier_scale: Annotated[float, Range(0, 10_000)] = 1.0
+    truncate: bool = False
 
     def process(self, trained: int, schedule: NoiseSchedule, key: str = "repaint") -> DDPM:
         """The process that is sampled, of one with `trained` steps. Raises UserError if these options do not fit it."""
@@ -91,12 +98,27 @@ class RepaintConfig(Jumps):
             length, samples = getattr(self, f"{name}_length"), getattr(self, f"{name}_n_sample")
             if samples > 1 and length >= process.T:
                 raise UserError(f"{key}.{name}_length={length} is longer than the process of {process.T} steps: give less than that")
+        first = process.T - 1 if self.start_resampling is None else self.start_resampling
+        if self.stop_resampling and self.stop_resampling >= first:
+            raise UserError(
+                f"{key}.stop_resampling={self.stop_resampling} must be below {first}, where resampling begins: give less than that"
+            )
         return process
 
 
 def places(T: int, length: int, samples: int) -> dict[int, int]:
     """The number of jumps at each place: 0, length, 2 length, ... below T - length."""
     return dict.fromkeys(range(0, T - length, length), samples - 1)
+
+
+def truncated(x: Tensor) -> Tensor:
+    """Images of the process, in [-1,1], as images in [0,1] of 8-bit levels: floor((x + 1) 127.5) of 255."""
+    return ((x + 1) * 127.5).clamp(0, 255).floor() / 255
+
+
+def count_jumps(times: Sequence[int]) -> int:
+    """How often a list of times goes back to more noise, by one step or more at once: its jumps."""
+    return sum(i < k and not h < i for h, i, k in zip(times, times[1:], times[2:], strict=False))
 
 
 def count_reverse_steps(times: Sequence[int]) -> int:
@@ -153,7 +175,8 @@ def repaint(
 ) -> Iterator[Transition]:
     """RePaint's loop, in the order of sec. 5. The last state is the result; its known pixels are the network's.
 
-    x0: (B,3,H,W) in [-1,1], of which only the known pixels are looked at. m: (B,1,H,W), 1 = known. times: see `Jumps.times`.
+    x0: (B,3,H,W) in [-1,1], of which only the known pixels are looked at. m: (B,1,H,W), 1 = known; between 0 and 1, as at the rims of
+        Intelligent Painter's program, the two are mixed. times: see `Jumps.times`.
     draw: gives standard normal noise like a tensor; 2 draws a reverse step (1 in the first), 1 a climbing step, and the start.
     begin: an estimate of the clean images, (B,3,H,W); the run then starts from its marginal at the first of `times`, not from noise.
     """
@@ -165,7 +188,7 @@ def repaint(
             z = draw(x)
             if evaluated:  # the very first evaluation sees pure noise
                 known = process.sample_marginal(x0, i, draw(x))
-                x = torch.where(m > 0.5, known, x)
+                x = torch.where(m > 0, m * known + (1 - m) * x, x)  # a hole may hold anything
             x, evaluated = prior.reverse_step(x, i, z), True
         else:
             x = process.climb(x, i, draw(x))

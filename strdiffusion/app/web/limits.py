@@ -9,7 +9,7 @@ from strdiffusion.system.errors import UserError
 class Limits:
     """megabytes: of an uploaded file, or any request. megapixels: of a picture. samples: of one inpainting.
 
-    queue: how many inpaintings may wait for their turn. sessions: how many pages may be open.
+    queue: how many inpaintings may wait for their turn. sessions: how many pages may be open. cutouts: in a visitor's pool.
     """
 
     megabytes: int = 64
@@ -17,6 +17,7 @@ class Limits:
     samples: int = 8
     queue: int = 8
     sessions: int = 32
+    cutouts: int = 24
 
     def __post_init__(self):
         for name, value in vars(self).items():

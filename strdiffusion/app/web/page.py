@@ -16,6 +16,14 @@ HERE = Path(__file__).parent
 CSS = HERE / "page.css"
 NO_CHOICES = Choices((), "", 2, 2, (), "")
 SCROLL = "() => document.querySelector('#result .sd-compare')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' })"
+PAINT, COMPOSE = "paint", "compose"
+MODES = {PAINT: "Fill a hole", COMPOSE: "Compose a scene"}
+BUTTONS = {PAINT: "Fill the hole", COMPOSE: "Paint the scene"}
+SHOW_MODE = """(mode) => {
+  document.body.classList.toggle('sd-composing', mode === 'compose');
+  document.dispatchEvent(new Event('sd-mode'));
+}"""
+SIDE = 512  # of a blank canvas, for methods without a size of their own
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE = {"queue": False, **QUIET}
 
@@ -28,8 +36,9 @@ def build_page(service: Service) -> gr.Blocks:
     with gr.Blocks(title="StrDiffusion", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(
             '<div class="sd-head"><h1>StrDiffusion</h1><p>Paint over what should go; the hole is filled from its surroundings, '
-            "structure first.</p></div>"
+            "structure first. Or lay cut-outs on a canvas, and a scene is painted around them.</p></div>"
         )
+        mode = gr.Radio(choices(MODES), value=PAINT, show_label=False, container=False, elem_id="mode")
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=420):
                 gallery = gr.Gallery(
@@ -58,6 +67,20 @@ def build_page(service: Service) -> gr.Blocks:
                     number=0,
                     megabytes=service.limits.megabytes,
                 )
+                compose = gr.HTML(
+                    None,
+                    html_template=(HERE / "compose.html").read_text("utf-8"),
+                    js_on_load=(HERE / "compose.js").read_text("utf-8"),
+                    apply_default_css=False,
+                    elem_id="compose",
+                    token=None,
+                    picture=None,
+                    number=0,
+                    size=None,
+                    pool=[],
+                    side=min(2 * (first.model.size or SIDE // 2), SIDE),
+                    megabytes=service.limits.megabytes,
+                )
             with gr.Column(scale=3, min_width=300):
                 model = gr.Dropdown(service.offers.names, value=first.name, label="Model", elem_id="model")
                 preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
@@ -72,20 +95,24 @@ def build_page(service: Service) -> gr.Blocks:
                     )
                 cost = gr.HTML(elem_classes="sd-cost", elem_id="cost")
                 with gr.Row():
-                    run = gr.Button("Fill the hole", variant="primary", elem_id="run", scale=2)
+                    run = gr.Button(BUTTONS[PAINT], variant="primary", elem_id="run", scale=2)
                     cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
                 status = gr.HTML(elem_id="status")
         chosen = gr.Radio([], label="Sample", visible=False, elem_id="chosen")
         result = gr.HTML(elem_id="result", apply_default_css=False)
 
         settings: list[Any] = [model, preset, solver, steps, resampling, seed, samples]
-        estimate = {"fn": handlers.expected, "inputs": [paint, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
-        opened = [paint, cost, status, chosen, result]
-        page.load(handlers.arrive, None, [paint, status], **AT_ONCE)
+        task: list[Any] = [mode, paint, compose]
+        estimate = {"fn": handlers.expected, "inputs": [*task, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
+        opened = [paint, compose, cost, status, chosen, result]
+        page.load(handlers.arrive, None, [paint, compose, status], **AT_ONCE)
         page.unload(handlers.leave)
         gallery.select(handlers.take_example, None, opened, **AT_ONCE)
         paint.upload(handlers.take_upload, None, opened, **AT_ONCE)
         paint.input(**estimate)
+        compose.input(**estimate)
+        mode.input(None, mode, None, js=SHOW_MODE)
+        mode.input(lambda mode: gr.Button(BUTTONS[mode]), mode, run, **AT_ONCE).then(**estimate)
         model.input(handlers.change_model, model, [preset, custom, solver, steps, resampling], **AT_ONCE).then(**estimate)
         preset.input(lambda preset: gr.update(visible=preset == CUSTOM), preset, custom, **AT_ONCE)
         for control in settings[1:]:
@@ -93,7 +120,7 @@ def build_page(service: Service) -> gr.Blocks:
 
         buttons = [run, cancel]
         begin = run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
-        work = begin.then(handlers.run, [paint, *settings], [status, chosen, result], concurrency_limit=None, **QUIET)
+        work = begin.then(handlers.run, [*task, *settings], [status, chosen, result], concurrency_limit=None, **QUIET)
         work.then(handlers.end, None, buttons, **AT_ONCE)
         work.success(None, None, None, js=SCROLL)
         cancel.click(handlers.cancel, None, [status, *buttons], cancels=[work], **AT_ONCE)
@@ -106,6 +133,11 @@ def choices(labels: dict[str, str]) -> list[tuple[str, str]]:
     return [(label, name) for name, label in labels.items()]
 
 
+def in_mode(mode: str, arranged: object) -> object:
+    """What was arranged, in the mode for composing; None in the other."""
+    return None if mode != COMPOSE else {} if arranged is None else arranged
+
+
 class _Handlers:
     """The handlers of events. A visit's key is Gradio's session hash."""
 
@@ -114,10 +146,10 @@ class _Handlers:
 
     def arrive(self, request: gr.Request):
         try:
-            session = self.service.sessions.open(request.session_hash)
+            token, pool = self.service.arrive(request.session_hash)
         except Exception as error:
-            return gr.skip(), view.message(spelled(error), "error")
-        return gr.HTML(token=session.token), gr.skip()
+            return gr.skip(), gr.skip(), view.message(spelled(error), "error")
+        return gr.HTML(token=token), gr.HTML(token=token, pool=pool), gr.skip()
 
     def leave(self, request: gr.Request) -> None:
         self.service.sessions.close(request.session_hash)
@@ -126,7 +158,7 @@ class _Handlers:
         try:
             self.service.open_example(request.session_hash, event.index)
         except Exception as error:
-            return gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
         return self.take_upload(request)
 
     def take_upload(self, request: gr.Request):
@@ -134,13 +166,15 @@ class _Handlers:
             photo = self.service.sessions[request.session_hash].photo
             picture = self.service.preview_address(request.session_hash)
         except Exception as error:
-            return gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
         said = f"{photo.name}, {photo.size[1]}x{photo.size[0]} pixels. Now paint over what should be replaced."
-        return gr.HTML(picture=picture, number=photo.number, value=None), view.message(said), "", gr.Radio(visible=False), ""
+        paint = gr.HTML(picture=picture, number=photo.number, value=None)
+        compose = gr.HTML(picture=picture, number=photo.number, size=photo.size[::-1])
+        return paint, compose, view.message(said), "", gr.Radio(visible=False), ""
 
-    def expected(self, request: gr.Request, painted: object, *settings) -> str:
+    def expected(self, request: gr.Request, mode: str, painted: object, arranged: object, *settings) -> str:
         try:
-            return view.message(self.service.expected(request.session_hash, painted, Settings(*settings)))
+            return view.message(self.service.expected(request.session_hash, painted, Settings(*settings), in_mode(mode, arranged)))
         except Exception as error:
             return view.message(spelled(error))
 
@@ -158,10 +192,10 @@ class _Handlers:
     def begin(self):
         return view.message("Beginning."), gr.Button(interactive=False), gr.Button(interactive=True)
 
-    def run(self, request: gr.Request, painted: object, *settings) -> Iterator[tuple]:
+    def run(self, request: gr.Request, mode: str, painted: object, arranged: object, *settings) -> Iterator[tuple]:
         key, chosen = request.session_hash, Settings(*settings)
         try:
-            for progress in self.service.run(key, painted, chosen):
+            for progress in self.service.run(key, painted, chosen, in_mode(mode, arranged)):
                 yield progress, gr.skip(), gr.skip()
             names = [(str(i + 1), i) for i in range(int(chosen.samples))]
             yield "", gr.Radio(names, value=0, visible=len(names) > 1), self.service.show(key)

@@ -7,6 +7,7 @@ const [size, colour, file] = ["size", "colour", "file"].map((name) => find("[nam
 const pen = view.getContext("2d");
 const layers = { hole: document.createElement("canvas"), hint: document.createElement("canvas"), mix: document.createElement("canvas") };
 const HOLE = "#e0218a";
+root.hole = layers.hole; // compose.js shows it
 let picture = null, mode = "hole", strokes = [], stroke = null, pointer = null;
 
 function clearLayer(layer) {
@@ -196,6 +197,7 @@ for (const name of ["dragover", "drop"]) {
   });
 }
 document.addEventListener("paste", (event) => {
+  if (!root.offsetParent) return; // another mode is shown
   const image = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
   if (image) upload(image);
 });

@@ -27,21 +27,25 @@ def read_painting(painted: object, preview: tuple[int, int], size: tuple[int, in
 
     Raises UserError if it is invalid, has no hole, or has no known pixel.
     """
-    if not isinstance(painted, dict) or not painted.get("hole"):
-        raise UserError("Paint a hole first: what should be replaced.")
-    opacity = _layer(painted["hole"], preview)[..., 3]
-    hole = (opacity >= OPAQUE).astype(np.float32)
-    if preview != size:
-        hole = resize_mask(hole, *size)
-    hole = hole > 0.5
-    if not hole.any():
-        raise UserError("Paint a hole first: what should be replaced.")
-    if hole.all():
-        raise UserError("The hole covers all of the picture: leave something to go by.")
+    hole = read_hole(painted, preview, size)
     hints = _layer(painted["hints"], preview) if painted.get("hints") else None
     if hints is not None and not (hints[..., 3] >= OPAQUE).any():
         hints = None
+    if hole.all() and hints is None:
+        raise UserError("The hole covers all of the picture: leave something to go by, or paint a hint into it.")
     return Painting(hole, hints)
+
+
+def read_hole(painted: object, preview: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """The hole of a painting, bool (H, W). Raises UserError if there is none."""
+    if not isinstance(painted, dict) or not painted.get("hole"):
+        raise UserError("Paint a hole first: what should be replaced.")
+    hole = (_layer(painted["hole"], preview)[..., 3] >= OPAQUE).astype(np.float32)
+    if preview != size:
+        hole = resize_mask(hole, *size)
+    if not (hole > 0.5).any():
+        raise UserError("Paint a hole first: what should be replaced.")
+    return hole > 0.5
 
 
 def _layer(url: object, size: tuple[int, int]) -> np.ndarray:

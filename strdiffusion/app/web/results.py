@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from strdiffusion.app import Output, Picture
+from strdiffusion.app import Composition, Output, Picture
+from strdiffusion.app.composition import Composed
+from strdiffusion.app.web.composing import write_bundle
 from strdiffusion.app.web.photo import Photo, as_png, preview_of
 from strdiffusion.figures.style import PNG_DPI, styled
 from strdiffusion.figures.trace import summarise, trace_figure
@@ -25,19 +27,33 @@ class SampleFiles:
 
 @dataclass(frozen=True)
 class Results:
-    """All samples of one inpainting, and a description of its settings."""
+    """All samples of one inpainting, and a description of its settings.
+
+    before: of a composition, the file that shows it; None: the open picture's preview. bundle: its ZIP file.
+    """
 
     folder: Path
     photo: Photo
     samples: tuple[SampleFiles, ...]
     settings: str
     seconds: float
+    before: str | None = None
+    bundle: str | None = None
 
     def remove(self) -> None:
-        for sample in self.samples:
-            for name in (sample.preview, sample.structure, sample.trace, *sample.files):
-                if name is not None:
-                    (self.folder / name).unlink(missing_ok=True)
+        names = [name for sample in self.samples for name in (sample.preview, sample.structure, sample.trace, *sample.files)]
+        for name in (*names, self.before, self.bundle):
+            if name is not None:
+                (self.folder / name).unlink(missing_ok=True)
+
+
+def write_composed(composition: Composition, composed: Composed, folder: Path, tag: str) -> tuple[Photo, str, str]:
+    """Write what shows a composition before it is painted, and its ZIP file: the composition as a picture, and the two files' names."""
+    before, bundle = f"{tag}_before.png", f"{tag}_composition.zip"
+    preview = preview_of(Picture(composed.rgba))
+    (folder / before).write_bytes(as_png(preview))
+    write_bundle(composition, composed, folder, bundle)
+    return Photo(folder / before, f"{composition.name}.png", composed.picture.size, preview.size, 0), before, bundle
 
 
 def write_results(output: Output, photo: Photo, folder: Path, tag: str, settings: str, seconds: float) -> Results:

@@ -4,14 +4,15 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
+from strdiffusion.app.web import view
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.app.web.service import Service
-from strdiffusion.app.web.session import ENDED, Sessions
+from strdiffusion.app.web.session import ENDED, Session, Sessions
 from strdiffusion.system.errors import UserError
 
 # by default Gradio contacts its makers' servers (analytics, news, fonts) and stores what was done in the browser
@@ -131,27 +132,38 @@ class _TooLarge(Exception):
 def routes(sessions: Sessions) -> list:
     """The routes of a session's files: pictures are uploaded, previews and results downloaded. Access needs the session's secret token."""
     from starlette.concurrency import run_in_threadpool
-    from starlette.responses import FileResponse, PlainTextResponse, Response
+    from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
-    async def upload(request) -> Response:
-        try:
-            session = sessions.with_token(request.path_params["token"])
-            path = session.new_file()
-        except UserError as error:
-            return PlainTextResponse(str(error), 404)
-        try:
-            with path.open("wb") as file:
-                async for chunk in request.stream():
-                    file.write(chunk)
-            name = unquote(request.headers.get("x-name", "picture"))
-            await run_in_threadpool(session.open_upload, path, name)
-        except UserError as error:
-            return PlainTextResponse(str(error), 422)
-        except BaseException:  # too large, or the browser has disconnected
-            path.unlink(missing_ok=True)
-            raise
-        return PlainTextResponse("ok")
+    def taking(take: Callable[[Session, Path, str], object]):
+        """A route that writes the request's body to a file and gives it to `take`, with the name that the browser says."""
+
+        async def upload(request) -> Response:
+            try:
+                session = sessions.with_token(request.path_params["token"])
+                path = session.new_file()
+            except UserError as error:
+                return PlainTextResponse(str(error), 404)
+            try:
+                with path.open("wb") as file:
+                    async for chunk in request.stream():
+                        file.write(chunk)
+                name = unquote(request.headers.get("x-name", "picture"))
+                answer = await run_in_threadpool(take, session, path, name)
+            except UserError as error:
+                return PlainTextResponse(str(error), 422)
+            except BaseException:  # too large, or the browser has disconnected
+                path.unlink(missing_ok=True)
+                raise
+            return PlainTextResponse("ok") if answer is None else JSONResponse(answer)
+
+        return upload
+
+    def open_picture(session: Session, path: Path, name: str) -> None:
+        session.open_upload(path, name)
+
+    def add_cutout(session: Session, path: Path, name: str) -> dict:
+        return view.cutout(session.token, session.add_cutout(path, name))
 
     async def download(request) -> Response:
         name = request.path_params["name"]
@@ -164,4 +176,8 @@ def routes(sessions: Sessions) -> list:
             return PlainTextResponse("There is no such file.", 404)
         return FileResponse(path, headers=PRIVATE, filename=request.query_params.get("as"))
 
-    return [Route("/session/{token}/picture", upload, methods=["POST"]), Route("/session/{token}/{name}", download, methods=["GET"])]
+    return [
+        Route("/session/{token}/picture", taking(open_picture), methods=["POST"]),
+        Route("/session/{token}/cutout", taking(add_cutout), methods=["POST"]),
+        Route("/session/{token}/{name}", download, methods=["GET"]),
+    ]

@@ -3,19 +3,21 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 
-from strdiffusion.app import Cancelled
+from strdiffusion.app import Cancelled, Composition, Output, Picture
+from strdiffusion.app.composition import Composed
 from strdiffusion.app.web import view
+from strdiffusion.app.web.composing import read_composition
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.app.web.offers import Offers
-from strdiffusion.app.web.painting import Painting, read_painting
-from strdiffusion.app.web.photo import Photo
-from strdiffusion.app.web.results import Results, write_results
+from strdiffusion.app.web.painting import Painting, read_hole, read_painting
+from strdiffusion.app.web.photo import Photo, as_png
+from strdiffusion.app.web.results import Results, write_composed, write_results
 from strdiffusion.app.web.session import PREVIEW, Session, Sessions
 from strdiffusion.system.errors import UserError
 
@@ -37,18 +39,38 @@ class Settings:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture of the gallery, (H, W, 3) uint8."""
+    """A picture of the gallery, (H, W, 3) uint8, or a cut-out of the first pool, (H, W, 4)."""
 
     name: str
     pixels: np.ndarray
 
 
+@dataclass(frozen=True)
+class Task:
+    """A picture and its hole, bool (H, W), with hints or as a composition."""
+
+    picture: Picture
+    hole: np.ndarray
+    hints: np.ndarray | None = None
+    composition: Composition | None = None
+    composed: Composed | None = None
+
+
 class Service:
     """Sessions, offered models and examples together. A visit is identified by the key of its page."""
 
-    def __init__(self, sessions: Sessions, offers: Offers, examples: Sequence[Example], limits: Limits):
-        self.sessions, self.offers, self.examples, self.limits = sessions, offers, examples, limits
+    def __init__(self, sessions: Sessions, offers: Offers, examples: Sequence[Example], limits: Limits, cutouts: Sequence[Example] = ()):
+        self.sessions, self.offers, self.examples, self.limits, self.cutouts = sessions, offers, examples, limits, cutouts
         self._runs, self._line = count(1), Line(limits.queue)
+
+    def arrive(self, key: str) -> tuple[str, list[dict]]:
+        """Open a session for a page: the token of its files, and the cut-outs of its pool as `view.cutout` describes them."""
+        session = self.sessions.open(key)
+        for example in self.cutouts[: self.limits.cutouts]:
+            path = session.new_file()
+            path.write_bytes(as_png(Picture(example.pixels)))
+            session.add_cutout(path, example.name)
+        return session.token, [view.cutout(session.token, cutout) for cutout in session.pool.values()]
 
     def open_example(self, key: str, number: int) -> Photo:
         """Open an example of the gallery as the picture."""
@@ -60,37 +82,46 @@ class Service:
         session, photo = self._session(key)
         return f"{view.address(session.token, PREVIEW)}?number={photo.number}"
 
-    def expected(self, key: str, painted: object, settings: Settings) -> str:
-        """The expected time and work of an inpainting, in one line. Raises UserError if something is missing."""
-        _, photo = self._session(key)
-        painting = self._painting(photo, painted)
+    def expected(self, key: str, painted: object, settings: Settings, arranged: object = None) -> str:
+        """The expected time and work of a task, in one line. Raises UserError if something is missing."""
+        task = self._task(self.sessions[key], painted, arranged)
         offer = self.offers[settings.model]
         arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
-        plan = offer.model.plan(photo.open(), painting.hole, hints=painting.hints, num_samples=self._samples(settings), **arguments)
+        plan = offer.model.plan(task.picture, task.hole, hints=task.hints, num_samples=self._samples(settings), **arguments)
         least, most = (sum(getattr(number, end) for number in plan.evaluations.values()) for end in ("least", "most"))
         tiles = sum(plan.tiles)
         work = f"{len(plan.windows)} window{'s' * (len(plan.windows) > 1)}" + (f" of {tiles} tiles" if tiles > len(plan.windows) else "")
         evaluations = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         return f"Expected: {view.spell_duration(*offer.duration(plan))} ({work}, {evaluations} network evaluations)"
 
-    def run(self, key: str, painted: object, settings: Settings) -> Iterator[str]:
-        """Inpaint, and yield the progress as HTML. Afterwards `show` shows the result. Raises UserError or Cancelled."""
-        session, photo = self._session(key)
-        painting = self._painting(photo, painted)
+    def run(self, key: str, painted: object, settings: Settings, arranged: object = None) -> Iterator[str]:
+        """Inpaint the hole that was painted, or what was arranged, and yield the progress as HTML. Afterwards `show` shows the result.
+
+        arranged: what compose.js sent, in the mode for composing; None: the open picture is inpainted. Raises UserError or Cancelled.
+        """
+        session = self.sessions[key]
+        opened, task = session.photo, self._task(session, painted, arranged)
         offer = self.offers[settings.model]
         arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
         samples, seed, tag = self._samples(settings), int(settings.seed or 0), f"run{next(self._runs)}"
         said = f"{settings.model}, {offer.describe(arguments)}, seed {seed}{f', {samples} samples' if samples > 1 else ''}"
-        picture, began = photo.open(), time.monotonic()
+        began = time.monotonic()
+
+        def results(output: Output, seconds: float) -> Results:
+            photo, before, bundle = opened, None, None
+            if task.composition is not None:
+                photo, before, bundle = write_composed(task.composition, task.composed, session.folder, tag)
+            written = write_results(output, photo, session.folder, tag, said, seconds)
+            return replace(written, before=before, bundle=bundle)
 
         def work(callback, cancel) -> Results:
             nonlocal began
             began = time.monotonic()
             output = offer.model(
-                picture, painting.hole, hints=painting.hints, seed=seed, num_samples=samples, callback=callback, cancel=cancel, **arguments
+                task.picture, task.hole, hints=task.hints, seed=seed, num_samples=samples, callback=callback, cancel=cancel, **arguments
             )
             seconds = time.monotonic() - began
-            return session.keep(photo, lambda: write_results(output, photo, session.folder, tag, said, seconds))
+            return session.keep(opened, lambda: results(output, seconds))
 
         session.job = job = Job(work, self._line)
         for glimpse in job.watch():
@@ -109,13 +140,33 @@ class Service:
             raise UserError("There is no result yet.")
         if not 0 <= sample < len(results.samples):
             raise UserError(f"There is no sample {sample + 1}.")
-        return view.finished(results, sample, session.token, f"{view.address(session.token, PREVIEW)}?number={results.photo.number}")
+        before = view.address(session.token, results.before or PREVIEW) + f"?number={results.photo.number}"
+        return view.finished(results, sample, session.token, before)
+
+    def _task(self, session: Session, painted: object, arranged: object) -> Task:
+        """What is to be painted. Raises UserError if something is missing."""
+        if arranged is None:
+            photo = self._photo(session)
+            painting = self._painting(photo, painted)
+            return Task(photo.open(), painting.hole, painting.hints)
+        picture = hole = None
+        if isinstance(arranged, Mapping) and arranged.get("canvas") == "picture":
+            photo = self._photo(session)
+            if not isinstance(painted, Mapping) or painted.get("number") != photo.number or arranged.get("number") != photo.number:
+                raise UserError("Paint a hole into the open picture first (Fill a hole), or take a blank canvas.")
+            picture, hole = photo.open(), read_hole(painted, photo.preview, photo.size)
+        composition = read_composition(arranged, session.pool, self.limits, picture, hole)
+        composed = composition.render()
+        return Task(composed.picture, composed.hole, None, composition, composed)
 
     def _session(self, key: str) -> tuple[Session, Photo]:
         session = self.sessions[key]
+        return session, self._photo(session)
+
+    def _photo(self, session: Session) -> Photo:
         if session.photo is None:
             raise UserError("Open a picture first, or take an example.")
-        return session, session.photo
+        return session.photo
 
     def _painting(self, photo: Photo, painted: object) -> Painting:
         if isinstance(painted, Mapping) and painted.get("number") != photo.number:

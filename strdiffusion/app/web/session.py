@@ -7,16 +7,21 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from strdiffusion.app import Cancelled, Picture, open_picture
+from strdiffusion.app.composition import open_cutout
+from strdiffusion.app.web.composing import Cutout
 from strdiffusion.app.web.job import Job
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.app.web.photo import Photo, as_png, preview_of
 from strdiffusion.app.web.results import Results
 from strdiffusion.system.errors import UserError
+
+T = TypeVar("T")
 
 # the formats of uploads, and the suffixes of their results; Pillow calls some JPEGs MPO after opening them
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".png"}
@@ -33,19 +38,40 @@ class Session:
         self.photo: Photo | None = None
         self.job: Job | None = None
         self.results: Results | None = None
+        self.pool: dict[int, Cutout] = {}
         self.closed = False
-        self._opened = 0
+        self._opened = self._added = 0
         self._lock = threading.Lock()
 
     def open_upload(self, path: Path, name: str) -> Photo:
         """Take an uploaded file as this session's picture. If it cannot be used, the file is removed and UserError is raised."""
+        return self._upload(path, name, lambda name, kind: self._take(path, Path(name).stem + SUFFIXES[kind]))
+
+    def add_cutout(self, path: Path, name: str) -> Cutout:
+        """Put an uploaded file into the pool. If it cannot be used, for example without alpha, it is removed and UserError is raised."""
+        return self._upload(path, name, lambda name, kind: self._pool(path, name))
+
+    def _upload(self, path: Path, name: str, take: Callable[[str, str], T]) -> T:
+        """take(name, format) of an uploaded file, or remove it and raise UserError, with the visitor's name for it."""
         name = tidy_name(name)
         try:
-            kind = require_picture(path, name, self.limits)
-            return self._take(path, Path(name).stem + SUFFIXES[kind])
+            return take(name, require_picture(path, name, self.limits))
         except UserError as error:
             path.unlink(missing_ok=True)
             raise UserError(str(error).replace(str(path), name)) from None
+
+    def _pool(self, path: Path, name: str) -> Cutout:
+        picture = open_cutout(path, name)
+        with self._lock:
+            if self.closed:
+                raise UserError(ENDED)
+            if len(self.pool) >= self.limits.cutouts:
+                raise UserError(f"There are {len(self.pool)} cut-outs already, which is as many as may be: reload the page to begin anew.")
+            self._added += 1
+            number = self._added
+            cutout = self.pool[number] = Cutout(number, path, name, picture.size, f"cutout_{number}.png")
+            (self.folder / cutout.preview).write_bytes(as_png(preview_of(picture)))
+        return cutout
 
     def open_pixels(self, pixels: np.ndarray, name: str) -> Photo:
         """Take an example as this session's picture."""
@@ -75,8 +101,8 @@ class Session:
             self.photo = Photo(path, name, picture.size, preview.size, self._opened)
             return self.photo
 
-    def keep(self, photo: Photo, results: Callable[[], Results]) -> Results:
-        """Replace the earlier results by new ones of a picture. Raises Cancelled if it is no longer this session's picture."""
+    def keep(self, photo: Photo | None, results: Callable[[], Results]) -> Results:
+        """Replace the earlier results by new ones. photo: what was open when they were begun; raises Cancelled if it no longer is."""
         with self._lock:
             if self.closed or self.photo is not photo:
                 raise Cancelled
@@ -97,6 +123,7 @@ class Session:
             self.closed = True
             shutil.rmtree(self.folder, ignore_errors=True)
             self.photo = self.results = None
+            self.pool = {}
 
 
 class Sessions:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from strdiffusion.app import Picture
+from strdiffusion.app.web.composing import Cutout
 from strdiffusion.app.web.job import Glimpse
 from strdiffusion.app.web.photo import as_png
 from strdiffusion.app.web.results import Results
@@ -18,6 +19,12 @@ SIDE = 256  # pixels, of the intermediate pictures
 def address(token: str, name: str, download: str | None = None) -> str:
     """The address of a session's file. It is relative, so that the page also works behind a URL prefix."""
     return f"session/{token}/{name}" + (f"?as={quote(download)}" if download else "")
+
+
+def cutout(token: str, one: Cutout) -> dict:
+    """A cut-out as compose.js takes it."""
+    height, width = one.size
+    return {"number": one.number, "name": one.name, "width": width, "height": height, "address": address(token, one.preview)}
 
 
 def message(text: str, kind: str = "note") -> str:
@@ -87,6 +94,8 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         f"Download {Path(name).suffix[1:].upper().replace('JPG', 'JPEG')}</a>"
         for name in sample.files
     )
+    if results.bundle is not None:
+        links += f'<a class="sd-button" download href="{address(token, results.bundle, f"{stem}.zip")}">Download the composition</a>'
     lossy = " (JPEG compresses the whole picture again; the PNG keeps every pixel outside of the hole)"
     full = results.photo.size
     compare = (
@@ -96,8 +105,9 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         '<input type="range" min="0" max="100" step="0.1" value="50" aria-label="before and after"'
         " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div>"
     )
+    metadata = "" if results.bundle is not None else ", with the metadata of the original"
     said = (
-        f'<p class="sd-links">{links}</p><p class="sd-note">{full[1]}x{full[0]} pixels, with the metadata of the original'
+        f'<p class="sd-links">{links}</p><p class="sd-note">{full[1]}x{full[0]} pixels{metadata}'
         f"{lossy if len(sample.files) > 1 else ''}. {escape(results.settings)}; it took {spell_time(results.seconds)}.</p>"
     )
     pictures = [("Structure that guided, with its noise", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]

@@ -4,7 +4,7 @@
 `building`s, `windows` and `materials` on a `sheet`, which keeps colours and classes; `dice` is where all chance comes from.
 """
 
-from strdiffusion.data.facades.drawing import SIZES, SPLITS, VERSION, colour_labels, draw_facade, draw_labels, draw_scene
+from strdiffusion.data.facades.drawing import SIZES, SPLITS, VERSION, colour_labels, draw_cutout, draw_facade, draw_labels, draw_scene
 from strdiffusion.data.facades.sheet import CLASSES
 from strdiffusion.data.facades.virtual import is_virtual, list_facades, read_facade, read_facade_labels
 
@@ -14,6 +14,7 @@ __all__ = [
     "SPLITS",
     "VERSION",
     "colour_labels",
+    "draw_cutout",
     "draw_facade",
     "draw_labels",
     "draw_scene",

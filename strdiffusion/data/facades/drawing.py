@@ -1,9 +1,11 @@
 """A facade by its number: the picture, and the class of every pixel."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from strdiffusion.data.facades.dice import Dice
-from strdiffusion.data.facades.sheet import Sheet
+from strdiffusion.data.facades.sheet import CLASSES, Sheet
 from strdiffusion.data.facades.street import draw_street
 from strdiffusion.system.errors import UserError
 
@@ -35,6 +37,18 @@ def draw_scene(split: str, number: int, size: int) -> tuple[np.ndarray, np.ndarr
 def colour_labels(labels: np.ndarray) -> np.ndarray:
     """A picture of labels, (H, W) to (H, W, 3) uint8 RGB, with a colour for each class."""
     return np.array(CLASS_COLOURS, np.uint8)[labels]
+
+
+def draw_cutout(split: str, number: int, size: int, classes: Collection[str], columns: tuple[float, float] = (0, 1)) -> np.ndarray:
+    """What of an image is of these CLASSES, between two shares of its width: RGBA uint8, transparent elsewhere, cropped to it. Raises
+    UserError as `draw_facade` does.
+    """
+    rgb, labels = draw_scene(split, number, size)
+    inside = np.isin(labels, [CLASSES.index(name) for name in classes])
+    inside[:, : round(columns[0] * size)] = inside[:, round(columns[1] * size) :] = False
+    rows, across = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    rgba = np.dstack([rgb, np.where(inside, 255, 0).astype(np.uint8)])
+    return rgba[rows[0] : rows[-1] + 1, across[0] : across[-1] + 1]
 
 
 def _sheet(split: str, number: int, size: int) -> Sheet:

@@ -1,0 +1,169 @@
+"""Paint a scene around cut-outs that lie on a canvas (Intelligent Painter, arXiv 2210.17106).
+
+    strdiffusion compose scene.yml -o painted                        with weights/benchmark
+    strdiffusion compose scene.yml -o painted --samples 5 --seed 7   five scenes, and all of them on one sheet
+    strdiffusion compose scenes -o painted                           a folder of compositions, several files, or a file that lists them
+    strdiffusion compose scene.yml -o painted --model weights/places --resampling intelligent_painter       with a prior of RePaint
+    strdiffusion compose boat.png -o painted                         a picture: what is transparent is painted
+
+A composition is a YAML file: the canvas, and for each object its picture with alpha, position, scale, angle and order (docs/compose.md).
+For each one it writes into the folder: NAME.yml, NAME_composed.png (with alpha), NAME_mask.png (white is painted), NAME_painted.png (or
+NAME_painted_0.png, ...) and NAME_sheet.png, all of them side by side. What is known comes back bit for bit.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from strdiffusion.app import Composition, Output, Picture, StrDiffusion
+from strdiffusion.app.composition import Composed
+from strdiffusion.commands.painting import add_model_options, add_sampling_options, open_model, require_free, sample_names, sampling
+from strdiffusion.data.listing import IMAGE_SUFFIXES, find_images
+from strdiffusion.data.masks import Polarity
+from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import build, read_yaml
+
+log = logging.getLogger(__name__)
+
+DESCRIPTIONS = (".yml", ".yaml", ".json")
+MASK = "_mask"  # at the end of the name of a picture's mask, as the authors' program names it
+LIST = "compositions"  # the key of a file that lists compositions
+GAP, CHECKER = 8, 8  # pixels of the sheet
+ROW = 6  # pictures
+
+
+@dataclass
+class CompositionList:
+    """A file that lists compositions; paths are relative to its folder."""
+
+    compositions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A composition as it is drawn, and its place in the output folder."""
+
+    composition: Composition
+    composed: Composed
+    folder: Path
+
+    def file(self, ending: str) -> Path:
+        return self.folder / f"{self.composition.name}{ending}"
+
+    def painted(self, samples: int) -> list[Path]:
+        return sample_names(self.file("_painted.png"), samples)
+
+    def files(self, samples: int) -> list[Path]:
+        """All pictures that are written."""
+        return [self.file("_composed.png"), self.file("_mask.png"), *self.painted(samples), self.file("_sheet.png")]
+
+
+def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    parser = OneLineParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", type=Path, nargs="+", metavar="FILE", help="compositions, pictures with alpha, or folders of either")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the folder to write to")
+    parser.add_argument("--samples", type=int, default=1, help="how many different scenes for each composition (1)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another scene (0)")
+    parser.add_argument(
+        "--opaque", type=float, help="from which alpha on a pixel is known; 1: wholly opaque ones alone (the composition's)"
+    )
+    parser.add_argument("--erode", type=int, metavar="PIXELS", help="paint so much of the rims anew (the composition's)")
+    parser.add_argument(
+        "--polarity",
+        choices=get_args(Polarity),
+        default="white_hole",
+        help="what white means in NAME_mask.png beside a picture (white_hole)",
+    )
+    add_model_options(parser)
+    add_sampling_options(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    return parser.parse_args(arguments)
+
+
+@exit_on_user_error(go_on=True)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    options = parse_arguments(arguments, prog)
+    if options.samples < 1:
+        raise UserError(f"--samples must be at least 1, not {options.samples}")
+    scenes = [draw(composition, options) for path in options.scenes for composition in compositions_of(path, options.polarity)]
+    require_free([file for scene in scenes for file in scene.files(options.samples)], options.overwrite)
+    descriptions = [scene.file(".yml") for scene in scenes]
+    existing = next((file for file in descriptions if file.exists() and not options.overwrite), None)
+    if existing is not None:
+        raise UserError(f"{existing} exists, and nothing is overwritten: choose another place, or give --overwrite")
+    model = open_model(options)
+    for scene in scenes:
+        write(scene, paint(model, scene, options), options.samples)
+
+
+def compositions_of(path: Path, polarity: Polarity) -> Iterator[Composition]:
+    """The compositions of a file or a folder: YAML files, or if there are none, pictures with alpha or with a mask beside them."""
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in DESCRIPTIONS)
+        for file in found or [image for image in find_images(path) if not image.stem.endswith(MASK)]:
+            yield from compositions_of(file, polarity)
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        masks = [file for suffix in sorted(IMAGE_SUFFIXES) if (file := path.with_name(f"{path.stem}{MASK}{suffix}")).exists()]
+        composition = Composition(image=str(path), mask=str(masks[0]) if masks else None, polarity=polarity)
+        composition.name = path.stem
+        yield composition
+    elif LIST in (tree := read_yaml(path)):
+        for name in build(CompositionList, tree, str(path)).compositions:
+            yield from compositions_of(path.parent / name, polarity)
+    else:
+        yield Composition.load(path)
+
+
+def draw(composition: Composition, options: argparse.Namespace) -> Scene:
+    """Draw a composition, which finds what is wrong with it. Its file will not hold the options but what they changed."""
+    for name in ("opaque", "erode"):
+        if getattr(options, name) is not None:
+            setattr(composition, name, getattr(options, name))
+    return Scene(composition, composition.render(), options.output)
+
+
+def paint(model: StrDiffusion, scene: Scene, options: argparse.Namespace) -> Output:
+    composed, how = scene.composed, sampling(options)
+    batch_size = how.pop("batch_size")
+    plan = model.plan(composed.picture, composed.hole, num_samples=options.samples, **how)
+    each = ", ".join(f"{count.most:,} evaluations of {name}" for name, count in plan.evaluations.items()) or "no network"
+    height, width = composed.known.shape
+    log.info("%s: %dx%d pixels, %.0f %% to paint, %s", scene.composition.name, width, height, 100 * composed.hole.mean(), each)
+    return model(
+        composed.picture, composed.hole, seed=options.seed, num_samples=options.samples, batch_size=batch_size, progress=True, **how
+    )
+
+
+def write(scene: Scene, output: Output, samples: int) -> None:
+    """Write the files of a scene, its composition last."""
+    Picture(scene.composed.rgba).save(scene.file("_composed.png"))
+    Picture(255 * scene.composed.hole[..., None].astype(np.uint8)).save(scene.file("_mask.png"))
+    for picture, file in zip(output.images, scene.painted(samples), strict=True):
+        picture.save(file)
+        print(file)
+    Picture(contact_sheet(scene.composed.rgba, [picture.eight_bits().levels[..., :3] for picture in output.images])).save(
+        scene.file("_sheet.png")
+    )
+    print(scene.file("_sheet.png"))
+    scene.composition.save(scene.file(".yml"))
+
+
+def contact_sheet(rgba: np.ndarray, samples: Sequence[np.ndarray]) -> np.ndarray:
+    """The composition (H, W, 4) over squares, and its samples (H, W, 3), in rows of ROW; uint8."""
+    H, W = rgba.shape[:2]
+    rows, columns = np.mgrid[:H, :W] // CHECKER
+    squares = np.where((rows + columns) % 2, 204, 238)[..., None]
+    alpha = rgba[..., 3:] / 255
+    pictures = [np.rint(rgba[..., :3] * alpha + squares * (1 - alpha)).astype(np.uint8), *samples]
+    per_row = min(len(pictures), ROW)
+    sheet = np.full((-(-len(pictures) // per_row) * (H + GAP) - GAP, per_row * (W + GAP) - GAP, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = i // per_row * (H + GAP), i % per_row * (W + GAP)
+        sheet[top : top + H, left : left + W] = picture
+    return sheet
