@@ -16,11 +16,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from strdiffusion.system.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 2**27
 MAX_BYTES = 2**30
 SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}  # the level of white, by the type of levels
-ORIENTATION = ExifTags.Base.Orientation
+ORIENTATION = 0x0112  # the number of this EXIF tag
 ROTATIONS = {  # EXIF orientation: how the stored pixels become upright
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -91,6 +94,8 @@ def decode_colours(data: bytes, path: str | os.PathLike) -> np.ndarray:
 
 def declares_too_much(data: bytes) -> bool:
     """Whether an image file's header declares more than MAX_PIXELS, without decoding it; False for headers that Pillow does not know."""
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -127,6 +132,8 @@ def _decode(data: bytes) -> np.ndarray | None:
 
 def _decode_tiff(data: bytes) -> np.ndarray | None:
     """`_decode` for TIFF, where OpenCV multiplies 8-bit colours by alpha; those go through Pillow."""
+    from PIL import Image, ImageOps
+
     pixels = _through_opencv(data, opencv().IMREAD_UNCHANGED)  # for TIFF this does apply the orientation
     if pixels is None or pixels.ndim == 2:
         return pixels
@@ -160,8 +167,10 @@ class Decoded:
 
 
 @contextlib.contextmanager
-def opened(data: bytes, path: str | os.PathLike) -> Iterator[Image.Image]:
+def opened(data: bytes, path: str | os.PathLike) -> Iterator["Image.Image"]:
     """A file's content as a Pillow image, not decoded yet; what goes wrong in this context is a UserError that names the path."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a large picture is no attack before Pillow refuses it
@@ -175,11 +184,13 @@ def opened(data: bytes, path: str | os.PathLike) -> Iterator[Image.Image]:
         raise UserError(f"{path} is damaged or not an image ({' '.join(str(error).split())[:100]}); replace or remove it") from None
 
 
-def decode_all(image: Image.Image, name: str, data: bytes | None = None) -> Decoded:
+def decode_all(image: "Image.Image", name: str, data: bytes | None = None) -> Decoded:
     """All that an opened image holds; `data` is the file's content, for what Pillow would round to 8 bits. Raises UserError.
 
     Pillow's own errors are left to `opened`.
     """
+    from PIL import ImageOps
+
     if data is not None and _is_colour_of_16_bits(image, data):
         return Decoded(_decode_16(data, image.getexif().get(ORIENTATION, 1), image.format, name))
     image, profile = ImageOps.exif_transpose(image), None
@@ -198,8 +209,10 @@ def decode_all(image: Image.Image, name: str, data: bytes | None = None) -> Deco
     return Decoded(levels[..., None] if levels.ndim == 2 else levels, profile)
 
 
-def _cmyk_to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes]:
+def _cmyk_to_rgb(image: "Image.Image", name: str) -> tuple["Image.Image", bytes]:
     """The image in sRGB, and the profile of sRGB."""
+    from PIL import ImageCms
+
     log.warning("image %s is CMYK (for print); it is worked on, and saved, as sRGB", name)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     converted = image.convert("RGB")
@@ -213,7 +226,7 @@ def _cmyk_to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes]:
     return converted, srgb.tobytes()
 
 
-def _is_colour_of_16_bits(image: Image.Image, data: bytes) -> bool:
+def _is_colour_of_16_bits(image: "Image.Image", data: bytes) -> bool:
     """Whether a file holds more than one channel of 16 bits, which Pillow would round to 8."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)  # bit depth and colour type of the header
