@@ -33,7 +33,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--size", type=int, choices=SIZES, default=64, help="side in pixels (default: 64)")
-    parser.add_argument("--splits", nargs="+", choices=tuple(SPLITS), default=["train", "val", "test"], help="which splits (default: train, val and test)")
+    parser.add_argument(
+        "--splits", nargs="+", choices=tuple(SPLITS), default=["train", "val", "test"], help="which splits (default: train, val and test)"
+    )
     parser.add_argument("--count", type=int, help="only the first COUNT images of each split")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that draw (default: one a core)")
     options = parser.parse_args()
