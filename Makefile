@@ -1,6 +1,7 @@
 # make demo: inpaint held-out street facades with the networks that ship with the repository.
 # make demo-train: train three small networks on photographs and inpaint others; run again, it continues.
 # make test: run the tests.
+# make gpu: is everything right on this GPU, how fast is it, what fits; 10 minutes a part; make gpu ARGS="tests networks --minutes 5".
 # make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
 # make lint: format and check the code.
-.PHONY: demo demo-train test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
+.PHONY: demo demo-train gpu test web lint install benchmark-train benchmark-noise benchmark-compare benchmark-joint benchmark-judge benchmark-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -31,6 +32,10 @@ demo-train: $(INSTALLED)
 	$(BIN)/python scripts/train_texture.py -opt configs/demo/texture.yml resume=auto
 	$(BIN)/python scripts/train_discriminator.py -opt configs/demo/discriminator.yml resume=auto
 	$(BIN)/python scripts/test.py -opt configs/demo/test.yml overwrite=true
+
+# nothing is installed for it: with what is in .venv, or else with the torch that $(PYTHON) has
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu.py $(ARGS)
 
 $(WEB_INSTALLED): $(INSTALLED) requirements-web.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-web.txt

@@ -10,6 +10,7 @@ another package is named and left out. --device cpu measures small networks, to 
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from strdiffusion.system.errors import UserError  # noqa: E402
 
 MEASURED = 0.9  # the share of --minutes after which nothing is begun
 KILLED = 0.97  # and that after which a part is ended: a measurement hangs
+GRACE = 8  # seconds to end in
 RESTARTS = 3  # of a part whose process broke
 OUT = "results/gpu"
 
@@ -83,9 +85,8 @@ def supervise(part: str, options: argparse.Namespace) -> int:
     command = [sys.executable, str(Path(__file__).resolve()), part, "--out", str(options.out), "--minutes", str(options.minutes)]
     command += ["--device", options.device, "--began", str(began), *(["--quick"] if options.quick else [])]
     for attempt in range(RESTARTS):
-        try:
-            status = subprocess.run(command + (["--again"] if attempt else []), timeout=max(began + limit - time.time(), 1)).returncode
-        except subprocess.TimeoutExpired:
+        status = wait_for(command + (["--again"] if attempt else []), max(began + limit - time.time(), 1))
+        if status is None:
             print(
                 f"{part}: ended after {options.minutes:g} minutes, in the middle of a measurement; give the same command again", flush=True
             )
@@ -97,6 +98,22 @@ def supervise(part: str, options: argparse.Namespace) -> int:
     return 1
 
 
+def wait_for(command: list[str], seconds: float) -> int | None:
+    """The exit status of a command; None if it was ended because it took longer."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            process.terminate()  # it ends what it has started
+            try:
+                process.wait(timeout=GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
 @exit_on_user_error
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
@@ -105,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         for part in parts[:-1]:
             print(f"error: {part}: {NO_GPU}", file=sys.stderr)
         raise UserError(f"{parts[-1]}: {NO_GPU}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.began is not None:
         return work(parts[0], options)
     return max(supervise(part, options) for part in parts)

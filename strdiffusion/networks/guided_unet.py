@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strdiffusion.networks.embedding import on_device
 from strdiffusion.networks.recompute import RecomputedBlock
 
 GROUPS = 32  # of the group norms; all channel counts are multiples of it
@@ -215,7 +216,7 @@ class GuidedEncoder(nn.Module):
 
     def embed(self, t: int | Tensor, x: Tensor) -> Tensor:
         """The embedding (B,4C) of the time t, a number or (B,)."""
-        times = torch.as_tensor(t, device=x.device).expand(len(x))
+        times = on_device(t, x.device).expand(len(x))
         weight = self.time_embed[0].weight
         return self.time_embed(time_embedding(times, self.width).to(weight.dtype))
 

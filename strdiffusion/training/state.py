@@ -176,7 +176,9 @@ class TrainingState:
                 raise UserError(f"the checkpoint {path} is damaged: the optimizer's state does not fit the network")
             if not all(value.isfinite().all() for value in values) or (second < 0).any() or (steps < 0).any():
                 raise UserError(f"the checkpoint {path} is damaged: the optimizer's state is not finite, or negative")
-            state[i] = dict(zip(MOMENTS, values, strict=True))
+            # laid out as the parameter, whatever wrote the file: the fused optimizer of a GPU takes nothing else
+            first, second = (torch.empty_like(parameter, device="cpu").copy_(value) for value in (first, second))
+            state[i] = dict(zip(MOMENTS, (first, second, steps), strict=True))
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
     def _load_scale(self, path: Path, found: dict) -> None:

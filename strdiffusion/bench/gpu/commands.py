@@ -1,5 +1,6 @@
 """Trainings that are started as a user starts them: alone, by torchrun, killed and resumed."""
 
+import contextlib
 import json
 import os
 import signal
@@ -67,10 +68,8 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen:
 
 def kill(process: subprocess.Popen) -> None:
     """End a command and all that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
