@@ -53,7 +53,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def work(part: str, options: argparse.Namespace) -> int:
-    """Do a part in this process. Returns 1 if something failed, else 0."""
+    """Do a part in this process. Returns 1 if something failed or nothing could be measured, else 0."""
     device, cores = torch.device(options.device), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     keep_memory(device)
     began = time.time() if options.began is None else options.began
@@ -76,7 +76,7 @@ def work(part: str, options: argparse.Namespace) -> int:
         record.close()
     session.say_lacking()
     report.print_summary(session)
-    return int(any(row["status"] == "failed" for row in record.rows.values()))
+    return int(not record.rows or any(row["status"] == "failed" for row in record.rows.values()))
 
 
 def supervise(part: str, options: argparse.Namespace) -> int:

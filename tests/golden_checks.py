@@ -181,7 +181,7 @@ def check_folder(folder: Path, fast: bool = False, call: Call | None = None, fil
 
 
 def relative_error(value: np.ndarray | Tensor | float, expected: np.ndarray) -> float:
-    value = value.detach().cpu() if isinstance(value, Tensor) else value
+    value = value.detach().double().cpu() if isinstance(value, Tensor) else value
     a, b = np.asarray(value, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if a.shape != b.shape:
         return float("inf")

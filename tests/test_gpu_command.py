@@ -184,14 +184,14 @@ def test_what_failed_is_tried_again_but_not_in_the_same_run(tmp_path):
     first, said = session(tmp_path)
     assert first.measure("a", fails)["status"] == "failed" and "ValueError: not now" in said[0]
     assert session(tmp_path, again=True)[0].measure("a", never)["status"] == "failed"
-    assert session(tmp_path)[0].measure("a", lambda: {})["status"] == "ok"
+    assert session(tmp_path)[0].measure("a", dict)["status"] == "ok"
 
 
 def test_what_there_is_no_time_for_is_left_out_and_named(tmp_path):
     short, _ = session(tmp_path, seconds=20)
-    assert short.measure("long", never, seconds=30) is None and short.measure("brief", lambda: {}, seconds=1)["status"] == "ok"
+    assert short.measure("long", never, seconds=30) is None and short.measure("brief", dict, seconds=1)["status"] == "ok"
     assert short.left_out.keys() == {"long"} and "needs about 30 s" in short.left_out["long"]
-    assert session(tmp_path)[0].measure("long", lambda: {}, seconds=30)["status"] == "ok"
+    assert session(tmp_path)[0].measure("long", dict, seconds=30)["status"] == "ok"
 
 
 def test_measurements_of_another_device_are_not_mixed_in(tmp_path):

@@ -91,6 +91,8 @@ def attend(qkv: Tensor, heads: int, new_order: bool) -> Tensor:
     B, width, P = qkv.shape
     shape = (B, 3, heads, width // (3 * heads), P) if new_order else (B, heads, 3, width // (3 * heads), P)
     q, k, v = qkv.view(shape).transpose(-1, -2).unbind(dim=1 if new_order else 2)  # each (B,heads,P,d)
+    if qkv.is_cuda:  # its fused kernels take a last dimension of stride 1 alone; others hold all P x P weights in memory
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(B, width // 3, P)
 
 
