@@ -287,7 +287,7 @@ def test_configurations_of_short_trainings_are_accepted(tmp_path):
     assert config.training.iterations == 8 and config.network.width == 4
     for planned in budget.PLAN:
         options = budget.options(TINY, planned, "x", 0)
-        load_config(budget.CONFIGURATIONS[planned.kind], ROOT / "configs/benchmark" / planned.file, options)
+        load_config(CONFIGS[planned.kind], ROOT / "configs/benchmark" / planned.file, options)
 
 
 # ---- golden numbers on a device ---------------------------------------------------------------------------

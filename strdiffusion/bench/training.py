@@ -13,7 +13,14 @@ from strdiffusion.batch import Batch
 from strdiffusion.bench import timing
 from strdiffusion.bench.networks import Sizes
 from strdiffusion.bench.timing import Timing
-from strdiffusion.config import TrainConfig, TrainDiscriminatorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config import (
+    TrainConfig,
+    TrainDGTSConfig,
+    TrainDiscriminatorConfig,
+    TrainPriorConfig,
+    TrainStructureConfig,
+    TrainTextureConfig,
+)
 from strdiffusion.data import write_image
 from strdiffusion.data.images import resize_image
 from strdiffusion.denoiser import Precision
@@ -24,7 +31,13 @@ from strdiffusion.training.loading import fetch, training_loader
 from strdiffusion.training.preparation import prepare
 from strdiffusion.training.step import shared_model, train_step
 
-CONFIGS = {"structure": TrainStructureConfig, "texture": TrainTextureConfig, "discriminator": TrainDiscriminatorConfig}
+CONFIGS = {
+    "structure": TrainStructureConfig,
+    "texture": TrainTextureConfig,
+    "discriminator": TrainDiscriminatorConfig,
+    "prior": TrainPriorConfig,
+    "dgts": TrainDGTSConfig,
+}
 PICTURES = 16
 Loaded = Iterator[tuple[list[Batch], list[str]]]  # as of strdiffusion.training.loading.fetch
 

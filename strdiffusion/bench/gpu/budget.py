@@ -11,8 +11,7 @@ from strdiffusion.bench.gpu.needs import IMAGES, RUNS
 from strdiffusion.bench.gpu.record import Session
 from strdiffusion.bench.gpu.scale import ROOT, Scale
 from strdiffusion.bench.gpu.training import VIRTUAL
-from strdiffusion.bench.training import same_batch, time_steps
-from strdiffusion.commands.train import CONFIGURATIONS
+from strdiffusion.bench.training import CONFIGS, same_batch, time_steps
 from strdiffusion.config import load_config
 from strdiffusion.networks import Kind
 from strdiffusion.system.markdown import markdown_table
@@ -80,7 +79,7 @@ def training_images(session: Session) -> str:
 
 def options(scale: Scale, planned: Planned, images: str, workers: int) -> list[str]:
     given = [f"data.images={images}", f"data.workers={workers}", "data.index=null", "validation.images=null"]
-    small = ["training.batch_size=2", "training.warmup=1"] if scale.name == "quick" else []
+    small = ["training.batch_size=2", "training.warmup=1", "training.log_every=1"] if scale.name == "quick" else []
     return [*planned.changes, *given, *small]
 
 
@@ -88,7 +87,7 @@ def cost(session: Session, scale: Scale, planned: Planned, images: str, from_fil
     """Seconds an iteration, and hours of ten times the iterations, without validations."""
     workers = scale.workers if from_files else 0
     overrides = [*options(scale, planned, images, workers), f"device={session.device.type}", f"output={folder / 'none'}"]
-    config = load_config(CONFIGURATIONS[planned.kind], ROOT / "configs/benchmark" / planned.file, overrides)
+    config = load_config(CONFIGS[planned.kind], ROOT / "configs/benchmark" / planned.file, overrides)
     repeats = 2 if session.quick else 60
     row = time_steps(planned.kind, config, session.device, repeats, None if from_files else same_batch(config, session.device))
     iterations = TIMES * config.training.iterations
