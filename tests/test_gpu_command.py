@@ -177,7 +177,7 @@ def test_what_ends_the_process_twice_is_given_up(tmp_path):
     for _ in range(2):
         session(tmp_path)[0].record.begin("a")
     row = session(tmp_path)[0].measure("a", never)
-    assert row["status"] == "failed" and "ended the process 2 times" in row["reason"]
+    assert row["status"] == "failed" and "begun 2 times" in row["reason"]
 
 
 def test_what_failed_is_tried_again_but_not_in_the_same_run(tmp_path):
@@ -192,6 +192,15 @@ def test_what_there_is_no_time_for_is_left_out_and_named(tmp_path):
     assert short.measure("long", never, seconds=30) is None and short.measure("brief", dict, seconds=1)["status"] == "ok"
     assert short.left_out.keys() == {"long"} and "needs about 30 s" in short.left_out["long"]
     assert session(tmp_path)[0].measure("long", dict, seconds=30)["status"] == "ok"
+
+
+def test_a_command_that_takes_too_long_is_left_out_and_tried_again(tmp_path):
+    log, first = tmp_path / "log", session(tmp_path)[0]
+    slow = ["-S", "-c", "import time; time.sleep(600)"]
+    assert first.measure("a", lambda: commands.run(slow, log, 0.2))["status"] == "no time" and first.left_out.keys() == {"a"}
+    assert session(tmp_path)[0].measure("a", dict)["status"] == "ok"
+    failed = session(tmp_path)[0].measure("b", lambda: commands.run(["-S", "-c", "raise SystemExit('no such file')"], log, 60))
+    assert failed["status"] == "failed" and "ended with status 1: no such file" in failed["reason"]
 
 
 def test_measurements_of_another_device_are_not_mixed_in(tmp_path):

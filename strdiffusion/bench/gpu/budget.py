@@ -8,7 +8,7 @@ from pathlib import Path
 
 from strdiffusion.bench.gpu import commands
 from strdiffusion.bench.gpu.needs import IMAGES, RUNS
-from strdiffusion.bench.gpu.record import Session
+from strdiffusion.bench.gpu.record import OutOfTime, Session
 from strdiffusion.bench.gpu.scale import ROOT, Scale
 from strdiffusion.bench.gpu.training import VIRTUAL
 from strdiffusion.bench.training import CONFIGS, same_batch, time_steps
@@ -136,7 +136,7 @@ def train(session: Session, scale: Scale, planned: Planned, images: str, iterati
     arguments = commands.training(planned.kind, ROOT / "configs/benchmark" / planned.file, given)
     try:
         commands.run(arguments, session.folder / "train.log", seconds + SAVING / 2)
-    except RuntimeError as error:
+    except (RuntimeError, OutOfTime) as error:
         session.say(f"benchmark: train {planned.name}: {error}")
         return
     done = max(commands.losses(output), default=0)
@@ -149,7 +149,7 @@ def train(session: Session, scale: Scale, planned: Planned, images: str, iterati
 
 def table(rows: list[dict]) -> str:
     lines = [["order", "training", "why", "images/s", "ms an iteration", "waiting for data", "iterations", "hours"]]
-    notes = []
+    notes = ["python scripts/make_dataset.py datasets/facades"]
     order = {planned.name: number for number, planned in enumerate(PLAN, 1)}
     for row in sorted(rows, key=lambda row: order.get(row["key"], len(order) + 1)):
         if "hours" in row:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from strdiffusion.bench.gpu.record import OutOfTime
 from strdiffusion.bench.gpu.scale import ROOT
 
 POLL = 0.05  # seconds
@@ -39,13 +40,13 @@ def torchrun(processes: int, arguments: list[str]) -> list[str]:
 
 
 def run(arguments: list[str], log: Path, seconds: float) -> Ended:
-    """Run Python with these arguments, for at most so many seconds. Raises RuntimeError if it fails or takes longer."""
+    """Run Python with these arguments, for at most so many seconds. Raises RuntimeError if it fails, OutOfTime if it takes longer."""
     process, started = start(arguments, log), time.monotonic()
     try:
         process.wait(timeout=max(seconds, 1))
     except subprocess.TimeoutExpired:
         kill(process)
-        raise RuntimeError(f"{name_of(arguments)} was not done after {seconds:.0f} s; {tail(log)}") from None
+        raise OutOfTime(f"{name_of(arguments)} was not done after {seconds:.0f} s; {tail(log)}") from None
     except BaseException:
         kill(process)
         raise
@@ -87,7 +88,7 @@ def kill_when(process: subprocess.Popen, pattern: str, folder: Path, seconds: fl
 def tail(log: Path) -> str:
     """The last lines of a log that are no progress bar."""
     lines = [line.split("\r")[-1].strip() for line in log.read_text(errors="replace").splitlines()]
-    return " / ".join([line for line in lines if line and "it/s" not in line][-4:])[-400:]
+    return " / ".join([line for line in lines if line and "it/s" not in line and "s/it" not in line][-4:])[-400:]
 
 
 def losses(output: Path) -> dict[int, float]:

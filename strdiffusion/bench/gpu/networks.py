@@ -90,7 +90,8 @@ def with_form(
     def timed(batch: int) -> dict:
         if not built:
             torch.manual_seed(0)
-            built["network"] = make_network(kind, scale.sizes).to(session.device)
+            with session.device:  # weights are drawn there: on a CPU that takes seconds
+                built["network"] = make_network(kind, scale.sizes)
         return time_one(session, scale, rates, built["network"], kind, precision, form, batch)
 
     for batch in batches:

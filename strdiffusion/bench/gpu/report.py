@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from strdiffusion.bench.gpu import budget, checks, networks, samplers, training
-from strdiffusion.bench.gpu.record import Session
+from strdiffusion.bench.gpu.record import DONE, Session
 from strdiffusion.system.files import write_text
 
 PARTS = {"tests": checks, "networks": networks, "samplers": samplers, "training": training, "benchmark": budget}
@@ -47,7 +47,8 @@ def print_summary(session: Session) -> None:
     rows = list(session.record.rows.values())
     failed = [row["key"] for row in rows if row["status"] == "failed"]
     beyond = checks.failed(rows) if session.record.part == "tests" else 0
-    parts = [f"{len(rows) - len(failed)} measured", f"{len(failed)} failed", f"{len(session.left_out)} left out for want of time"]
+    measured = sum(row["status"] in DONE for row in rows)
+    parts = [f"{measured} measured", f"{len(failed)} failed", f"{len(session.left_out)} left out for want of time"]
     if beyond:
         parts.append(f"{beyond} numbers or tests beyond their tolerance")
     session.say(f"{session.record.part}: {', '.join(parts)}: {Path(session.folder) / (session.record.part + '.md')}")

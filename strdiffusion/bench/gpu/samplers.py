@@ -77,13 +77,17 @@ def build(networks: dict, session: Session, scale: Scale, precision: Precision, 
     set_float32_precision(precision)
     for kind in KINDS:
         torch.manual_seed(0)
-        networks[kind] = for_inference(make_network(kind, scale.sizes).to(session.device), precision, compile)
+        with session.device:
+            network = make_network(kind, scale.sizes)
+        networks[kind] = for_inference(network, precision, compile)
 
 
 def time_of_evaluation(session: Session, scale: Scale, precision: Precision) -> float:
     """Seconds of one evaluation of the texture network for one image."""
     set_float32_precision(precision)
-    form = for_inference(make_network("texture", scale.sizes).to(session.device), precision)
+    with session.device:
+        network = make_network("texture", scale.sizes)
+    form = for_inference(network, precision)
     return measure(partial(form, *make_inputs("texture", scale.sizes, session.device)), session.device, 3, warmup=3).median / 1000
 
 
@@ -95,7 +99,9 @@ def of_prior(session: Session, scale: Scale, precision: Precision) -> None:
         set_float32_precision(precision)
         if not built:
             torch.manual_seed(0)
-            network = GuidedUNet(**PriorNetworkConfig(**scale.prior).architecture(scale.sizes.size)).eval().to(session.device)
+            architecture = PriorNetworkConfig(**scale.prior).architecture(scale.sizes.size)
+            with session.device:
+                network = GuidedUNet(**architecture).eval()
             built["form"] = for_inference(network, precision)
         return time_prior(built["form"], session.device, replace(scale, sampled=(batch,)), precision, steps, jumps)
 
