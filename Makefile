@@ -2,6 +2,7 @@
 # make demo-train: train three small networks on photographs and inpaint others; run again, it continues.
 # make test: run the tests.
 # make lock: write requirements.txt and requirements-web.txt anew; make lock ARGS=--upgrade takes newer versions. make licences: their licences.
+# make gpu: is everything right on this GPU, how fast is it, what fits; 10 minutes a part; make gpu ARGS="tests networks --minutes 5".
 # make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 
 # make lint: format and check the code.
-.PHONY: demo demo-train test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
+.PHONY: demo demo-train gpu test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
 
 install: $(INSTALLED)
 
@@ -32,6 +33,10 @@ demo-train: $(INSTALLED)
 	$(BIN)/python scripts/train_texture.py -opt configs/demo/texture.yml resume=auto
 	$(BIN)/python scripts/train_discriminator.py -opt configs/demo/discriminator.yml resume=auto
 	$(BIN)/python scripts/test.py -opt configs/demo/test.yml overwrite=true
+
+# nothing is installed for it: with what is in .venv, or else with the torch that $(PYTHON) has
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu.py $(ARGS)
 
 $(WEB_INSTALLED): $(INSTALLED) requirements-web.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-web.txt

@@ -171,4 +171,5 @@ def _at(table: Tensor, t: Index, like: Tensor) -> Tensor:
     times = torch.as_tensor(t, device="cpu")
     if times.numel() and (times.min() < 0 or times.max() >= len(table)):
         raise ValueError(f"t = {times.tolist()} lies outside 0..{len(table) - 1}")
-    return table[times].reshape(-1, 1, 1, 1).to(device=like.device, dtype=like.dtype)
+    found = table[times].reshape(-1, 1, 1, 1).to(like.dtype)
+    return found.to(like.device, non_blocking=like.is_cuda)  # a GPU is not waited for

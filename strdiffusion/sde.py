@@ -140,7 +140,8 @@ class MeanRevertingSDE:
         times = t.cpu()
         if times.numel() and (times.min() < first or times.max() > self.T):
             raise ValueError(f"t = {times.tolist()} lies outside {first}..{self.T}")
-        return table[times].to(like.dtype).to(like.device).view(-1, 1, 1, 1)
+        found = table[times].to(like.dtype)
+        return found.to(like.device, non_blocking=like.is_cuda).view(-1, 1, 1, 1)  # a GPU is not waited for
 
     # ---- steps that may skip times -------------------------------------------------------------------
 

@@ -4,11 +4,12 @@ Weights and inputs are not stored; both sides derive them from seeds in `meta.js
 recomputed through the project's own classes and compared by the relative error max|a-b| / max|b|.
 """
 
+import contextlib
 import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ TOLERANCE_CANCELLATION = 1e-3  # the release's own optimum step at t=2 cancels i
 TOLERANCE_GRAY = 1e-6
 TOLERANCE_SAMPLER = 5e-6
 
+Call = Callable[[nn.Module], Callable[..., Tensor]]  # a network as it is called, for example at a precision
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -47,12 +50,28 @@ class Comparison:
         return self.error <= self.tolerance
 
 
+class Place:
+    """The device of all tensors and networks here: the CPU, unless `on_device` says another."""
+
+    device = torch.device("cpu")
+
+
+@contextlib.contextmanager
+def on_device(device: torch.device | str) -> Iterator[None]:
+    """A context in which numbers are recomputed on another device."""
+    before, Place.device = Place.device, torch.device(device)
+    try:
+        yield
+    finally:
+        Place.device = before
+
+
 def rnd(seed: int, *shape: int) -> Tensor:
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32)).to(Place.device)
 
 
 def uni(seed: int, *shape: int) -> Tensor:
-    return torch.from_numpy(np.random.RandomState(seed).random_sample(shape).astype(np.float32))
+    return torch.from_numpy(np.random.RandomState(seed).random_sample(shape).astype(np.float32)).to(Place.device)
 
 
 class NoiseTape:
@@ -84,7 +103,7 @@ def golden_weights(network: nn.Module, seed: int) -> nn.Module:
             a = a * 0.002
         state[ours] = torch.from_numpy(a.astype(np.float32))
     network.load_state_dict(state)
-    return network.eval()
+    return network.eval().to(Place.device)
 
 
 class Stored:
@@ -114,9 +133,9 @@ class Stored:
 
 
 class Golden:
-    """A folder of golden numbers: its sizes and seed, and the networks they were computed with, if `fast` as they are used at test."""
+    """A folder of golden numbers: its sizes and seed, and the networks they were computed with, as `call` makes them."""
 
-    def __init__(self, folder: Path, fast: bool = False):
+    def __init__(self, folder: Path, call: Call = lambda network: network):
         self.folder = folder
         try:
             self.meta = json.loads((folder / "meta.json").read_text())
@@ -132,19 +151,20 @@ class Golden:
             raise UserError(f"{folder / 'meta.json'} is not the description of golden numbers: {error!r}") from None
         networks = UNet(3, nf, depth, "linear", guided=True), UNet(1, nf, depth, "linear"), CorrelationDiscriminator(ngf)
         prepared = [golden_weights(network, self.seed) for network in networks]
-        self.texture, self.structure, self.discriminator = map(for_inference, prepared) if fast else prepared
+        self.texture, self.structure, self.discriminator = map(call, prepared)
 
     def networks(self, sde: MeanRevertingSDE) -> Networks:
         return Networks(Denoiser(self.texture, sde), Denoiser(self.structure, sde), self.discriminator)
 
 
 @torch.no_grad()
-def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
+def check_folder(folder: Path, fast: bool = False, call: Call | None = None, files: Collection[str] | None = None) -> Iterator[Comparison]:
     """Recompute every item of the folder, file by file, with the networks as they are trained or (`fast`) used at test.
 
+    call: makes of a network what is called, in place of `fast`. files: only these, without their ending.
     Raises UserError where the folder is not of this form.
     """
-    golden = Golden(folder, fast)
+    golden = Golden(folder, call or (for_inference if fast else lambda network: network))
     parts = {
         "sde.npz": sde_items,
         "networks.npz": network_items,
@@ -153,12 +173,15 @@ def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
         "sampler.npz": sampler_items,
     }
     for file, items in parts.items():
+        if files is not None and file.removesuffix(".npz") not in files:
+            continue
         stored = Stored(folder / file)
         yield from items(golden, stored)
         yield from stored.not_recomputed()
 
 
 def relative_error(value: np.ndarray | Tensor | float, expected: np.ndarray) -> float:
+    value = value.detach().double().cpu() if isinstance(value, Tensor) else value
     a, b = np.asarray(value, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if a.shape != b.shape:
         return float("inf")
@@ -212,7 +235,7 @@ def loss_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     # with the release's rounding: at t = 5 its optimum step is off by 1e-5, and its structure loss by 2e-5
     sde = MeanRevertingSDE(100, rounding="released")
     s, n, t = golden.seed, golden.size, torch.tensor([5, 60])
-    mask = torch.from_numpy(stored.content["mask"])
+    mask = torch.from_numpy(stored.content["mask"]).to(Place.device)
     Y, E = uni(32 + s, 2, 3, n, n), (rnd(33 + s, 2, 1, n, n) > 1).float()
     batch = Batch(Y, Y.mean(1, keepdim=True), E * mask, mask)
     texture_noise = rnd(710 + s, 2, 3, n, n)
@@ -236,7 +259,7 @@ def sampler_mask(size: int, seed: int) -> Tensor:
     top, left = r.randint(0, size // 2), r.randint(0, size // 2)
     mask = torch.ones(1, 1, size, size)
     mask[:, :, top : top + size // 3, left : left + size // 2] = 0
-    return mask
+    return mask.to(Place.device)
 
 
 def sampler_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:

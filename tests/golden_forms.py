@@ -11,11 +11,11 @@ import golden_repaint_checks
 FORMS = {"unets": golden_repaint_checks.check_folder, "lambda": golden_dgts_checks.check_folder}  # StrDiffusion's has none of these keys
 
 
-def check_folder(folder: Path, fast: bool = False) -> Iterator[golden_checks.Comparison]:
-    """Recompute every item of a folder of any form. Raises UserError if it is of none."""
+def check_folder(folder: Path, fast: bool = False, **options) -> Iterator[golden_checks.Comparison]:
+    """Recompute every item of a folder of any form. options: `call` and `files`, but for DGTS. Raises UserError if it is of none."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
     except (OSError, ValueError):
         meta = {}  # which StrDiffusion's form reports
     form = next((form for key, form in FORMS.items() if key in meta), golden_checks.check_folder)
-    return form(folder, fast)
+    return form(folder, fast, **options)

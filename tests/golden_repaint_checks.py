@@ -5,13 +5,13 @@ As golden_checks.py does for StrDiffusion: nothing but `meta.json` tells sizes, 
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from golden_checks import EXACT, Comparison, NoiseTape, Stored, golden_weights, rnd, uni
+from golden_checks import EXACT, Call, Comparison, NoiseTape, Place, Stored, golden_weights, rnd, uni
 from torch import Tensor, nn
 
 from strdiffusion.batch import Batch, Known
@@ -46,16 +46,16 @@ TABLE_NAMES = {
 class Golden:
     """A folder of golden numbers: its description, and the networks by name.
 
-    evaluated: the U-Nets as they are called, if `fast` in their inference form; unets: as they are trained.
+    evaluated: the U-Nets as `call` makes them; unets: as they are trained.
     """
 
-    def __init__(self, folder: Path, fast: bool = False):
+    def __init__(self, folder: Path, call: Call = lambda network: network):
         self.folder = folder
         try:
             self.meta = json.loads((folder / "meta.json").read_text())
             self.seed, scale = self.meta["seed"], self.meta["output_scale"]
             self.unets = {name: filled(unet_of(options), self.seed, scale) for name, options in self.meta["unets"].items()}
-            self.evaluated = {name: for_inference(unet) if fast else unet for name, unet in self.unets.items()}
+            self.evaluated = {name: call(unet) for name, unet in self.unets.items()}
             self.classifier = filled(classifier_of(self.meta["classifier"]), self.seed)
         except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{folder / 'meta.json'} is not the description of golden numbers of RePaint: {error!r}") from None
@@ -105,16 +105,17 @@ def filled(network: nn.Module, seed: int, output_scale: float = 1.0) -> nn.Modul
         else:
             a = 0.05 * a
         tensor.copy_(torch.from_numpy((a * output_scale if name.startswith("out.2.") else a).astype(np.float32)))
-    return network.eval()
+    return network.eval().to(Place.device)
 
 
 @torch.no_grad()
-def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
+def check_folder(folder: Path, fast: bool = False, call: Call | None = None, files: Collection[str] | None = None) -> Iterator[Comparison]:
     """Recompute every item of the folder, file by file, with the U-Nets as they are trained or (`fast`) used at test.
 
+    call: makes of a U-Net what is called, in place of `fast`. files: only these, without their ending.
     Raises UserError where the folder is not of this form.
     """
-    golden = Golden(folder, fast)
+    golden = Golden(folder, call or (for_inference if fast else lambda network: network))
     parts = {
         "unet": unet_items,
         "classifier": classifier_items,
@@ -126,6 +127,8 @@ def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
         "irsde": irsde_items,
     }
     for file, items in parts.items():
+        if files is not None and file not in files:
+            continue
         stored = Stored(folder / f"{file}.npz")
         yield from items(golden, stored)
         yield from stored.not_recomputed()
@@ -133,7 +136,7 @@ def check_folder(folder: Path, fast: bool = False) -> Iterator[Comparison]:
 
 def unet_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     for name, options in golden.meta["unets"].items():
-        times, classes = (torch.tensor(options[key]) if key in options else None for key in ("times", "classes"))
+        times, classes = (torch.tensor(options[key], device=Place.device) if key in options else None for key in ("times", "classes"))
         for label, (h, w) in options["sizes"].items():
             x = rnd(21 + golden.seed, len(times), 3, h, w)
             yield stored.compare(f"{name}_{label}", golden.evaluated[name](x, times, classes), UNET)
@@ -141,7 +144,7 @@ def unet_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
 
 def classifier_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
     options = golden.meta["classifier"]
-    times, labels, n = torch.tensor(options["times"]), torch.tensor(options["labels"]), options["image_size"]
+    times, labels, n = torch.tensor(options["times"]), torch.tensor(options["labels"], device=Place.device), options["image_size"]
     x = rnd(25 + golden.seed, len(times), 3, n, n)
     yield stored.compare("logits", golden.classifier(x, times), LOGITS)
     yield stored.compare("gradient", golden.classifier.gradient(x, times, labels), CLASSIFIER_GRADIENT)
@@ -215,7 +218,7 @@ def each(stored: Stored, name: str, values: Tensor, tolerance: float) -> Compari
     expected = stored.content.get(name)
     if expected is None or expected.shape != tuple(values.shape):
         return stored.record(name, float("inf"), tolerance)
-    errors = np.abs(values.detach().double().numpy() - expected) / np.abs(expected)
+    errors = np.abs(values.detach().double().cpu().numpy() - expected) / np.abs(expected)
     return stored.record(name, float(errors.max()), tolerance)
 
 
@@ -225,7 +228,7 @@ def hole_mask(height: int, width: int, batch: int, seed: int) -> Tensor:
     for image in mask:
         top, left = r.randint(0, height // 2), r.randint(0, width // 2)
         image[:, top : top + height // 3, left : left + width // 2] = 0
-    return mask
+    return mask.to(Place.device)
 
 
 def run_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
@@ -233,7 +236,7 @@ def run_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
         B, h, w = meta["batch"], meta["height"], meta["width"]
         x0, m = 2 * uni(42 + golden.seed, B, 3, h, w) - 1, hole_mask(h, w, B, golden.seed)
         tape, times = NoiseTape(9000 + golden.seed), times_of(meta["schedule"])
-        classes = torch.tensor(meta["classes"]) if "classes" in meta else None
+        classes = torch.tensor(meta["classes"], device=Place.device) if "classes" in meta else None
         scale = meta.get("classifier_scale")
         gradient = None if scale is None else partial(guide, golden.classifier, classes, scale)
         counted = Counted(golden.evaluated[meta["unet"]])

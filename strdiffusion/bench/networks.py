@@ -89,9 +89,9 @@ def evaluate(network: nn.Module, form: Form, precision: Precision, device: torch
         network = copy.deepcopy(network).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def call(*inputs) -> Tensor:
+    def call(*inputs, **options) -> Tensor:
         with autocast(device, precision):
-            return network(*inputs)
+            return network(*inputs, **options)
 
     return call
 

@@ -27,6 +27,8 @@ SAMPLERS = {
     "fixed": (Fixed(), Stepping()),
     "guided": (Guided(), Stepping()),
     "guided 10": (Guided(), Stepping("mars_ode", steps=10)),
+    "posterior 10": (Guided(), Stepping("posterior", steps=10)),
+    "posterior 5": (Guided(), Stepping("posterior", steps=5)),
 }
 
 

@@ -89,15 +89,22 @@ class Peak:
 
 
 @torch.no_grad()
-def best_rates(device: torch.device, dtype: torch.dtype, repeats: int) -> Peak:
+def best_rates(
+    device: torch.device,
+    dtype: torch.dtype,
+    repeats: int,
+    shapes: Sequence[tuple[int, int]] | None = None,
+    sides: Sequence[int] | None = None,
+) -> Peak:
+    """The best rates of `shapes` of convolutions, (channels, side), and of matrices of `sides`; by default of those above."""
     batch = CUDA_BATCH if device.type == "cuda" else 1
     convolutions, matrices = {}, {}
-    for channels, side in CONVOLUTIONS:
+    for channels, side in shapes or CONVOLUTIONS:
         h = torch.randn(batch, channels, side, side, device=device).to(dtype, memory_format=torch.channels_last)
         weight = torch.randn(channels, channels, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
         timing = measure(lambda h=h, weight=weight: F.conv2d(h, weight, padding=1), device, repeats)
         convolutions[f"{batch}x{channels}x{side}x{side}"] = 2 * 9 * channels**2 * side**2 * batch / timing.median / 1e6
-    for n in MATRICES[device.type]:
+    for n in sides or MATRICES[device.type]:
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
         timing = measure(lambda a=a, b=b: a @ b, device, repeats)
         matrices[f"{n}x{n}"] = 2 * n**3 / timing.median / 1e6

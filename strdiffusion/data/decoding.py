@@ -14,13 +14,15 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
-
 from strdiffusion.data.containers import directories_fit, exif_fits, exif_of_jpeg, is_cut_short, scans_too_often
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import read_regular
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ MAX_BYTES = 3 * 2**28
 TOO_LARGE = "declares more than {} pixels ({:g} megapixels); make it smaller, or remove it"
 READABLE = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}  # the level of white, by the type of levels
-ORIENTATION = ExifTags.Base.Orientation
+ORIENTATION = 0x0112  # the number of this EXIF tag
 ROTATIONS = {  # EXIF orientation: how the stored pixels become upright
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -70,12 +72,14 @@ def read_file(path: str | os.PathLike, limit: int | None = None) -> bytes:
 
 
 @contextlib.contextmanager
-def opened(data: bytes, path: str | os.PathLike) -> Iterator[Image.Image]:
+def opened(data: bytes, path: str | os.PathLike) -> Iterator["Image.Image"]:
     """A file's content as a Pillow image, not decoded yet. Every reader begins here: what Pillow cannot parse, and what declares more
     than can be wanted, is decoded by nobody.
 
     Raises UserError, which names the path; so does what goes wrong in this context.
     """
+    from PIL import Image, UnidentifiedImageError
+
     try:
         if not directories_fit(data) or data[:2] == b"\xff\xd8" and not directories_fit(exif_of_jpeg(data)):
             raise UserError(f"image {path} declares more than it holds; replace or remove it")
@@ -100,7 +104,7 @@ def opened(data: bytes, path: str | os.PathLike) -> Iterator[Image.Image]:
         raise UserError(f"{path} is damaged or not an image ({reason}); replace or remove it") from None
 
 
-def require_decodable(image: Image.Image, path: str | os.PathLike) -> None:
+def require_decodable(image: "Image.Image", path: str | os.PathLike) -> None:
     """Raise UserError if an opened image declares too many pixels, or EXIF data that would fill the memory."""
     if image.height * image.width > MAX_PIXELS:
         raise UserError(f"image {path} {TOO_LARGE.format(MAX_PIXELS, MAX_PIXELS / 1e6)}")
@@ -141,6 +145,8 @@ def _decode(data: bytes) -> np.ndarray | None:
 
 def _decode_tiff(data: bytes) -> np.ndarray | None:
     """`_decode` for TIFF, where OpenCV multiplies 8-bit colours by alpha; those go through Pillow."""
+    from PIL import Image, ImageOps
+
     pixels = _through_opencv(data, opencv().IMREAD_UNCHANGED)  # for TIFF this does apply the orientation
     if pixels is None or pixels.ndim == 2:
         return pixels
@@ -173,11 +179,13 @@ class Decoded:
     profile: bytes | None = None
 
 
-def decode_all(image: Image.Image, name: str, data: bytes | None = None) -> Decoded:
+def decode_all(image: "Image.Image", name: str, data: bytes | None = None) -> Decoded:
     """All that an opened image holds; `data` is the file's content, for what Pillow would round to 8 bits. Raises UserError.
 
     Pillow's own errors are left to `opened`.
     """
+    from PIL import ImageOps
+
     if image.format == "PNG":
         image.load()  # its EXIF data may stand after the pixels
         require_decodable(image, name)
@@ -199,8 +207,10 @@ def decode_all(image: Image.Image, name: str, data: bytes | None = None) -> Deco
     return Decoded(levels[..., None] if levels.ndim == 2 else levels, profile)
 
 
-def _cmyk_to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes]:
+def _cmyk_to_rgb(image: "Image.Image", name: str) -> tuple["Image.Image", bytes]:
     """The image in sRGB, and the profile of sRGB."""
+    from PIL import ImageCms
+
     log.warning("image %s is CMYK (for print); it is worked on, and saved, as sRGB", name)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     converted = image.convert("RGB")
@@ -214,7 +224,7 @@ def _cmyk_to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, bytes]:
     return converted, srgb.tobytes()
 
 
-def _is_colour_of_16_bits(image: Image.Image, data: bytes) -> bool:
+def _is_colour_of_16_bits(image: "Image.Image", data: bytes) -> bool:
     """Whether a file holds more than one channel of 16 bits, which Pillow would round to 8."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)  # bit depth and colour type of the header

@@ -1,7 +1,6 @@
 """Metrics of an image, on values in [0,1] (data range 1), and of its labels: of the whole image or of the hole alone."""
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 SSIM_WINDOW = 11  # of a Gaussian with sigma 1.5
 
@@ -39,6 +38,8 @@ def ssim(image: np.ndarray, truth: np.ndarray, hole: np.ndarray | None = None) -
     """
     if min(image.shape[:2]) < SSIM_WINDOW or (hole is not None and not hole.any()):
         return float("nan")
+    from skimage.metrics import structural_similarity
+
     mean, similarity = structural_similarity(
         truth.astype(np.float64),
         image.astype(np.float64),

@@ -30,5 +30,12 @@ class SinusoidalEmbedding(nn.Module):
 
 def batch_of_times(t: int | Tensor, like: Tensor) -> Tensor:
     """Turn a number or (B,) into times (B,), and (1,k) or (B,k) into (B,k), on the device and in the dtype of the batch `like`."""
-    times = torch.as_tensor(t).to(device=like.device, dtype=like.dtype)
+    times = on_device(t, like.device).to(like.dtype)
     return times.expand(like.shape[0], *times.shape[1:])
+
+
+def on_device(t: int | Tensor, device: torch.device) -> Tensor:
+    """Times as a tensor on a device, a number as (1,). A copy from the CPU's memory would wait for a GPU, as `as_tensor` makes it."""
+    if isinstance(t, Tensor):
+        return t.to(device, non_blocking=device.type == "cuda")
+    return torch.full((1,), t, device=device)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strdiffusion.networks.embedding import on_device
 from strdiffusion.networks.recompute import RecomputedBlock
 
 GROUPS = 32  # of the group norms; all channel counts are multiples of it
@@ -92,6 +93,8 @@ def attend(qkv: Tensor, heads: int, new_order: bool) -> Tensor:
     B, width, P = qkv.shape
     shape = (B, 3, heads, width // (3 * heads), P) if new_order else (B, heads, 3, width // (3 * heads), P)
     q, k, v = qkv.view(shape).transpose(-1, -2).unbind(dim=1 if new_order else 2)  # each (B,heads,P,d)
+    if qkv.is_cuda:  # its fused kernels take a last dimension of stride 1 alone; others hold all P x P weights in memory
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(B, width // 3, P)
 
 
@@ -217,7 +220,7 @@ class GuidedEncoder(nn.Module):
 
     def embed(self, t: int | Tensor, x: Tensor) -> Tensor:
         """The embedding (B,4C) of the time t, a number or (B,)."""
-        times = torch.as_tensor(t, device=x.device).expand(len(x))
+        times = on_device(t, x.device).expand(len(x))
         weight = self.time_embed[0].weight
         return self.time_embed(time_embedding(times, self.width).to(weight.dtype))
 

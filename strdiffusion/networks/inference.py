@@ -13,6 +13,7 @@ Of a prior (guided_unet.py) only the convolutions change: they, and the features
 """
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -23,6 +24,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from strdiffusion.denoiser import AUTOCAST_DTYPES, Precision
 from strdiffusion.networks.attention import HEAD_WIDTH, HEADS, LinearAttention
 from strdiffusion.networks.discriminator import CorrelationDiscriminator, DownBlock, halve, lrelu
+from strdiffusion.networks.embedding import on_device
 from strdiffusion.networks.guided_unet import GuidedUNet
 from strdiffusion.networks.spade import EPS, SpadeBlock, SpadeNorm, norm_over_channels, unbiased
 from strdiffusion.networks.unet import ResidualBlock, UNet
@@ -90,7 +92,7 @@ class GuidedForm(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, t: int | Tensor, classes: Tensor | None = None) -> Tensor:
-        return self.body(x, torch.as_tensor(t, device=x.device), classes).to(x.dtype)
+        return self.body(x, on_device(t, x.device), classes).to(x.dtype)
 
 
 class Conv(nn.Module):
@@ -204,7 +206,7 @@ class AllModulations(nn.Module):
         super().__init__()
         self.embedding, self.dtype = OnceForAll(embedding), dtype
         layers = [block.modulation for block in blocks]
-        ends = torch.tensor([layer.out_features for layer in layers]).cumsum(0).tolist()
+        ends = itertools.accumulate(layer.out_features for layer in layers)
         self.columns = [slice(end - layer.out_features, end) for layer, end in zip(layers, ends, strict=True)]
         biases = [half + one for layer in layers for half, one in zip(layer.bias.chunk(2), (1, 0), strict=True)]
         self.register_buffer("weight", torch.cat([layer.weight for layer in layers]), persistent=False)

@@ -28,4 +28,5 @@ class SeededNoise:
 
     def __call__(self, images: Sequence[int], like: Tensor) -> Tensor:
         draws = [torch.randn(like.shape[1:], generator=self.generators[i], dtype=torch.float32) for i in images]
-        return torch.stack(draws).to(device=like.device, dtype=like.dtype)
+        noise = torch.stack(draws).to(like.dtype)
+        return noise.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else noise.to(like.device)  # a GPU is not waited for

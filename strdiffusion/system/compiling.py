@@ -12,7 +12,7 @@ from torch import nn
 
 from strdiffusion.system.errors import UserError
 
-COMPILERS = ("g++", "clang++", "c++", "cl")
+COMPILERS = {"cpu": ("CXX", ("g++", "clang++", "c++", "cl")), "cuda": ("CC", ("gcc", "clang"))}  # of Inductor's code; of Triton's launchers
 OFF = "set compile=false"
 
 
@@ -20,9 +20,11 @@ def require_compiler(device: torch.device) -> None:
     """Raise UserError if torch.compile cannot generate code for the device."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         raise UserError(f"compile=true needs Triton for a GPU, which is not installed: pip install triton, or {OFF}")
-    named = os.environ.get("CXX")
-    if not any(map(shutil.which, [named] if named else COMPILERS)):
-        raise UserError(f"compile=true needs a C++ compiler, and {named or 'g++'} was not found: install one, or {OFF}")
+    variable, compilers = COMPILERS.get(device.type, COMPILERS["cpu"])
+    named = os.environ.get(variable)
+    if not any(map(shutil.which, [named] if named else compilers)):
+        language = "C" if variable == "CC" else "C++"
+        raise UserError(f"compile=true needs a {language} compiler, and {named or compilers[0]} was not found: install one, or {OFF}")
 
 
 def compiled(module: nn.Module, device: torch.device) -> nn.Module:

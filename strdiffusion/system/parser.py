@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from strdiffusion.system.errors import UserError, brief, one_line
 from strdiffusion.system.files import read_regular, write_atomically
+
+if TYPE_CHECKING:
+    import yaml  # functions import it: samplers and trainings can be timed where it is not installed
 
 C = TypeVar("C")
 MAX_BYTES = 256 * 1024  # of a YAML file
@@ -63,6 +64,8 @@ def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -
 
 def read_yaml(path: Path) -> dict:
     """Read a YAML file that holds keys and values."""
+    import yaml
+
     try:
         tree = parse_yaml(read_regular(path, MAX_BYTES).decode("utf-8"))
     except FileNotFoundError:
@@ -80,6 +83,8 @@ def read_yaml(path: Path) -> dict:
 
 def parse_yaml(text: str) -> Any:
     """Read YAML of plain data. Raises ValueError or YAMLError for anything else, and if anchors expand to too many values."""
+    import yaml
+
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and _expanded_size(root, {}) > MAX_VALUES:
@@ -89,8 +94,10 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"it cannot be understood ({type(error).__name__})") from None
 
 
-def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
+def _expanded_size(node: "yaml.Node", sizes: dict[int, float]) -> float:
     """The number of values below a YAML node with all aliases expanded; infinite if the node contains itself."""
+    import yaml
+
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in sizes:
@@ -102,6 +109,8 @@ def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
 
 def set_override(tree: dict, override: str) -> None:
     """Apply one `a.b.c=value` to the tree; the value is read as YAML."""
+    import yaml
+
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"the override {override!r} is not of the form key=value, for example training.batch_size=8")
@@ -190,6 +199,8 @@ def convert(hint: Any, value: Any, where: str, key: str) -> Any:
 
 def to_dict(config: Any) -> dict:
     """The configuration as plain dictionaries, lists and scalars."""
+    import yaml
+
     return yaml.safe_load(yaml.safe_dump(_plain(_tree(config))))
 
 
@@ -200,6 +211,8 @@ def save_config(config: Any, path: Path) -> None:
 
 def save_tree(tree: dict, path: Path) -> None:
     """Write keys and values as YAML, whole or not at all. Raises UserError if that fails."""
+    import yaml
+
     text = yaml.safe_dump(_plain(tree), sort_keys=False)
     try:
         write_atomically(path, text.encode(), durable=True)

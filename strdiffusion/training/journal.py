@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from strdiffusion.checkpoints.files import WriteError
@@ -232,6 +231,8 @@ def log_start(kind: str, config: TrainConfig, network: torch.nn.Module, images: 
         config.output,
     )
     log.info("python %s, torch %s, %s; command: %s", platform.python_version(), torch.__version__, platform.platform(), " ".join(sys.argv))
+    import yaml
+
     log.info("configuration: %s", yaml.safe_dump(to_dict(config), default_flow_style=True, width=10**9, sort_keys=False).strip())
 
 

@@ -5,10 +5,9 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.batch import Batch
 from strdiffusion.system import distributed
@@ -23,6 +22,9 @@ from strdiffusion.training.state import TrainingState
 from strdiffusion.training.step import shared_model, train_step
 from strdiffusion.training.validation import validate
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,9 @@ class Loop:
 
     def run(self, loader: DataLoader) -> None:
         """Train. Raises UserError for what the user can mend, and Stopped after a signal; then the state is saved, too."""
+        from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
         state, shares, iterations = self.state, self.prepared.shares, self.config.training.iterations
         if state.step >= iterations and self.validated():
             log.info("nothing to do: %s is at iteration %d of %d", state.files.latest, state.step, iterations)
@@ -51,7 +56,7 @@ class Loop:
             ):
                 explain(self.iterate)(batches, bar)  # if training.compile fails
 
-    def iterate(self, batches: Iterator[tuple[list[Batch], list[str]]], bar: tqdm) -> None:
+    def iterate(self, batches: Iterator[tuple[list[Batch], list[str]]], bar: "tqdm") -> None:
         """Do all iterations that are left. Raises Stopped after a signal, once the state is saved."""
         if self.validate_at_start():
             return
@@ -130,7 +135,7 @@ class Loop:
         standing.best = (name, value, standing.step)
         return True
 
-    def report(self, values: dict[str, float], bar: tqdm) -> None:
+    def report(self, values: dict[str, float], bar: "tqdm") -> None:
         """Record an iteration: every one that was skipped, and the others every training.log_every."""
         state = self.state
         bar.update(1)

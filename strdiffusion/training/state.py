@@ -57,7 +57,7 @@ class TrainingState:
         self, files: CheckpointFolder, task: Task, process: MeanRevertingSDE | DDPM | None, config: TrainConfig, device: torch.device
     ):
         options = config.training
-        self.files, self.task, self.process, self.config = files, task, process, config
+        self.files, self.task, self.process, self.config, self.device = files, task, process, config, device
         self.standing = Standing()
         self.ema = EMA(task.network, options.ema_decay)
         self.optimizer = make_optimizer(task.groups(), options)
@@ -88,6 +88,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
+            **({"rng_gpu": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}),  # of dropout
             "config": to_dict(self.config),
         }
 
@@ -143,6 +144,8 @@ class TrainingState:
             if self.scaler.is_enabled() and content["scaler"]:
                 self._load_scale(path, content["scaler"])
             torch.set_rng_state(content["rng"])
+            if self.device.type == "cuda" and content.get("rng_gpu") is not None:
+                torch.cuda.set_rng_state(content["rng_gpu"], self.device)
             self.standing = standing_in(content)
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
             raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({brief(error)})") from None
@@ -176,7 +179,9 @@ class TrainingState:
                 raise UserError(f"the checkpoint {path} is damaged: the optimizer's state does not fit the network")
             if not all(value.isfinite().all() for value in values) or (second < 0).any() or (steps < 0).any():
                 raise UserError(f"the checkpoint {path} is damaged: the optimizer's state is not finite, or negative")
-            state[i] = dict(zip(MOMENTS, values, strict=True))
+            # laid out as the parameter, whatever wrote the file: the fused optimizer of a GPU takes nothing else
+            first, second = (torch.empty_like(parameter, device="cpu").copy_(value) for value in (first, second))
+            state[i] = dict(zip(MOMENTS, (first, second, steps), strict=True))
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
     def _load_scale(self, path: Path, found: dict) -> None:
