@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from strdiffusion.data.containers import directories_fit, exif_fits, exif_of_jpeg, is_cut_short, scans_too_often
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import read_regular

@@ -224,7 +224,7 @@ class RepaintMethod(Method):
         precision: Precision | None = None,
         **others,
     ) -> "RepaintMethod":
-        """The same networks with other settings: a solver's name, or all settings as a RepaintConfig; the number of steps; one of RESAMPLINGS.
+        """The same networks with other settings: a solver's name, or all of them as a RepaintConfig; steps; one of RESAMPLINGS.
 
         "repaint" resamples down to t = 0, "intelligent_painter" to 0.4 T, or to where the settings stop.
         """
