@@ -31,6 +31,7 @@ from strdiffusion.methods import METHODS
 from strdiffusion.methods.folders import open_by_name
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
 from strdiffusion.samplers.options import Resampling
+from strdiffusion.samplers.prior import PriorSolver
 from strdiffusion.samplers.solvers import Solver
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
@@ -69,7 +70,8 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         help="blend so many pixels around the hole with what was there (0: known pixels stay as they are)",
     )
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the mask (white_hole)")
-    parser.add_argument("--sampler", choices=get_args(Solver), help="how a step is taken (the model's default)")
+    solvers = (*get_args(Solver), *get_args(PriorSolver))
+    parser.add_argument("--sampler", choices=solvers, help="how a step is taken (the model's default); ddpm and ddim are RePaint's")
     parser.add_argument("--steps", type=int, help="how many steps (the model's default; T if that has none)")
     parser.add_argument("--resampling", choices=get_args(Resampling), help="how the structure is redone (the model's default)")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
