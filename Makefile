@@ -147,7 +147,7 @@ benchmark-tables: $(INSTALLED)
 
 # the tables of docs/repaint.md, with weights/benchmark_prior: hours
 benchmark-prior-tables: $(INSTALLED)
-	for table in priors cheap families jumps slower; do $(BIN)/python scripts/reproduce.py configs/tables/benchmark_$$table.yml || exit 1; done
+	for table in priors repaint cheap families jumps slower; do $(BIN)/python scripts/reproduce.py configs/tables/benchmark_$$table.yml || exit 1; done
 
 clean-demo:
 	rm -rf demo

@@ -14,6 +14,7 @@ from strdiffusion.methods.folders import open_by_name
 from strdiffusion.methods.repaint import RESAMPLINGS
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
 from strdiffusion.samplers.options import Resampling
+from strdiffusion.samplers.prior import PriorSolver
 from strdiffusion.samplers.solvers import Solver
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.cli import DEFAULT_MODEL, default_model
@@ -40,7 +41,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """How to sample, on what, and how many at a time."""
-    parser.add_argument("--sampler", choices=get_args(Solver), help="how a step is taken (the model's default)")
+    solvers = (*get_args(Solver), *get_args(PriorSolver))
+    parser.add_argument("--sampler", choices=solvers, help="how a step is taken (the model's default); ddpm and ddim are RePaint's")
     parser.add_argument("--steps", type=int, help="how many steps (the model's default; T if that has none)")
     known = dict.fromkeys((*get_args(Resampling), *RESAMPLINGS))
     parser.add_argument("--resampling", choices=known, help="what is denoised again, and how often (the model's default)")
