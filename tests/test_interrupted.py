@@ -188,19 +188,19 @@ def test_two_processes_do_not_write_one_file(work, tmp_path, capsys, monkeypatch
 
 
 def test_a_lock_says_who_holds_it_and_is_held_once(tmp_path):
-    with locked(tmp_path / ".lock", "the folder", "go elsewhere"):
-        again = locked(tmp_path / ".lock", "the folder", "go elsewhere")
-        with pytest.raises(UserError, match="this process already writes to the folder: go elsewhere"):
+    with locked(tmp_path / ".lock", "the folder"):
+        again = locked(tmp_path / ".lock", "the folder")
+        with pytest.raises(UserError, match="this process already writes to the folder: choose another"):
             again.__enter__()
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
 
     def spoiled():
         folders.introduce = lambda file: (file.write('{"process": 1, "host": "\x1b[2J"'), file.flush())
-        return locked(tmp_path / ".lock", "the folder", "")
+        return locked(tmp_path / ".lock", "the folder")
 
     with elsewhere(spoiled), pytest.raises(UserError, match="^another process is writing"):
-        locked(tmp_path / ".lock", "the folder", "x").__enter__()
+        locked(tmp_path / ".lock", "the folder").__enter__()
 
 
 def test_what_is_left_over_is_swept_and_nothing_else(tmp_path):
