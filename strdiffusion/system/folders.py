@@ -35,9 +35,9 @@ def output_folder(folder: str | Path, allowed: bool | Callable[[Path], bool], ho
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / LOCK, f"the output folder {folder}"))
+            sweep(folder)
             if not (allowed(folder) if callable(allowed) else allowed) and holds_files(folder):
                 raise UserError(f"the output folder {folder} already holds files, and nothing is overwritten: {how_to}")
-            sweep(folder)
         except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another with output=FOLDER") from None
