@@ -4,6 +4,7 @@ lost terminal ends nothing. Training: test_survival.py. More kills: python scrip
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ from strdiffusion.system.cli import exit_on_user_error
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import Together, rename_new, write_text
 from strdiffusion.system.folders import Mark, found_key, locked, output_folder, sweep
+from strdiffusion.system.terminal import enduring_streams
 from strdiffusion.training.interrupt import StopRequest
 
 KINDS = ("test", "reproduce", "inpaint", "masks")
@@ -188,19 +190,19 @@ def test_two_processes_do_not_write_one_file(work, tmp_path, capsys, monkeypatch
 
 
 def test_a_lock_says_who_holds_it_and_is_held_once(tmp_path):
-    with locked(tmp_path / ".lock", "the folder", "go elsewhere"):
-        again = locked(tmp_path / ".lock", "the folder", "go elsewhere")
-        with pytest.raises(UserError, match="this process already writes to the folder: go elsewhere"):
+    with locked(tmp_path / ".lock", "the folder"):
+        again = locked(tmp_path / ".lock", "the folder")
+        with pytest.raises(UserError, match="this process already writes to the folder: choose another"):
             again.__enter__()
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
 
     def spoiled():
         folders.introduce = lambda file: (file.write('{"process": 1, "host": "\x1b[2J"'), file.flush())
-        return locked(tmp_path / ".lock", "the folder", "")
+        return locked(tmp_path / ".lock", "the folder")
 
     with elsewhere(spoiled), pytest.raises(UserError, match="^another process is writing"):
-        locked(tmp_path / ".lock", "the folder", "x").__enter__()
+        locked(tmp_path / ".lock", "the folder").__enter__()
 
 
 def test_what_is_left_over_is_swept_and_nothing_else(tmp_path):
@@ -289,12 +291,14 @@ def test_an_interrupted_test_is_continued_by_the_same_options_alone(words, ended
 
 
 def test_what_replaces_a_finished_test_never_mixes_with_it(killing, words, ended, tmp_path):
-    """overwrite=true, killed while the old results are removed, and after that; then continued without it."""
-    assert ended([*words("test"), "seed=1"]) == ended(words("test", "whole")) == 0
-    for at in (4, 9, 13, 40):
+    """overwrite=true, killed before, while and after the old results are removed; then continued without it."""
+    assert ended([*words("test", "old"), "seed=1"]) == ended(words("test", "whole")) == 0
+    for at, status in ((2, 2), (4, 0), (9, 0), (40, 0)):  # 2: the finished test is still there, and is not overwritten
+        shutil.copytree(tmp_path / "old", tmp_path / "out")
         assert ended([*words("test"), "overwrite=true"], lambda at=at: crash(tmp_path / "out", at, False)) == -signal.SIGKILL
-    assert ended(words("test")) == 0
-    assert killing.folder_differences(tmp_path / "whole", tmp_path / "out") == []
+        assert ended(words("test")) == status
+        assert killing.folder_differences(tmp_path / ("old" if status else "whole"), tmp_path / "out") == []
+        shutil.rmtree(tmp_path / "out")
 
 
 # ---- terminals and signals ----------------------------------------------------------------------------
@@ -333,6 +337,17 @@ def test_a_lost_terminal_ends_no_run(words, ended, killing, work, tmp_path, lose
     # a command that only prints ends quietly, with the status of other programs then
     assert ended(["info", str(work / "networks" / "texture.pt")], lose) == ended(["--help"], lose) == 141
     assert ended(["inpaint", "--help"], lose) == 0 and not (tmp_path / "log").read_text()
+
+
+def test_files_do_not_get_the_numbers_of_closed_streams(tmp_path):
+    """Or else a checkpoint could get what a library prints to stderr."""
+    number = os.fork()
+    if not number:
+        for stream in (0, 1, 2):
+            os.close(stream)
+        with enduring_streams(go_on=True), open(tmp_path / "a", "w") as file:
+            os._exit(file.fileno())
+    assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) > 2
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -97,7 +97,7 @@ def outputs_at(files: Sequence[Path], overwrite: bool) -> Iterator[Outputs]:
             try:
                 make_folder(file.parent)
                 lock = file.with_name(f".{file.name[:NAME_KEPT]}.{digest}.lock")
-                stack.enter_context(locked(lock, str(file), HOW_TO))
+                stack.enter_context(locked(lock, str(file)))
                 sweep(file.parent, file.name)
             except OSError as error:
                 raise UserError(f"{file} cannot be written: {error.strerror}; choose another place") from None

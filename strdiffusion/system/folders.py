@@ -28,16 +28,16 @@ def output_folder(folder: str | Path, allowed: bool | Callable[[Path], bool], ho
     """Hold an output folder in this context: no other process writes to it. It is created if it does not exist.
 
     One that holds files is taken only if it is `allowed` (a function is called with the folder once it is locked); what a killed process
-    left under temporary names is removed from it. Raises UserError, ending with `how_to` if the folder is in use or holds files.
+    left under temporary names is removed. Raises UserError if another process holds it, or, with `how_to` at its end, if it holds files.
     """
     folder = Path(folder).expanduser()
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder / LOCK, f"the output folder {folder}", how_to))
+            stack.enter_context(locked(folder / LOCK, f"the output folder {folder}"))
+            sweep(folder)
             if not (allowed(folder) if callable(allowed) else allowed) and holds_files(folder):
                 raise UserError(f"the output folder {folder} already holds files, and nothing is overwritten: {how_to}")
-            sweep(folder)
         except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another with output=FOLDER") from None
@@ -45,7 +45,7 @@ def output_folder(folder: str | Path, allowed: bool | Callable[[Path], bool], ho
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, how_to: str) -> Iterator[None]:
+def locked(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file `path` in this context. The lock ends with the process, however that ends; the file may stay then.
 
     Raises UserError, which says who holds it, if another process does, and OSError if the file cannot be made.
@@ -57,14 +57,14 @@ def locked(path: Path, what: str, how_to: str) -> Iterator[None]:
         return
     name = os.path.realpath(path)
     if name in _held:
-        raise UserError(f"this process already writes to {what}: {how_to}")
+        raise UserError(f"this process already writes to {what}: choose another")
     while True:
         file = open(path, "a+", encoding="utf-8", errors="replace")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             with file:
-                raise UserError(f"{holder(file)} is writing to {what}: wait until it ends, or {how_to}") from None
+                raise UserError(f"{holder(file)} is writing to {what}: wait until it ends, or choose another") from None
         except OSError:  # a file system without locks
             log.info("the file system has no locks: make sure that no other process writes to %s", what)
         if same_file(file, path):
