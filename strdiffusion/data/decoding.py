@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Larger pictures would fill the memory: 110 million pixels take 1.3 GB as float32, and their 16 bits 0.7 GB beside them.
-MAX_PIXELS = 110_000_000
+# Larger pictures would fill the memory: 100 million pixels take 1.2 GB as float32, and their 16 bits 0.6 GB beside them.
+MAX_PIXELS = 100_000_000
 MAX_BYTES = 3 * 2**28
 TOO_LARGE = "declares more than {} pixels ({:g} megapixels); make it smaller, or remove it"
 READABLE = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
