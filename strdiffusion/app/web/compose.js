@@ -148,22 +148,23 @@ function complain(text) {
 }
 
 function offer(cutout) {
-  const image = new Image();
+  const image = (cutout.image = new Image());
+  const button = document.createElement("button");
+  button.type = "button";
+  button.title = cutout.name + ", " + cutout.width + "x" + cutout.height;
+  button.disabled = true; // until its picture is there
+  image.alt = cutout.name;
   image.onload = () => {
-    cutout.image = image;
     cutout.pixels = document.createElement("canvas");
     cutout.pixels.width = image.naturalWidth;
     cutout.pixels.height = image.naturalHeight;
     cutout.pixels.getContext("2d").drawImage(image, 0, 0);
-    const button = document.createElement("button");
-    button.type = "button";
-    button.title = cutout.name + ", " + cutout.width + "x" + cutout.height;
-    button.addEventListener("click", () => add(cutout));
-    image.alt = cutout.name;
-    button.append(image);
-    pool.append(button);
-    find(".sd-empty").hidden = true;
+    button.disabled = false;
   };
+  button.addEventListener("click", () => add(cutout));
+  button.append(image);
+  pool.append(button);
+  find(".sd-empty").hidden = true;
   image.src = cutout.address;
 }
 
