@@ -265,6 +265,11 @@ def test_many_compositions(scene, compose, tmp_path):
     result = open_picture(tmp_path / "third" / "x_painted.png").levels
     assert np.array_equal(result[keep > 0], noise(30, 30)[keep > 0][:, :3]) and (result != noise(30, 30)[..., :3]).any()
     assert (tmp_path / "third" / "y_painted.png").exists()
+    before = scene.read_text()
+    assert compose(scene, "-o", tmp_path)[0] == 0 and (tmp_path / "scene_sheet.png").exists()
+    assert scene.read_text() == before  # the file that was read stays as it is
+    (tmp_path / "list.yml").write_text("compositions: [scene.yml, list.yml]")
+    assert "lists itself" in single_error(compose(tmp_path / "list.yml", "-o", tmp_path / "fourth"))
     assert "written twice" in single_error(compose(scene, tmp_path / "more" / "b.yml", scene, "-o", tmp_path / "fourth"))
     assert "does not exist" in single_error(compose(tmp_path / "absent.yml", "-o", tmp_path / "fourth"))
     assert "--samples must be at least 1" in single_error(compose(scene, "-o", tmp_path / "fourth", "--samples", 0))

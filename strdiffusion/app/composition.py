@@ -75,7 +75,8 @@ class Composition:
     objects: the cut-outs. width, height: of a blank canvas (512), or `image`: an open picture, whose hole is `mask` (None: where the
     picture is transparent). Objects cover what is below them; over the known part of a picture their rims blend with it.
     polarity: what is white in the mask. opaque: from which alpha on a pixel is known; 1, as released: wholly opaque ones alone.
-    erode: known pixels at most so far from the hole are painted, too. name: for people and files; no part of the file.
+    erode: known pixels at most so far from the hole are painted, too.
+    No parts of the file: name, for people and files; file, that it was read from.
     """
 
     objects: list[PlacedObject] = field(default_factory=list)
@@ -88,13 +89,14 @@ class Composition:
     erode: Annotated[int, Range(0, 1000)] = 0
 
     name = "composition"
+    file = None
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Composition":
         """Read a YAML (or JSON) file. Its paths are relative to its folder. Raises UserError for unknown keys and values out of range."""
         path = Path(path).expanduser()
         composition = build(cls, read_yaml(path), str(path))
-        composition.name = path.stem
+        composition.name, composition.file = path.stem, path
 
         def found(source: str | None) -> str | None:
             return source if source is None else str(path.parent / Path(source).expanduser())

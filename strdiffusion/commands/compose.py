@@ -47,14 +47,19 @@ class CompositionList:
 
 @dataclass(frozen=True)
 class Scene:
-    """A composition as it is drawn, and its place in the output folder."""
+    """A composition, and its place in the output folder."""
 
     composition: Composition
-    composed: Composed
     folder: Path
 
     def file(self, ending: str) -> Path:
         return self.folder / f"{self.composition.name}{ending}"
+
+    @property
+    def description(self) -> Path | None:
+        """The YAML file that is written; None if it is the one that was read, which stays as it is."""
+        file, read = self.file(".yml"), self.composition.file
+        return None if read is not None and read.resolve() == file.resolve() else file
 
     def painted(self, samples: int) -> list[Path]:
         return sample_names(self.file("_painted.png"), samples)
@@ -91,23 +96,29 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     options = parse_arguments(arguments, prog)
     if options.samples < 1:
         raise UserError(f"--samples must be at least 1, not {options.samples}")
-    scenes = [draw(composition, options) for path in options.scenes for composition in compositions_of(path, options.polarity)]
+    scenes = [checked(composition, options) for path in options.scenes for composition in compositions_of(path, options.polarity)]
     require_free([file for scene in scenes for file in scene.files(options.samples)], options.overwrite)
-    descriptions = [scene.file(".yml") for scene in scenes]
+    descriptions = [scene.description for scene in scenes if scene.description is not None]
     existing = next((file for file in descriptions if file.exists() and not options.overwrite), None)
     if existing is not None:
         raise UserError(f"{existing} exists, and nothing is overwritten: choose another place, or give --overwrite")
     model = open_model(options)
     for scene in scenes:
-        write(scene, paint(model, scene, options), options.samples)
+        composed = scene.composition.render()
+        write(scene, composed, paint(model, scene.composition.name, composed, options), options.samples)
 
 
-def compositions_of(path: Path, polarity: Polarity) -> Iterator[Composition]:
-    """The compositions of a file or a folder: YAML files, or if there are none, pictures with alpha or with a mask beside them."""
+def compositions_of(path: Path, polarity: Polarity, lists: tuple[Path, ...] = ()) -> Iterator[Composition]:
+    """The compositions of a file or a folder: YAML files, or if there are none, pictures with alpha or with a mask beside them.
+
+    lists: the files that list this one. Raises UserError if one lists itself.
+    """
+    if path.resolve() in lists:
+        raise UserError(f"the list {path} lists itself: take it out of {lists[-1]}")
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in DESCRIPTIONS)
         for file in found or [image for image in find_images(path) if not image.stem.endswith(MASK)]:
-            yield from compositions_of(file, polarity)
+            yield from compositions_of(file, polarity, lists)
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         masks = [file for suffix in sorted(IMAGE_SUFFIXES) if (file := path.with_name(f"{path.stem}{MASK}{suffix}")).exists()]
         composition = Composition(image=str(path), mask=str(masks[0]) if masks else None, polarity=polarity)
@@ -115,43 +126,46 @@ def compositions_of(path: Path, polarity: Polarity) -> Iterator[Composition]:
         yield composition
     elif LIST in (tree := read_yaml(path)):
         for name in build(CompositionList, tree, str(path)).compositions:
-            yield from compositions_of(path.parent / name, polarity)
+            yield from compositions_of(path.parent / name, polarity, (*lists, path.resolve()))
     else:
         yield Composition.load(path)
 
 
-def draw(composition: Composition, options: argparse.Namespace) -> Scene:
-    """Draw a composition, which finds what is wrong with it. Its file will not hold the options but what they changed."""
+def checked(composition: Composition, options: argparse.Namespace) -> Scene:
+    """A composition with the options that the command line changes, drawn once to find what is wrong with it."""
     for name in ("opaque", "erode"):
         if getattr(options, name) is not None:
             setattr(composition, name, getattr(options, name))
-    return Scene(composition, composition.render(), options.output)
+    composition.render()
+    return Scene(composition, options.output)
 
 
-def paint(model: StrDiffusion, scene: Scene, options: argparse.Namespace) -> Output:
-    composed, how = scene.composed, sampling(options)
+def paint(model: StrDiffusion, name: str, composed: Composed, options: argparse.Namespace) -> Output:
+    """Paint, and say beforehand how much work it is."""
+    how = sampling(options)
     batch_size = how.pop("batch_size")
     plan = model.plan(composed.picture, composed.hole, num_samples=options.samples, **how)
     each = ", ".join(f"{count.most:,} evaluations of {name}" for name, count in plan.evaluations.items()) or "no network"
     height, width = composed.known.shape
-    log.info("%s: %dx%d pixels, %.0f %% to paint, %s", scene.composition.name, width, height, 100 * composed.hole.mean(), each)
+    log.info("%s: %dx%d pixels, %.0f %% to paint, %s", name, width, height, 100 * composed.hole.mean(), each)
     return model(
         composed.picture, composed.hole, seed=options.seed, num_samples=options.samples, batch_size=batch_size, progress=True, **how
     )
 
 
-def write(scene: Scene, output: Output, samples: int) -> None:
+def write(scene: Scene, composed: Composed, output: Output, samples: int) -> None:
     """Write the files of a scene, its composition last."""
-    Picture(scene.composed.rgba).save(scene.file("_composed.png"))
-    Picture(255 * scene.composed.hole[..., None].astype(np.uint8)).save(scene.file("_mask.png"))
+    Picture(composed.rgba).save(scene.file("_composed.png"))
+    Picture(255 * composed.hole[..., None].astype(np.uint8)).save(scene.file("_mask.png"))
     for picture, file in zip(output.images, scene.painted(samples), strict=True):
         picture.save(file)
         print(file)
-    Picture(contact_sheet(scene.composed.rgba, [picture.eight_bits().levels[..., :3] for picture in output.images])).save(
+    Picture(contact_sheet(composed.rgba, [picture.eight_bits().levels[..., :3] for picture in output.images])).save(
         scene.file("_sheet.png")
     )
     print(scene.file("_sheet.png"))
-    scene.composition.save(scene.file(".yml"))
+    if scene.description is not None:
+        scene.composition.save(scene.description)
 
 
 def contact_sheet(rgba: np.ndarray, samples: Sequence[np.ndarray]) -> np.ndarray:

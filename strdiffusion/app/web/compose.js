@@ -112,14 +112,16 @@ function within(one, { x, y }) { // a point of the canvas, in pixels of the cut-
   };
 }
 
-function hit(point) {
-  for (const one of [...objects].reverse()) {
-    const { u, v } = within(one, point), { width: w, height: h, pixels } = one.cutout;
-    if (u < 0 || v < 0 || u >= w || v >= h) continue;
-    const context = pixels.getContext("2d");
-    if (context.getImageData(Math.floor((u / w) * pixels.width), Math.floor((v / h) * pixels.height), 1, 1).data[3] > 16) return one;
-  }
-  return null;
+function hit(point) { // the topmost object that shows something there; else the topmost around it, for cut-outs with gaps
+  const around = [...objects].reverse().filter((one) => {
+    const { u, v } = within(one, point);
+    return u >= 0 && v >= 0 && u < one.cutout.width && v < one.cutout.height;
+  });
+  const shows = (one) => {
+    const { u, v } = within(one, point), { width: w, height: h, pixels } = one.cutout, context = pixels.getContext("2d");
+    return context.getImageData(Math.floor((u / w) * pixels.width), Math.floor((v / h) * pixels.height), 1, 1).data[3] > 16;
+  };
+  return around.find(shows) || around[0] || null;
 }
 
 function onHandle(point) {
@@ -146,22 +148,23 @@ function complain(text) {
 }
 
 function offer(cutout) {
-  const image = new Image();
+  const image = (cutout.image = new Image());
+  const button = document.createElement("button");
+  button.type = "button";
+  button.title = cutout.name + ", " + cutout.width + "x" + cutout.height;
+  button.disabled = true; // until its picture is there
+  image.alt = cutout.name;
   image.onload = () => {
-    cutout.image = image;
     cutout.pixels = document.createElement("canvas");
     cutout.pixels.width = image.naturalWidth;
     cutout.pixels.height = image.naturalHeight;
     cutout.pixels.getContext("2d").drawImage(image, 0, 0);
-    const button = document.createElement("button");
-    button.type = "button";
-    button.title = cutout.name + ", " + cutout.width + "x" + cutout.height;
-    button.addEventListener("click", () => add(cutout));
-    image.alt = cutout.name;
-    button.append(image);
-    pool.append(button);
-    find(".sd-empty").hidden = true;
+    button.disabled = false;
   };
+  button.addEventListener("click", () => add(cutout));
+  button.append(image);
+  pool.append(button);
+  find(".sd-empty").hidden = true;
   image.src = cutout.address;
 }
 

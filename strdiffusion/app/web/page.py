@@ -38,7 +38,6 @@ def build_page(service: Service) -> gr.Blocks:
             '<div class="sd-head"><h1>StrDiffusion</h1><p>Paint over what should go; the hole is filled from its surroundings, '
             "structure first. Or lay cut-outs on a canvas, and a scene is painted around them.</p></div>"
         )
-        mode = gr.Radio(choices(MODES), value=PAINT, show_label=False, container=False, elem_id="mode")
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=420):
                 gallery = gr.Gallery(
@@ -56,6 +55,7 @@ def build_page(service: Service) -> gr.Blocks:
                     elem_id="examples",
                     visible=bool(service.examples),
                 )
+                mode = gr.Radio(choices(MODES), value=PAINT, show_label=False, container=False, elem_id="mode")
                 paint = gr.HTML(
                     None,
                     html_template=(HERE / "paint.html").read_text("utf-8"),
