@@ -39,6 +39,7 @@ from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, count_validations, duration, forget_later_lines
 from strdiffusion.training.loading import abandon, end, start
 from strdiffusion.training.loop import Loop
+from strdiffusion.training.optimizer import parameters_of
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.tasks import StructureTask, make_process, make_task
 from strdiffusion.training.validation import validate
@@ -530,6 +531,24 @@ def test_only_a_scale_is_taken_for_the_loss(configure, tmp_path):  # noqa: F811
         pytest.raises((UserError, ValueError), state._load_scale, Path("a.pt"), found)
     state._load_scale(Path("a.pt"), start | {"scale": 4.0, "growth_factor": "x"})
     assert state.scaler.state_dict() == start | {"scale": 4.0}
+
+
+def test_moments_are_laid_out_as_their_parameters(configure, tmp_path):  # noqa: F811
+    """A GPU's fused optimizer takes nothing else, and a file may hold any layout."""
+    state = fresh_state(configure(), tmp_path)
+    parameters = parameters_of(state.optimizer)
+    strides = [
+        parameter.to(memory_format=torch.channels_last).stride() if parameter.dim() == 4 else parameter.stride() for parameter in parameters
+    ]
+    for parameter in parameters:
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    found = {i: {"exp_avg": torch.rand(p.shape), "exp_avg_sq": torch.rand(p.shape), "step": 3.0} for i, p in enumerate(parameters)}
+    state._load_moments(Path("a.pt"), found)
+    for parameter, stride, given in zip(parameters, strides, found.values(), strict=True):
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment = state.optimizer.state[parameter][name]
+            assert moment.stride() == stride and torch.equal(moment, given[name])
 
 
 def test_a_checkpoint_that_would_grow_is_not_read(tmp_path):

@@ -124,7 +124,9 @@ class Session:
         if key in self.record.rows:
             return self.record.rows[key]
         if self.record.begun.get(key, 0) >= TRIES:
-            return self.record.end(key, "failed", reason=f"begun {TRIES} times, and each time the process ended or was ended before it")
+            row = self.record.end(key, "failed", reason=f"begun {TRIES} times, and each time the process ended or was ended before it")
+            self.say(f"{self.record.part}: {key}: failed: {row['reason']}")
+            return row
         if self.left < seconds:
             self.left_out[key] = f"needs about {seconds:.0f} s, {max(self.left, 0):.0f} s are left"
             return None
