@@ -154,7 +154,7 @@ def test_wrong_type(load, override, key, expected):
         ("sde.T=1", "from 2"),
         ("sde.T=0", "from 2"),
         ("sde.eps=0.9", "0.5"),
-        ("sde.max_sigma=0", "above 0"),
+        ("sde.max_sigma=0", "from 0.001 to 1000"),
         ("training.batch_size=0", "from 1 to 65536"),
         ("training.learning_rate=-1e-4", "above 0"),
         ("training.learning_rate=0", "above 0"),
@@ -162,10 +162,10 @@ def test_wrong_type(load, override, key, expected):
         ("training.ema_decay=1", "0.99"),
         ("training.clip_gradient=0", "above 0"),
         ("data.workers=-1", "from 0 to 256"),
-        ("data.size=4", "from 8 to 8192"),
+        ("data.size=4", "from 8 to 2048"),
         ("network.width=2", "from 4 to 4096"),
         ("network.depth=0", "from 1 to 8"),
-        ("training.milestones=[10, 0]", "at least 1"),
+        ("training.milestones=[10, 0]", "from 1 to 1000000000"),
         ("training.betas=[0.9, 1]", "from 0 to 0.999999"),
         ("seed=-1", "from 0"),
         ("seed=1180591620717411303424", "from 0"),
@@ -276,7 +276,7 @@ def test_the_steps_of_a_sampler(load):
     assert load(TEST, "sampler.steps=4", "sampler.solver=mars_ode", cls=TestConfig).options.grid().times == (0, 25, 50, 75, 100)
     assert load(TEST, "sampler.steps=2", "sampler.spacing=log_snr", cls=TestConfig).options.grid().times == (0, 1, 100)
     load(TEST, "sampler.resampling=repaint", "sampler.steps=10", "sampler.repaint.jump_length=7", cls=TestConfig)
-    assert "sampler.steps must be at least 2, not 1" in refusal(load, TEST, "sampler.steps=1", cls=TestConfig)
+    assert "sampler.steps must be from 2 to 10000, not 1" in refusal(load, TEST, "sampler.steps=1", cls=TestConfig)
     assert "sampler.order must be one of 1, 2, not 3" in refusal(load, TEST, "sampler.order=3", cls=TestConfig)
     assert "sampler.solver must be one of ancestral, ode, posterior, mars_ode, mars_sde" in refusal(
         load, TEST, "sampler.solver=mars", cls=TestConfig
@@ -381,6 +381,8 @@ def test_real_holes_need_known_edges(load):
 def config_class(path: Path):
     """The class for a name such as structure.yml or test_T400.yml, or None."""
     kind = path.stem.split("_")[0]
+    if path.parent.name == "tables":
+        return None
     if path.parent.name == "dgts" and kind not in ("test", "upsampler"):  # named after the data
         return TrainDGTSConfig
     tests = dict.fromkeys(("test", "repaint", "face"), TestConfig)

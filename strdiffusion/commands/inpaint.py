@@ -126,7 +126,7 @@ def model_files(source: Path | None) -> list[Path]:
 
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     """(image, mask, output) of every photograph; an output that cannot be written is refused before anything is computed."""
-    convert(Samples, options.samples, "the call", "--samples")
+    convert(Samples, options.samples, "the command line", "--samples")
     if options.image.is_dir():
         if options.structure is not None or options.hints is not None:
             raise UserError("--structure and --hints are of a single photograph, not of a folder")

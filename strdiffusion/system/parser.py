@@ -37,9 +37,10 @@ class Range:
         return (self.low < value if self.open_low else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
+        low, high = (f"{bound:.12g}" for bound in (self.low, self.high))
         if self.high == math.inf:
-            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
+            return f"{'above' if self.open_low else 'at least'} {low}"
+        return f"{'above' if self.open_low else 'from'} {low} to {high}"
 
 
 Positive = Annotated[int, Range(1, 10**9)]
