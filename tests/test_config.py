@@ -385,7 +385,7 @@ def config_class(path: Path):
         return None
     if path.parent.name == "dgts" and kind not in ("test", "upsampler"):  # named after the data
         return TrainDGTSConfig
-    tests = dict.fromkeys(("test", "repaint", "face"), TestConfig)
+    tests = dict.fromkeys(("test", "repaint", "face", "intelligent"), TestConfig)
     return (tests | {"prior": TrainPriorConfig, "dgts": TrainDGTSConfig, "upsampler": TrainUpsamplerConfig} | CLASSES).get(kind)
 
 

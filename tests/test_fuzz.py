@@ -458,7 +458,7 @@ def test_results_stay_in_their_folder(tmp_path_factory, found):
     after = snapshot(folder)
     assert {path: content for path, content in after.items() if not path.startswith(os.fsencode(folder / "out"))} == before
     if any(path.startswith(os.fsencode(folder / "out")) and content is not None for path, content in after.items()):
-        with pytest.raises(UserError, match="nothing is overwritten"):
+        with pytest.raises(UserError, match="nothing is overwritten|were left out"):  # where some were left out, it goes on
             inpaint_folder(config)
         assert snapshot(folder) == after
 
