@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
@@ -68,6 +67,8 @@ def validate(
 @contextlib.contextmanager
 def evaluations(network: nn.Module, total: int, stopping: Callable[[], bool]) -> Iterator[None]:
     """Show how many of its evaluations a network has done in this context, and raise Interrupted in it soon after `stopping()`."""
+    from tqdm import tqdm
+
     with tqdm(total=total, unit="evaluation", desc="validating", leave=False, mininterval=1, disable=not distributed.is_main()) as bar:
 
         def evaluated(*_: object) -> None:
