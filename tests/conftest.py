@@ -1,7 +1,9 @@
 """Settings of the whole suite, and what several files test with: small random networks, small photographs."""
 
+import contextlib
 import importlib.util
 import multiprocessing
+import signal
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -64,6 +66,18 @@ def no_process_left():
     """Every test ends the processes it starts: Python waits for those that are left when it exits."""
     yield
     assert multiprocessing.active_children() == []
+
+
+@contextlib.contextmanager
+def heeding(number):
+    """Signals of this number act as usual in this context, also if the tests run under nohup."""
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def script(name):

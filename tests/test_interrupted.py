@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, script, single_error
+from conftest import ROOT, heeding, script, single_error
 
 from strdiffusion.commands.main import main as strdiffusion
 from strdiffusion.data import is_whole_png, read_image, write_image
@@ -358,12 +358,9 @@ def test_a_signal_ends_a_command_in_order(tmp_path, capsys, number, status):
             os.kill(os.getpid(), number)
             time.sleep(5)
 
-    before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
-    try:
+    with heeding(number):
         assert main() == status and capsys.readouterr().err == f"stopped by {number.name}\n"
         assert not list((tmp_path / "out").iterdir()) and signal.getsignal(number) == signal.SIG_DFL
-    finally:
-        signal.signal(number, before)
 
 
 def test_nohup_is_respected():
