@@ -50,9 +50,9 @@ def test_samples_have_the_same_masks_and_other_noise():
 def test_the_first_sample_is_the_run_of_a_table_without_samples(tmp_path):
     config, alone = configure(tmp_path), configure(tmp_path, samples=1, metrics=["hole_psnr"])
     first = [plan(c, c.rows[0], c.buckets[0]) for c in (config, alone)]
-    assert first[0].folder == first[1].folder and first[0].fingerprint() == first[1].fingerprint()
+    assert first[0].folder == first[1].folder and first[0].fingerprint == first[1].fingerprint
     second = plan(config, config.rows[0], config.buckets[0], 1)
-    assert second.folder != first[0].folder and second.fingerprint() != first[0].fingerprint()
+    assert second.folder != first[0].folder and second.fingerprint != first[0].fingerprint
 
 
 def test_a_table_of_several_samples(tmp_path):
