@@ -84,7 +84,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a write names no file: "No space left on device" would not say where
+        if error.filename is None and error.errno is not None:  # a write names no file: "No space left on device" would not say where
             error.filename = str(path)
         raise
     finally:
@@ -151,7 +151,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = str(path)
+        if error.errno is not None:
+            error.filename = str(path)
         raise
 
 
