@@ -15,7 +15,7 @@ from strdiffusion.config import TrainTextureConfig
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.denoiser import Denoiser
 from strdiffusion.evaluation.metrics import inside, psnr
-from strdiffusion.evaluation.reproduce import without_later
+from strdiffusion.evaluation.run import without_later
 from strdiffusion.methods import METHODS, run
 from strdiffusion.methods.loading import CheckpointsConfig, load_for_test
 from strdiffusion.networks import UNet

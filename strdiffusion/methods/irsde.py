@@ -53,10 +53,14 @@ class IRSDEOptions(Options):
 
     def check(self) -> None:
         self.sampler.check(MeanRevertingSDE(**vars(self.sde)), self.guided, self.joint)
+        self.checkpoints.check(self.needed())
+
+    def needed(self) -> dict[Kind, str]:
+        """The networks beside the texture network, each with the option that needs it."""
         needed: dict[Kind, str] = {"structure": "method=strdiffusion"} if self.guided else {}
         if self.sampler.scored:
             needed["discriminator"] = f"sampler.resampling={self.sampler.resampling}"
-        self.checkpoints.check(needed)
+        return needed
 
     def describe(self) -> str:
         edges = f"edges of the {self.structure.edge_source} image (sigma {self.structure.edge_sigma:g})"
@@ -78,7 +82,12 @@ class IRSDEOptions(Options):
         return {"fewer_steps": 2}  # 1: known structure, guide and discriminator had the times of the grid (spec sec. 7)
 
     def files(self) -> list[Path | None]:
-        return self.checkpoints.files()
+        files = self.checkpoints.files()
+        if self.checkpoints.folder is not None:
+            return files
+        named = zip(("texture", "structure", "discriminator"), files, strict=True)
+        spare = [kind not in ("texture", *self.needed()) and file is not None and not file.exists() for kind, file in named]
+        return [None if unused else file for unused, file in zip(spare, files, strict=True)]  # named, not there, and not needed
 
     def grid(self) -> TimeGrid:
         """The times that the sampler visits."""
