@@ -1,6 +1,6 @@
 # make demo: inpaint held-out street facades with the networks that ship with the repository.
 # make demo-train: train three small networks on photographs and inpaint others; run again, it continues.
-# make test: run the tests.
+# make test: run the tests, in two processes; make test TESTERS=8 in eight.
 # make lock: write requirements.txt and requirements-web.txt anew; make lock ARGS=--upgrade takes newer versions. make licences: their licences.
 # make gpu: is everything right on this GPU, how fast is it, what fits; 10 minutes a part; make gpu ARGS="tests networks --minutes 5".
 # make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
+TESTERS ?= 2
 
 # make lint: format and check the code.
 .PHONY: demo demo-train gpu test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
@@ -48,7 +49,7 @@ web: $(WEB_INSTALLED)
 # the page's tests need Gradio and Playwright; if these cannot be installed, the tests are skipped, and the others run
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory $(WEB_INSTALLED) || echo "no Gradio or no Playwright: the tests of the page will be skipped"
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -rs -n $(TESTERS) tests
 
 # lay the code out and check it, as ruff.toml says
 lint: $(INSTALLED)

@@ -25,6 +25,6 @@ setup(
         "matplotlib>=3.8",
     ],
     entry_points={"console_scripts": ["strdiffusion=strdiffusion.commands.main:main"]},
-    extras_require={"test": ["pytest>=7.4", "hypothesis>=6.100"], "web": ["gradio>=6.31"]},
+    extras_require={"test": ["pytest>=7.4", "pytest-xdist>=3.5", "hypothesis>=6.100"], "web": ["gradio>=6.31"]},
     package_data={"strdiffusion.app.web": ["*.html", "*.js", "*.css"]},
 )
