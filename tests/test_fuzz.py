@@ -654,7 +654,7 @@ def test_pickles_that_call(saved, content, legacy):
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with one_clear_line("pickles"):
         read_checkpoint(path)
-    assert time.monotonic() - began < 5 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6
+    assert time.monotonic() - began < 60 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6
 
 
 def test_pickles_that_grow(saved):

@@ -486,7 +486,7 @@ def test_sampling_begins_where_it_is_told():
 # ---- memory -------------------------------------------------------------------------------------------
 
 MEMORY = """
-import resource, sys, numpy as np, torch
+import re, sys, numpy as np, torch
 torch.set_num_threads(1)
 from strdiffusion import StrDiffusion
 model = StrDiffusion.load(sys.argv[1], size=256, device="cpu")
@@ -495,10 +495,11 @@ mask = np.zeros((4000, 6000), bool)
 mask[1200:2600, 1000:3500] = mask[100:160, 5000:5090] = True
 out = model(image, mask, sampler="mars_sde", steps=2, resampling="none", max_tiles=4).images[0].levels
 assert np.array_equal(out[~mask], image[~mask]) and (out[mask] != image[mask]).mean() > 0.9
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(re.search("VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) / 1024)  # getrusage's counts what the starting process had
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
 def test_24_megapixels_within_4_gigabytes(runs, tmp_path):
     for kind in KINDS:  # of a larger training size
         (tmp_path / kind).mkdir()
