@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from golden_checks import EXACT, Comparison, NoiseTape, Stored, rnd, uni
+from golden_repaint_checks import TABLE_NAMES
 from torch import Tensor, nn
 
 from strdiffusion.ddpm import DDPM
@@ -17,14 +18,6 @@ from strdiffusion.samplers.prior import Jumps, Prior, count_jumps, count_reverse
 
 TABLES, UNET, LOOP = 1e-12, 1e-5, 2e-5
 EVERY = 7  # entry of the coefficients is stored
-TABLE_NAMES = {
-    "betas": "beta",
-    "alphas_cumprod": "a",
-    "posterior_variance": "posterior_variance",
-    "posterior_log_variance_clipped": "posterior_log_variance",
-    "posterior_mean_coef1": "weight_x0",
-    "posterior_mean_coef2": "weight_x",
-}
 FULL_SIZE = {"num_channels": 256, "num_head_channels": 64, "num_res_blocks": 2, "attention_resolutions": "32,16,8", "image_size": 256}
 
 
