@@ -1,6 +1,9 @@
 """Options that make training faster or smaller leave it what it is."""
 
 import copy
+import sys
+import threading
+import types
 
 import pytest
 import torch
@@ -65,3 +68,23 @@ def test_compile_is_of_the_network_in_place(monkeypatch):
     assert compiled == []
     prepare_network(network, TrainingConfig(compile=True), "fp32", CPU)
     assert compiled == [network]
+
+
+def test_cuda_graphs_are_kept_for_all_threads(monkeypatch):
+    """As torch's own module: what keeps the graphs is there only in the thread that imported it."""
+    local = threading.local()
+    local.tree_manager_containers, local.tree_manager_locks = {}, {}
+    monkeypatch.setitem(sys.modules, "torch._inductor.cudagraph_trees", types.SimpleNamespace(local=local))
+    monkeypatch.setattr(compiling, "GRAPHS", {})
+    found = []
+
+    def job():
+        compiling.share_graphs()
+        found.append(local.tree_manager_containers)
+
+    compiling.share_graphs()
+    for _ in range(2):
+        thread = threading.Thread(target=job)
+        thread.start()
+        thread.join()
+    assert len(found) == 2 and all(containers is local.tree_manager_containers for containers in found)

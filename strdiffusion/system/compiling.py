@@ -1,10 +1,13 @@
 """torch.compile as an option: its requirements are checked first, and its failures are reported in one line."""
 
+import contextlib
 import functools
 import importlib.util
 import os
 import shutil
 import sys
+import threading
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -48,8 +51,26 @@ class Explained(nn.Module):
         self.function, self.copy = function, copy
 
     def forward(self, *args, **options):
+        if self.copy:
+            share_graphs()
         output = explain(self.function)(*args, **options)
         return output.clone() if self.copy else output
+
+
+GRAPHS: dict[str, object] = {}
+
+
+def share_graphs() -> None:
+    """Let this thread make and use CUDA graphs. Torch gives only the thread that imports their module what keeps them, and fails by an
+    assertion in others, such as those of the page, one for each job. They compute one at a time, so all share it.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # it is not public
+        from torch._inductor.cudagraph_trees import local
+
+        for name, make in (("tree_manager_containers", dict), ("tree_manager_locks", lambda: defaultdict(threading.Lock))):
+            if not hasattr(local, name):
+                setattr(local, name, GRAPHS[name] if name in GRAPHS else make())
+            GRAPHS.setdefault(name, getattr(local, name))
 
 
 def explain(function: Callable) -> Callable:

@@ -42,7 +42,8 @@ def region_distance(a: Tensor, b: Tensor, region: Tensor) -> Tensor:
 def gram(features: Tensor) -> Tensor:
     """F F^T / (h w c) of features (B,c,h,w): (B,c,c)."""
     flat = features.flatten(2)
-    return flat @ flat.transpose(1, 2) / flat[0].numel()
+    flat = flat * flat[0].numel() ** -0.5  # before the product, which would overflow in half precision
+    return flat @ flat.transpose(1, 2)
 
 
 def perceptual_distance(vgg: VGG19, a: Tensor, b: Tensor) -> Tensor:
