@@ -330,9 +330,9 @@ class SideEffect:
 def test_code_in_a_checkpoint_is_not_run(command, tmp_path):
     torch.save({"weight": SideEffect(tmp_path / "ran")}, tmp_path / "bad.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"weight": SideEffect(tmp_path / "ran")}, protocol=2))
-    for name, said in (("bad.pt", "posix.mkdir"), ("plain.pt", "is not a checkpoint file")):
+    for name in ("bad.pt", "plain.pt"):
         error = single_error(command(f"checkpoints.texture={tmp_path / name}"))
-        assert said in error and not (tmp_path / "ran").exists()
+        assert "posix.mkdir" in error and "not loaded" in error and not (tmp_path / "ran").exists()
 
 
 def test_missing_configuration(command, tmp_path):

@@ -583,8 +583,8 @@ def test_a_malicious_pickle_writes_nothing(tmp_path):
 
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     torch.save({"network": Evil()}, tmp_path / "zip.pt")
-    for name, said in (("plain.pt", "is not a checkpoint file"), ("zip.pt", "code")):
-        assert said in str(pytest.raises(UserError, read_checkpoint, tmp_path / name).value)
+    for name in ("plain.pt", "zip.pt"):
+        assert "code" in str(pytest.raises(UserError, read_checkpoint, tmp_path / name).value)
     assert not (tmp_path / "owned").exists()
 
 

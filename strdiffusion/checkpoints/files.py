@@ -101,6 +101,9 @@ def check_pickles(path: Path) -> None:
                 require_plain(data, held, LEGACY_PICKLES)
             return
         if begin[:4] != ZIP:
+            if begin[:1] == pickle.PROTO:  # a pickle of its own is refused, too; the message then says what it names
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, contextlib.suppress(*DAMAGE):
+                    require_plain(data, held)
             raise pickle.UnpicklingError("it is neither of torch's formats")
     with zipfile.ZipFile(path) as archive:
         content = [record for record in archive.infolist() if record.filename.endswith("/data.pkl")]
