@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 from strdiffusion.checkpoints import network_record, save_released, write_checkpoint
 from strdiffusion.ddpm import DDPM
@@ -39,6 +38,10 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a CUDA GPU")
+    if importlib.util.find_spec("hypothesis") is None:  # a machine on which only test_gpu.py runs: scripts/gpu.py
+        return
+    from hypothesis import HealthCheck, settings
+
     cases = config.getoption("--fuzz-cases")
     settings.register_profile(
         "fuzz",

@@ -26,7 +26,7 @@ from strdiffusion.system.markdown import markdown_table
 # over many pixels, and bfloat16 takes 0.09 on a CPU
 TOLERANCES = {"fp32": 1e-4, "tf32": 0.01, "bf16": 0.05, "fp16": 0.01}
 OF_DISCRIMINATOR = 3
-TEST_PACKAGES = ("pytest", "hypothesis", "cv2", "PIL", "skimage", "scipy", "yaml", "tqdm", "tensorboard", "safetensors")
+TEST_PACKAGES = ("pytest", "cv2", "PIL", "skimage", "scipy", "yaml", "tqdm", "tensorboard", "safetensors")
 NETWORKS_OF = {"golden": ("networks",), "golden_repaint": ("unet",)}  # in lower precision only networks are compared
 EVERYTHING_OF = {"golden": ("sde", "networks", "losses", "sampler"), "golden_repaint": None}
 FORMS: tuple[Form, ...] = ("plain", "inference")
