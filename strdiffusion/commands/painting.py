@@ -17,6 +17,7 @@ from strdiffusion.samplers.options import Resampling
 from strdiffusion.samplers.prior import PriorSolver
 from strdiffusion.samplers.solvers import Solver
 from strdiffusion.sde import MeanFill
+from strdiffusion.system import threads
 from strdiffusion.system.cli import DEFAULT_MODEL, default_model
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
@@ -64,6 +65,8 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
         return StrDiffusion(method.varied(T=options.T, mean_fill=options.mean_fill, precision=precision))
     source = options.model or default_model()
     model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
+    if model.size is not None:
+        threads.fit(model.size**2)
     if options.method not in (None, model.method.name):
         raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
     return model

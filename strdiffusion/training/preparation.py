@@ -13,7 +13,7 @@ from strdiffusion.ddpm import DDPM
 from strdiffusion.networks import GuidedUNet, Kind
 from strdiffusion.networks.recompute import recompute_blocks
 from strdiffusion.sde import MeanRevertingSDE
-from strdiffusion.system import distributed
+from strdiffusion.system import distributed, threads
 from strdiffusion.system.compiling import require_compiler
 from strdiffusion.system.device import keep_memory, require_precision, set_float32_precision
 from strdiffusion.training.data import training_dataset, validation_batches
@@ -47,6 +47,7 @@ class Prepared:
 def prepare(kind: Kind, config: TrainConfig, device: torch.device) -> Prepared:
     """Seed the generators, make the network `kind` and list the data. Raises UserError for what the user can mend."""
     set_float32_precision(config.precision)
+    threads.fit(config.training.batch_size * config.data.size**2)
     torch.manual_seed(config.seed)
     process = make_process(config)
     shares = Shares(config.training, distributed.rank(), distributed.count())
