@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
+from strdiffusion.data.listing import require_folders
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.tensors import as_tensor
 from strdiffusion.evaluation.metrics import inside, psnr, ssim
@@ -50,6 +51,7 @@ def inpaint_folder(config: TestConfig, run: Run | None = None) -> Path:
     run = run or Run(config)
     with distributed.processes(config.device) as device, contextlib.ExitStack() as stack:
         threads.fit(config.data.size**2)
+        require_folders({"data.images": config.data.images, "data.masks.folder": config.data.masks.folder})
         method = method_class(config.method).open(config.options, device)
         dataset = test_dataset(config)
         earlier = distributed.on_main(lambda: stack.enter_context(run.held()))

@@ -9,6 +9,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data import TrainingDataset
+from strdiffusion.data.listing import require_folders
 from strdiffusion.ddpm import DDPM
 from strdiffusion.networks import GuidedUNet, Kind
 from strdiffusion.networks.recompute import recompute_blocks
@@ -49,6 +50,16 @@ def prepare(kind: Kind, config: TrainConfig, device: torch.device) -> Prepared:
     set_float32_precision(config.precision)
     threads.fit(config.training.batch_size * config.data.size**2)
     torch.manual_seed(config.seed)
+    data, validation = config.data, config.validation
+    require_folders(
+        {
+            "data.images": data.images,
+            "data.masks.folder": data.masks.folder,
+            "data.labels": data.labels,
+            "validation.images": validation.images,
+            "validation.masks.folder": validation.masks.folder if validation.images else None,
+        }
+    )
     process = make_process(config)
     shares = Shares(config.training, distributed.rank(), distributed.count())
     task = make_task(kind, config, process)
