@@ -1,4 +1,4 @@
-"""The Dockerfile, which needs a builder that tests do not have: what it copies is there, its commands are commands, its lock is the lock."""
+"""The Dockerfile. Tests have no builder: what it copies is there, its commands are commands, and what it installs is locked."""
 
 import fnmatch
 import json

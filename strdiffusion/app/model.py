@@ -313,7 +313,7 @@ def trained_on(folder: str | Path | None) -> str | None:
         return None
     try:
         lines = read_regular(file, MOST_SAID).decode("utf-8", "replace").splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return (one_line(lines[0].strip()) or None) if lines else None
 
