@@ -1,4 +1,21 @@
+import shutil
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+MODEL = "weights/benchmark"  # the default of the commands, 10 MB
+
+
+class WithModel(build_py):
+    """A wheel holds the default model, too: installed by `pip install .`, the program works outside of its checkout."""
+
+    def run(self):
+        super().run()
+        if not getattr(self, "editable_mode", False) and Path(MODEL).exists():
+            ignored = shutil.ignore_patterns("training")
+            shutil.copytree(MODEL, Path(self.build_lib) / "strdiffusion" / MODEL, ignore=ignored, dirs_exist_ok=True)
+
 
 setup(
     name="strdiffusion",
@@ -26,5 +43,6 @@ setup(
     ],
     entry_points={"console_scripts": ["strdiffusion=strdiffusion.commands.main:main"]},
     extras_require={"test": ["pytest>=7.4", "pytest-xdist>=3.5", "hypothesis>=6.100"], "web": ["gradio>=6.31"]},
+    cmdclass={"build_py": WithModel},
     package_data={"strdiffusion.app.web": ["*.html", "*.js", "*.css"]},
 )

@@ -12,12 +12,18 @@ import numpy as np
 
 import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.config import load_config
+from strdiffusion.data import collate
 from strdiffusion.data.decoding import opencv
 from strdiffusion.data.images import read_image, write_image
 from strdiffusion.data.mask_families import numbered_mask
+from strdiffusion.evaluation.folder import image_seed, look_at, test_dataset
+from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.evaluation.pictures import as_8_bit
 from strdiffusion.evaluation.reproduce import plan, reproduce
 from strdiffusion.evaluation.table_options import TableConfig
+from strdiffusion.methods import Step, method_class, run
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.device import choose_device
 
 TABLES = ("configs/tables/demo.yml", "configs/tables/demo_families.yml")
 MASKS = Path("demo/masks")
@@ -25,7 +31,9 @@ FAMILIES = ("wide", "narrow", "half", "expand", "every_second_line", "super_reso
 METHOD = "StrDiffusion"  # the row that is shown
 SIZE, COUNT = 64, 24
 ENLARGED, LABEL_HEIGHT, GAP = 3, 26, 16
-COLUMNS = "masked input, structure (it ends at t = 0.4 T, with the noise of that time), result, truth"
+SPACE = 4  # pixels between the pictures of one image
+COLUMNS = "masked input, structure (noisy: it stops at t = 0.4 T), its estimate, result, truth"
+SECOND = 2 * (SIZE + SPACE)  # where the estimate of the structure is put in
 
 
 def write_masks() -> None:
@@ -39,10 +47,32 @@ def examples(path: str, first: int) -> list[tuple[str, np.ndarray]]:
     """The name of every bucket of a table, and the pictures of one image of it: of the images `first`, `first` + 1, ..."""
     table = load_config(TableConfig, path)
     row = next(row for row in table.rows if row.label == METHOD)
-    return [
-        (bucket.name.replace("_", " "), read_image(plan(table, row, bucket).folder / "side_by_side" / f"{first + i:05d}.png"))
-        for i, bucket in enumerate(table.buckets)
-    ]
+    found = []
+    for i, bucket in enumerate(table.buckets):
+        made = plan(table, row, bucket)
+        picture = read_image(made.folder / "side_by_side" / f"{first + i:05d}.png")
+        parts = (
+            picture[:, :SECOND],
+            structure_estimate(made.config, first + i),
+            np.ones((SIZE, SPACE, 3), np.float32),
+            picture[:, SECOND:],
+        )
+        found.append((bucket.name.replace("_", " "), np.concatenate(parts, axis=1)))
+    return found
+
+
+def structure_estimate(config: TestConfig, number: int) -> np.ndarray:
+    """What the structure network makes of its last state (h, w, 3): the structure without the noise that this state still has."""
+    import torch  # not above: a command chooses torch's threads before it is loaded
+
+    method = method_class(config.method).open(config.options, choose_device(config.device))
+    item = look_at(test_dataset(config), number, method)
+    states: list[Step] = []
+    with torch.inference_mode():
+        run(method, collate([item]), [image_seed(config, item)], states.append)
+        final = max(i for i in range(1, len(states)) if states[i].pictures["structure"] is not states[i - 1].pictures["structure"])
+        estimate = method.predict(collate([item]), states[final], states[final + 1]).pictures["structure"]
+    return np.repeat(as_8_bit(estimate[0].cpu()), 3, axis=2)
 
 
 def montage(pictures: list[tuple[str, np.ndarray]]) -> np.ndarray:

@@ -3,9 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
+from strdiffusion.app.model import whole
 from strdiffusion.config import (
     TrainDGTSConfig,
     TrainDiscriminatorConfig,
@@ -23,8 +26,9 @@ from strdiffusion.methods import METHODS
 from strdiffusion.methods.baselines import OpenCVOptions
 from strdiffusion.methods.irsde import IRSDEOptions
 from strdiffusion.methods.strdiffusion import StrDiffusionOptions
+from strdiffusion.system.device import require_precision
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import build
+from strdiffusion.system.parser import build, parse_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRAIN = "data: {images: photos}\noutput: run\n"
@@ -436,3 +440,30 @@ def test_saved_values_keep_their_types(load, tmp_path):
     again = load_config(TrainStructureConfig, tmp_path / "saved.yml")
     assert again == config and again.output == "007" and again.data.images == "yes" and again.training.learning_rate == 1e-5
     assert isinstance(again.training.betas, tuple)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a: 1\nb: 2\na: 3\n", "a is given twice, in lines 1 and 3"), ("a: {b: 1, b: 1}\n", "b is given twice, in lines 1 and 1")],
+)
+def test_a_key_that_is_given_twice_is_refused(text, line):
+    with pytest.raises(ValueError, match=line):
+        parse_yaml(text)
+
+
+def test_a_key_may_stand_in_several_places():
+    assert parse_yaml("a: &x {k: 1}\nb: *x\nc: {<<: *x, k: 2}\nd: [{k: 1}, {k: 2}]\n")["c"] == {"k": 2}
+
+
+def test_tf32_is_of_gpus_alone():
+    for name in ("tf32", "fp16"):
+        with pytest.raises(UserError, match=f"precision={name}"):
+            require_precision(name, torch.device("cpu"))
+    require_precision("tf32", torch.device("cuda"))
+
+
+@pytest.mark.parametrize("seed", ["abc", 1.5, None, "7"])
+def test_a_seed_is_a_whole_number(seed):
+    assert whole(np.int64(7)) == 7
+    with pytest.raises(UserError, match="seed must be a whole number"):
+        whole(seed)

@@ -286,3 +286,13 @@ def test_damaged_exif_is_left_out_with_a_notice(tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.WARNING):
         assert open_picture(tmp_path / "a.png").metadata.exif is None
     assert "EXIF" in caplog.text
+
+
+def test_a_notebook_shows_a_picture_and_its_repr_is_short():
+    """The levels come back from the PNG; 16 bits are shown in 8."""
+    levels = pixels(4)
+    shown = np.asarray(Image.open(io.BytesIO(Picture(levels)._repr_png_())))
+    assert np.array_equal(shown, levels)
+    assert repr(Picture(levels, name="a.png")) == "<Picture a.png: 10x6, RGB with alpha, uint8>"
+    deep = Picture(pixels(1, np.uint16))
+    assert Image.open(io.BytesIO(deep._repr_png_())).mode == "L" and "gray, uint16" in repr(deep)

@@ -9,10 +9,12 @@ from conftest import script, single_error
 from safetensors.torch import load_file
 
 from strdiffusion import StrDiffusion
+from strdiffusion.app.model import trained_on
 from strdiffusion.evaluation.folder import inpaint_folder
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table import read_rows
 from strdiffusion.networks import KINDS
+from strdiffusion.system import cli
 from strdiffusion.system.parser import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -97,3 +99,35 @@ def test_others_may_read_the_files(weights, tmp_path):
     StrDiffusion.load({kind: weights / f"{kind}.pt" for kind in KINDS}, device="cpu").save(tmp_path / "model")
     (tmp_path / "usual").write_text("")
     assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {(tmp_path / "usual").stat().st_mode}
+
+
+@pytest.mark.parametrize("name", ["benchmark", "benchmark_irsde"])
+def test_a_model_says_what_it_was_trained_on(name, tmp_path, caplog):
+    """Once when it is loaded, and again from the folder to which it is saved; one that does not know says nothing."""
+    model = StrDiffusion.load(SHIPPED / name, device="cpu")
+    assert "facades of 64x64" in model.trained_on and [r.getMessage() for r in caplog.records if "was trained on" in r.getMessage()] != []
+    assert len(caplog.records) == 1 and str(SHIPPED / name) in caplog.text
+    saved = model.save(tmp_path / "copy")
+    assert StrDiffusion.load(saved, device="cpu").trained_on == model.trained_on
+    (saved / "trained_on.txt").unlink()
+    caplog.clear()
+    assert StrDiffusion.load(saved, device="cpu").trained_on is None and not caplog.records
+
+
+def test_a_line_that_is_no_text_is_harmless(tmp_path):
+    for content in (b"", b"\n", b"x" * 300, b"\x1b[31mred\nmore", b"\xff\xfe"):
+        (tmp_path / "trained_on.txt").write_bytes(content)
+        said = trained_on(tmp_path)
+        assert said is None or said.isprintable()
+    (tmp_path / "trained_on.txt").write_bytes(b"x" * 301)
+    assert trained_on(tmp_path) is None
+
+
+def test_the_default_model_is_found_in_an_installed_package(tmp_path, monkeypatch):
+    """In the current folder, beside the package, in the package: the first that is there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site" / "strdiffusion" / "system" / "cli.py"))
+    inside, beside, here = (tmp_path / place / "weights/benchmark" for place in ("site/strdiffusion", "site", "."))
+    for place, found in ((inside, inside), (beside, beside), (here, Path("weights/benchmark"))):
+        place.mkdir(parents=True)
+        assert cli.default_model() == found

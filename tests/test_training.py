@@ -204,6 +204,27 @@ def test_only_the_newest_are_kept(configure):
     ]
 
 
+def test_a_start_that_fails_on_its_data_blocks_no_other(configure, tmp_path):
+    """Files that are no images: refused, and the same output can be used once they are. A folder with a foreign file stays refused."""
+    (tmp_path / "texts").mkdir()
+    for i in range(3):
+        (tmp_path / "texts" / f"{i}.png").write_text("no image")
+    broken = configure(data={"images": str(tmp_path / "texts")})
+    for _ in range(2):
+        assert "0.png" in refusal("structure", broken) or "no file could be used" in refusal("structure", broken)
+    config = configure()
+    Path(config.output, "notes.txt").write_text("mine")
+    assert "already holds files" in refusal("structure", config)
+    Path(config.output, "notes.txt").unlink()
+    train("structure", config)
+    assert steps(config) == [2, 4]
+
+
+def test_folders_that_do_not_exist_are_named_at_once(configure):
+    message = refusal("structure", configure(data={"images": "nowhere", "masks": {"folder": "neither"}}))
+    assert "data.images=nowhere, data.masks.folder=neither do not exist" in message
+
+
 def test_results_are_not_overwritten(configure):
     config = configure()
     train("structure", config)

@@ -1,6 +1,7 @@
 """The inputs of inpainting: the picture, its known pixels, and hints, which count as known."""
 
 import logging
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,12 +35,12 @@ def read_inputs(image: Source, mask: Source, hints: Source | None, polarity: Pol
     """Read and check all inputs. Raises UserError if one is unusable, or if there is no hole or no known pixel."""
     picture = open_picture(image, "the image")
     known = read_known(mask, picture, polarity)
+    named = f"the mask {mask}" if isinstance(mask, str | os.PathLike) else f"the mask of {picture.name}"
     if hints is not None:
         picture, known = with_hints(picture, known, hints)
     if known.all() and hints is None:
         raise UserError(
-            f"the mask of {picture.name} has no hole (nothing in it is {'white' if polarity == 'white_hole' else 'black'}), "
-            "so there is nothing to inpaint"
+            f"{named} has no hole (nothing in it is {'white' if polarity == 'white_hole' else 'black'}), so there is nothing to inpaint"
         )
     alpha = picture.alpha
     if alpha is not None and not known.all() and not alpha[~known].any():
@@ -50,15 +51,16 @@ def read_inputs(image: Source, mask: Source, hints: Source | None, polarity: Pol
         seen = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > feather
     if not seen.any():
         raise UserError(
-            f"the mask of {picture.name} leaves no known pixel; replace it, lower the feather, or if it is inverted set the polarity "
-            f"{other_polarity(polarity)}"
+            f"{named} leaves no known pixel; replace it, lower the feather, or if it is inverted: "
+            f"polarity {other_polarity(polarity)} (--polarity)"
         )
     made = isinstance(mask, np.ndarray) and mask.dtype == bool  # by a program, which does not confuse white and black
     if not made and (share := 1 - known.mean()) > SUSPICIOUS_SHARE:
         log.warning(
-            "the hole covers %.0f %% of %s; if the mask is inverted, set the polarity %s",
+            "the hole covers %.0f %% of %s; if %s is inverted: polarity %s (--polarity)",
             100 * share,
             picture.name,
+            named,
             other_polarity(polarity),
         )
     return Inputs(picture, known, seen, feather)
@@ -122,5 +124,6 @@ def require_same_aspect(given: Picture, picture: Picture) -> None:
     if abs(h * W / (w * H) - 1) > ASPECT_TOLERANCE and abs(h - H * w / W) > 1:
         turned = "; it seems to be turned" if abs(h * H / (w * W) - 1) <= ASPECT_TOLERANCE else ""
         raise UserError(
-            f"{given.name} has {w}x{h} pixels and {picture.name}, upright, {W}x{H} (width x height): they must have one shape{turned}"
+            f"{given.name} has {w}x{h} pixels and {picture.name}, upright, {W}x{H} (width x height): "
+            f"both need the same aspect ratio{turned}"
         )

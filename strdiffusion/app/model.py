@@ -1,5 +1,7 @@
 """`StrDiffusion`: inpaint any picture, given a mask, by a loaded method."""
 
+import logging
+import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -30,10 +32,14 @@ from strdiffusion.networks import Kind
 from strdiffusion.samplers import ImageTrace, SamplerConfig
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.device import choose_device
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import UserError, brief, one_line
+from strdiffusion.system.files import read_regular, write_text
 from strdiffusion.system.parser import Count, Range, convert, load_config
 
+log = logging.getLogger(__name__)
+
 BATCH_SIZE = 8
+TRAINED_ON, MOST_SAID = "trained_on.txt", 300  # a file of a model folder; bytes
 Samples, BatchSize = Annotated[int, Range(1, 1000)], Annotated[int, Range(1, 65_536)]
 
 
@@ -62,11 +68,12 @@ class StrDiffusion:
     """A method of inpainting (StrDiffusion, or the method of the loaded model) for pictures of any size.
 
     `load` reads a model folder, training runs or released checkpoints. Call the object to inpaint a picture. Its `method` works on
-    batches of images of one size.
+    batches of images of one size. `trained_on` says on what pictures it was trained, if the model's folder does.
     """
 
-    def __init__(self, method: Method):
+    def __init__(self, method: Method, trained_on: str | None = None):
         self.method = method
+        self.trained_on = trained_on
         method.close_doors()  # a hole of a picture holds no truth
 
     @classmethod
@@ -90,17 +97,28 @@ class StrDiffusion:
             size: of the training images, if it is not recorded (default 256).
             weights: which weights of our checkpoints, the moving average or the raw weights.
 
-        Raises UserError if the source is not a model.
+        A model that says on what it was trained is named in a warning. Raises UserError if the source is not a model.
         """
         chosen = choose_device(convert(Device, device, "the call", "device"))
         convert(Precision, precision, "the call", "precision")
         path = None if isinstance(source, Mapping) else Path(source).expanduser()
         if path is not None and path.suffix in (".yml", ".yaml") and not path.is_dir():
-            model = cls.from_config(load_config(TestConfig, path), chosen)
+            config = load_config(TestConfig, path)
+            model = cls.from_config(config, chosen)
+            model.trained_on = trained_on(getattr(getattr(config.options, "checkpoints", None), "folder", None))
             require_same(model.method, path, T, size)
-            return model if precision == "fp32" else cls(model.method.varied(precision=precision))
+            model = model if precision == "fp32" else cls(model.method.varied(precision=precision), model.trained_on)
+            model.say_what_it_has_seen(path)
+            return model
         method = load_method(source if path is None else path, chosen, T, size, weights, mean_fill)
-        return cls(method if precision == "fp32" else method.varied(precision=precision))
+        model = cls(method if precision == "fp32" else method.varied(precision=precision), trained_on(path))
+        model.say_what_it_has_seen(path)
+        return model
+
+    def say_what_it_has_seen(self, source: Path | None) -> None:
+        """Warn that other pictures are filled like those of the training, if the model says what these were."""
+        if self.trained_on:
+            log.warning("the model %s was trained on %s, and fills every picture as if it were one of them", source, self.trained_on)
 
     @classmethod
     def from_config(cls, config: TestConfig, device: torch.device | None = None) -> "StrDiffusion":
@@ -117,7 +135,10 @@ class StrDiffusion:
 
     def save(self, folder: str | Path, dtype: StorageType = "float32") -> Path:
         """Write a model folder: model.yml and a safetensors file for each network. A 16-bit dtype halves its size."""
-        return save_method(self.method, folder, convert(StorageType, dtype, "the call", "dtype"))
+        folder = save_method(self.method, folder, convert(StorageType, dtype, "the call", "dtype"))
+        if self.trained_on:
+            write_text(folder / TRAINED_ON, self.trained_on + "\n")
+        return folder
 
     def plan(
         self,
@@ -199,6 +220,7 @@ class StrDiffusion:
 
         Raises UserError for input that cannot be read or does not fit.
         """
+        seed = whole(seed)
         for name, value, hint in (
             ("num_samples", num_samples, Samples),
             ("batch_size", batch_size, BatchSize),
@@ -279,6 +301,29 @@ class StrDiffusion:
 def _put_structure(levels: np.ndarray, structure: Tensor, window: Window) -> None:
     values = resize_image(structure.float().clamp(0, 1).cpu().numpy(), window.box.height, window.box.width)
     levels[window.box.slices] = np.rint(255 * values)[..., None].astype(np.uint8)
+
+
+def trained_on(folder: str | Path | None) -> str | None:
+    """The line of a model folder that says on what pictures its networks were trained; None if it has none.
+
+    It is a file of its own, not a key of model.yml: a line for people changes no result, and tables know results by that file's content.
+    """
+    file = None if folder is None else Path(folder).expanduser() / TRAINED_ON
+    if file is None or not file.is_file():
+        return None
+    try:
+        lines = read_regular(file, MOST_SAID).decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError):
+        return None
+    return (one_line(lines[0].strip()) or None) if lines else None
+
+
+def whole(seed: object) -> int:
+    """The seed as an integer, of Python's or NumPy's. Raises UserError for anything else."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise UserError(f"the call: seed must be a whole number, not {brief(seed)}") from None
 
 
 def share_of_late(method: Method) -> float:

@@ -61,6 +61,15 @@ class Picture:
         """The same picture with a copy of the levels."""
         return replace(self, levels=self.levels.copy())
 
+    def __repr__(self) -> str:
+        H, W, C = self.levels.shape
+        kind = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGB with alpha"}[C]
+        return f"<Picture {self.name}: {W}x{H}, {kind}, {self.levels.dtype}>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: 8 bits, in PNG, without metadata."""
+        return encode(self.eight_bits().levels, Metadata(icc_profile=self.metadata.icc_profile), "PNG", self.name)
+
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         levels = self.levels[..., 0] if self.levels.shape[2] == 1 else self.levels
         return np.array(levels, dtype=dtype, copy=copy or None)

@@ -22,7 +22,15 @@ import numpy as np
 
 from strdiffusion.app import Composition, Output, Picture, StrDiffusion
 from strdiffusion.app.composition import Composed
-from strdiffusion.commands.painting import add_model_options, add_sampling_options, open_model, require_free, sample_names, sampling
+from strdiffusion.commands.painting import (
+    add_model_options,
+    add_sampling_options,
+    by_options,
+    open_model,
+    require_free,
+    sample_names,
+    sampling,
+)
 from strdiffusion.data.listing import IMAGE_SUFFIXES, find_images
 from strdiffusion.data.masks import Polarity
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
@@ -102,10 +110,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     existing = next((file for file in descriptions if file.exists() and not options.overwrite), None)
     if existing is not None:
         raise UserError(f"{existing} exists, and nothing is overwritten: choose another place, or give --overwrite")
-    model = open_model(options)
-    for scene in scenes:
-        composed = scene.composition.render()
-        write(scene, composed, paint(model, scene.composition.name, composed, options), options.samples)
+    with by_options():
+        model = open_model(options)
+        for scene in scenes:
+            composed = scene.composition.render()
+            write(scene, composed, paint(model, scene.composition.name, composed, options), options.samples)
 
 
 def compositions_of(path: Path, polarity: Polarity, lists: tuple[Path, ...] = ()) -> Iterator[Composition]:

@@ -17,27 +17,36 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_type_hints
 
 from strdiffusion.app import StrDiffusion
-from strdiffusion.app.model import Samples
+from strdiffusion.app.model import BatchSize, Samples
 from strdiffusion.app.outputs import Outputs, outputs_at, outputs_in
 from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS
-from strdiffusion.commands.painting import add_model_options, add_sampling_options, open_model, require_places, sample_names, sampling
+from strdiffusion.commands.painting import (
+    add_model_options,
+    add_sampling_options,
+    by_options,
+    open_model,
+    require_places,
+    sample_names,
+    sampling,
+)
 from strdiffusion.config import load_config
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.evaluation.options import TestConfig
+from strdiffusion.methods import METHODS
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
 from strdiffusion.system.cli import OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import file_hash
 from strdiffusion.system.folders import key_of
-from strdiffusion.system.parser import convert
+from strdiffusion.system.parser import Count, convert
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +88,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 @exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
+    require_inputs(options)
     jobs = plan_jobs(options)
-    with hold_outputs(options, jobs) as outputs:
+    with hold_outputs(options, jobs) as outputs, by_options():
         model = open_model(options)
         if options.structure is not None and "structure" not in model.method.Options.pictures:
             raise UserError(f"the method {model.method.name} has no structure to write: leave out --structure")
@@ -124,9 +134,20 @@ def model_files(source: Path | None) -> list[Path]:
     return [file for pattern in patterns for file in sorted(source.glob(pattern)) if file.is_file()]
 
 
+def require_inputs(options: argparse.Namespace) -> None:
+    """Raise UserError for a number out of range, and for all files that do not exist at once."""
+    hints = get_type_hints(LayoutOptions, include_extras=True)
+    for name, hint in (("samples", Samples), ("batch_size", BatchSize), ("feather", Count), ("context", hints["context"])):
+        convert(hint, getattr(options, name), "the command line", f"--{name.replace('_', '-')}")
+    model = None if options.model is None or str(options.model) in METHODS else options.model
+    given = {"the image": options.image, "the mask": options.mask, "--hints": options.hints, "--model": model}
+    absent = [f"{name} {path}" for name, path in given.items() if path is not None and not path.expanduser().exists()]
+    if len(absent) > 1:
+        raise UserError(f"{', '.join(absent)} do not exist: check the paths")
+
+
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     """(image, mask, output) of every photograph; an output that cannot be written is refused before anything is computed."""
-    convert(Samples, options.samples, "the command line", "--samples")
     if options.image.is_dir():
         if options.structure is not None or options.hints is not None:
             raise UserError("--structure and --hints are of a single photograph, not of a folder")

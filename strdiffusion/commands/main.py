@@ -94,7 +94,8 @@ def refuse(arguments: list[str]) -> int:
     close = difflib.get_close_matches(arguments[0], known, n=1)
     said = f"unknown command {arguments[0]}" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
     if second:
-        said = f"{arguments[0]} needs one of {', '.join(sorted(second))} after it"
+        typed = f", not {arguments[1]}" if len(arguments) > 1 else ""
+        said = f"{arguments[0]} needs one of {', '.join(sorted(second))} after it{typed}"
 
     @exit_on_user_error
     def fail() -> None:

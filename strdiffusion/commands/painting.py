@@ -1,6 +1,9 @@
 """What the commands that paint share: the options of a model and its sampling, and files that must not exist."""
 
 import argparse
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -17,9 +20,22 @@ from strdiffusion.samplers.options import Resampling
 from strdiffusion.samplers.prior import PriorSolver
 from strdiffusion.samplers.solvers import Solver
 from strdiffusion.sde import MeanFill
+from strdiffusion.system import threads
 from strdiffusion.system.cli import DEFAULT_MODEL, default_model
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
+
+TYPED = {  # what errors of the model say (patterns), and what was typed
+    r"^the call: ": "",
+    r"\bsampler\.solver\b": "--sampler",
+    r"\bsampler\.steps\b": "--steps",
+    r"; null visits every t$": "; leave it out for the model's own",
+    r"\b(steps|sampler|resampling): leave it out$": r"--\1: leave it out",
+    r"^(batch_size|feather|context|seed) must": lambda found: f"--{found[1].replace('_', '-')} must",
+    r"\b(device|precision)=": r"--\1 ",
+    r"\bleave (T|size) out$": r"leave --\1 out",
+    r"\blower the feather\b": "lower --feather",
+}
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +67,18 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="windows or tiles at a time; less needs less memory (8)")
 
 
+@contextlib.contextmanager
+def by_options() -> Iterator[None]:
+    """A context in which errors name the options of the command line instead of the arguments of a call and the keys of a file."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for name, option in TYPED.items():
+            text = re.sub(name, option, text)
+        raise UserError(text) from None
+
+
 def sampling(options: argparse.Namespace) -> dict:
     """The arguments of a call of the model that `add_sampling_options` added."""
     return {name: getattr(options, name) for name in ("sampler", "steps", "resampling", "batch_size")}
@@ -64,6 +92,8 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
         return StrDiffusion(method.varied(T=options.T, mean_fill=options.mean_fill, precision=precision))
     source = options.model or default_model()
     model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
+    if model.size is not None:
+        threads.fit(model.size**2)
     if options.method not in (None, model.method.name):
         raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
     return model

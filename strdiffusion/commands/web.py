@@ -72,7 +72,10 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     for name, text in LIMITS.items():
         default = getattr(limits, name)
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} ({default})")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.port is not None and not 1 <= options.port <= 65_535:
+        raise UserError(f"--port must be from 1 to 65535, not {options.port}")
+    return options
 
 
 @exit_on_user_error(go_on=True)

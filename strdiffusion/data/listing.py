@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,17 @@ def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = Non
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no image in {folder} or below; it must hold files ending in one of {suffixes}")
     return [folder / name for name in names]
+
+
+def require_folders(given: Mapping[str, str | os.PathLike | None]) -> None:
+    """Raise UserError that names all folders that do not exist at once. given: of each option, its folder; None if it has none."""
+    absent = [
+        f"{option}={folder}"
+        for option, folder in given.items()
+        if folder is not None and not is_virtual(folder) and not Path(folder).expanduser().exists()
+    ]
+    if absent:
+        raise UserError(f"{', '.join(absent)} {'does' if len(absent) == 1 else 'do'} not exist; check the path{'s' * (len(absent) > 1)}")
 
 
 def default_index(folder: str | os.PathLike) -> Path:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from strdiffusion.data import TestDataset, TestItem, collate, index_file
+from strdiffusion.data.listing import require_folders
 from strdiffusion.data.masks import stable_hash
 from strdiffusion.data.tensors import as_tensor
 from strdiffusion.evaluation.metrics import inside, psnr, ssim
@@ -23,7 +24,7 @@ from strdiffusion.evaluation.run import PART, RESULTS, SUMMARY, Run
 from strdiffusion.evaluation.table import ResultRow, read_rows, summary_table, write_rows
 from strdiffusion.methods import Method, Result, Step, method_class, see
 from strdiffusion.methods import run as run_method
-from strdiffusion.system import distributed
+from strdiffusion.system import distributed, threads
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import Together, write_text
@@ -49,6 +50,8 @@ def inpaint_folder(config: TestConfig, run: Run | None = None) -> Path:
     """
     run = run or Run(config)
     with distributed.processes(config.device) as device, contextlib.ExitStack() as stack:
+        threads.fit(config.data.size**2)
+        require_folders({"data.images": config.data.images, "data.masks.folder": config.data.masks.folder})
         method = method_class(config.method).open(config.options, device)
         dataset = test_dataset(config)
         earlier = distributed.on_main(lambda: stack.enter_context(run.held()))

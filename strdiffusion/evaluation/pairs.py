@@ -10,7 +10,7 @@ import numpy as np
 
 from strdiffusion.data.images import read_image, resize_image
 from strdiffusion.data.labels import read_labels_of
-from strdiffusion.data.listing import find_images
+from strdiffusion.data.listing import find_images, require_folders
 from strdiffusion.data.mask_rules import PREFIX, MaskRule
 from strdiffusion.data.masks import Polarity, hole_share, read_mask
 from strdiffusion.data.pairing import pair_masks
@@ -70,6 +70,7 @@ class Loaded:
 
 def find_pairs(config: EvaluateConfig) -> Pairs:
     """Pair outputs with truths and masks. Raises UserError if a folder is unusable, names are ambiguous, or there is no pair."""
+    require_folders({name: getattr(config, name) for name in ("outputs", "truths")})
     outputs = _named_outputs(Path(config.outputs).expanduser())
     truths = {} if config.truths is None else _named_truths(Path(config.truths).expanduser())
     found = _by_name(outputs, truths) if config.csv is None else _by_rows(outputs, truths, config)

@@ -21,9 +21,10 @@ DEFAULT_MODEL = "weights/benchmark"
 
 
 def default_model() -> Path:
-    """The shipped model: in the current folder, or else in the checkout that contains this package."""
-    here, beside = Path(DEFAULT_MODEL), Path(__file__).parents[2] / DEFAULT_MODEL
-    return beside if beside.exists() and not here.exists() else here
+    """The shipped model: in the current folder, or else in the checkout that contains this package, or else in the installed package."""
+    here, package = Path(DEFAULT_MODEL), Path(__file__).parents[1]
+    found = (path for path in (here, package.parent / DEFAULT_MODEL, package / DEFAULT_MODEL) if path.exists())
+    return next(found, here)
 
 
 def exit_on_user_error(main: Callable[..., int | None] | None = None, *, go_on: bool = False) -> Callable[..., Any]:

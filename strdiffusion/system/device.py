@@ -25,6 +25,8 @@ def require_precision(precision: str, device: torch.device) -> None:
     """Raise UserError if the device has no fast kernels for the option `precision`."""
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision=fp16 needs a GPU: on a CPU use precision=bf16 or fp32")
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError("precision=tf32 is a way of NVIDIA's GPUs to compute: without one use precision=fp32 or bf16")
 
 
 @contextlib.contextmanager

@@ -90,6 +90,8 @@ def parse_yaml(text: str) -> Any:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and _expanded_size(root, {}) > MAX_VALUES:
             raise ValueError(f"its anchors and lists expand to more than {MAX_VALUES} values")
+        if root is not None:
+            _require_single_keys(root, set())
         return yaml.safe_load(text)
     except (RecursionError, OverflowError, TypeError, AttributeError, KeyError) as error:  # PyYAML raises these for some odd scalars
         raise ValueError(f"it cannot be understood ({type(error).__name__})") from None
@@ -106,6 +108,26 @@ def _expanded_size(node: "yaml.Node", sizes: dict[int, float]) -> float:
         below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         sizes[id(node)] = 1 + sum(_expanded_size(part, sizes) for part in below)
     return sizes[id(node)]
+
+
+def _require_single_keys(node: "yaml.Node", seen: set[int]) -> None:
+    """Raise ValueError if a mapping gives a key twice: YAML would take the last one and say nothing."""
+    import yaml
+
+    if isinstance(node, yaml.ScalarNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise ValueError(f"the key {key.value} is given twice, in lines {lines[key.value]} and {line}: keep one of them")
+                lines[key.value] = line
+    for part in node.value:
+        for child in part if isinstance(part, tuple) else (part,):
+            _require_single_keys(child, seen)
 
 
 def set_override(tree: dict, override: str) -> None:

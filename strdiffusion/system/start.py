@@ -1,6 +1,6 @@
-"""Ctrl-C while the libraries are still being imported, which takes seconds: one line in place of a traceback.
+"""What a command does before the libraries are imported, which takes seconds. Importing this module first is all that it needs.
 
-Importing this module first is all that a command does for it; `exit_on_user_error` gives Ctrl-C back to Python.
+Ctrl-C meanwhile is one line in place of a traceback; `exit_on_user_error` gives it back to Python. And torch's threads are chosen.
 """
 
 import os
@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 from typing import NoReturn
+
+from strdiffusion.system import threads
 
 
 def leave(number: int, frame: object) -> NoReturn:
@@ -25,3 +27,5 @@ def give_back() -> None:
 usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in a shell's background job, which ignores it
 if usual and "torch" not in sys.modules and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, leave)
+if "torch" not in sys.modules:
+    threads.choose()

@@ -9,11 +9,12 @@ from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data import TrainingDataset
+from strdiffusion.data.listing import require_folders
 from strdiffusion.ddpm import DDPM
 from strdiffusion.networks import GuidedUNet, Kind
 from strdiffusion.networks.recompute import recompute_blocks
 from strdiffusion.sde import MeanRevertingSDE
-from strdiffusion.system import distributed
+from strdiffusion.system import distributed, threads
 from strdiffusion.system.compiling import require_compiler
 from strdiffusion.system.device import keep_memory, require_precision, set_float32_precision
 from strdiffusion.training.data import training_dataset, validation_batches
@@ -47,7 +48,18 @@ class Prepared:
 def prepare(kind: Kind, config: TrainConfig, device: torch.device) -> Prepared:
     """Seed the generators, make the network `kind` and list the data. Raises UserError for what the user can mend."""
     set_float32_precision(config.precision)
+    threads.fit(config.training.batch_size * config.data.size**2)
     torch.manual_seed(config.seed)
+    data, validation = config.data, config.validation
+    require_folders(
+        {
+            "data.images": data.images,
+            "data.masks.folder": data.masks.folder,
+            "data.labels": data.labels,
+            "validation.images": validation.images,
+            "validation.masks.folder": validation.masks.folder if validation.images else None,
+        }
+    )
     process = make_process(config)
     shares = Shares(config.training, distributed.rank(), distributed.count())
     task = make_task(kind, config, process)

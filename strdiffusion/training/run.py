@@ -7,7 +7,7 @@ from strdiffusion.config import TrainConfig, save_config
 from strdiffusion.networks import Kind
 from strdiffusion.system import distributed
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.folders import output_folder
+from strdiffusion.system.folders import LOCK, output_folder
 from strdiffusion.system.parser import read_yaml
 from strdiffusion.training.folder import BEST, LATEST, CheckpointFolder
 from strdiffusion.training.interrupt import StopRequest
@@ -47,7 +47,7 @@ def train(kind: Kind, config: TrainConfig) -> Path:
 def open_folder(config: TrainConfig, stack: contextlib.ExitStack) -> Path:
     """Create the output folder, or take an existing one if the run continues in it, and hold it in `stack`. Raises UserError."""
     how_to = "continue with resume=auto, or set another output=FOLDER" if not resumes_here(config) else "set another output=FOLDER"
-    folder = stack.enter_context(output_folder(config.output, resumes_here(config), how_to))
+    folder = stack.enter_context(output_folder(config.output, lambda path: resumes_here(config) or never_began(path), how_to))
     check_owner(folder)
     if not (folder / CONFIG).exists():  # by it the folder is known as that of a training, however soon the run is killed
         save_config(config, folder / CONFIG)
@@ -61,6 +61,14 @@ def check_owner(folder: Path) -> None:
     foreign = "training" not in config if config else any((folder / name).exists() for name in WRITTEN)
     if foreign:
         raise UserError(f"the output folder {folder} holds files that are not of a training: set another output=FOLDER")
+
+
+def never_began(folder: Path) -> bool:
+    """Whether all that a folder holds is of a training that ended before its first iteration, as one whose data cannot be read does."""
+    if not (folder / CONFIG).exists() or any(file.name not in (*WRITTEN, LOCK) for file in folder.iterdir()):
+        return False
+    numbers = folder / "metrics.jsonl"
+    return not (folder / LATEST).exists() and (not numbers.exists() or numbers.stat().st_size == 0)
 
 
 def resumes_here(config: TrainConfig) -> bool:

@@ -16,6 +16,7 @@ from strdiffusion.config import TrainConfig, TrainSDEConfig, to_dict
 from strdiffusion.config.training import TrainingConfig
 from strdiffusion.ddpm import DDPM
 from strdiffusion.sde import MeanRevertingSDE
+from strdiffusion.system import threads
 from strdiffusion.system.distributed import count, on_main
 from strdiffusion.system.errors import UserError, brief
 from strdiffusion.training.ema import EMA
@@ -90,6 +91,7 @@ class TrainingState:
             "rng": torch.get_rng_state(),
             **({"rng_gpu": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}),  # of dropout
             "config": to_dict(self.config),
+            "threads": torch.get_num_threads(),
         }
 
     def save(self) -> None:
@@ -150,6 +152,8 @@ class TrainingState:
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
             raise UserError(f"the checkpoint {path} cannot be resumed: it lacks what training needs ({brief(error)})") from None
         log.info("resumed %s at iteration %d", path, self.step)
+        if self.device.type == "cpu" and isinstance(before := content.get("threads"), int) and (now := threads.repeat(before)) != before:
+            log.info("it had %d threads and goes on with %d, so it rounds differently from here on", before, now)
         changed = [f"{name}={brief(value)} (was {brief(old)})" for name, value, old in changes(to_dict(self.config), content.get("config"))]
         if changed:
             log.warning("the configuration is not that of the checkpoint: %s", ", ".join(changed))
