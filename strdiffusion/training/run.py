@@ -15,6 +15,7 @@ from strdiffusion.training.journal import Journal, log_file, log_start
 from strdiffusion.training.loading import training_loader
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.preparation import prepare
+from strdiffusion.training.start import begin
 
 CONFIG = "config.yml"
 WRITTEN = (LATEST, BEST, CONFIG, "metrics.jsonl", "status.txt", "log.txt", "tensorboard")
@@ -36,6 +37,7 @@ def train(kind: Kind, config: TrainConfig) -> Path:
         state = prepared.new_state(files)
         log_start(kind, config, state.task.network, len(dataset), sum(map(len, prepared.validation)), device)
         state.resume(config.resume)
+        begin(state, config)
         distributed.on_main(lambda: save_config(config, folder / CONFIG))
         shares.warn(kind)
         journal = Journal(folder, kind, config, state.step, state.standing.validated, distributed.is_main())
