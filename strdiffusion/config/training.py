@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig
+from strdiffusion.data.mask_families import TrainingFamily
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
 from strdiffusion.objectives import HOLE_WEIGHT, LossOn, Norm
@@ -43,6 +44,13 @@ class SegmenterConfig:
 
 
 @dataclass
+class TrainMaskConfig(MaskConfig):
+    """Where training masks come from. family: also "mixed", strokes or a box, each as often, with a share in hole_share."""
+
+    family: TrainingFamily = "irregular"
+
+
+@dataclass
 class TrainDataConfig:
     """Training images: a folder, or one file. Every folder is searched recursively; `index` is the file for the list of its images
     ("auto": in the cache folder; null: none). Files that cannot be used are replaced by others, unless they are more than the share
@@ -63,7 +71,7 @@ class TrainDataConfig:
     index: str | None = "auto"
     workers: Annotated[int, Range(0, 256)] = 4
     max_bad_share: Share = 0.2
-    masks: MaskConfig = field(default_factory=MaskConfig)
+    masks: TrainMaskConfig = field(default_factory=TrainMaskConfig)
 
 
 @dataclass
