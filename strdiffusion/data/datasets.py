@@ -108,8 +108,9 @@ class TrainingDataset(Dataset):
 
     def load(self, n: int, attempt: int = 0) -> dict[str, torch.Tensor]:
         """Sample n, or its replacement at attempt 1, 2, ... Raises UserError for a file that cannot be used."""
+        image = self._read(self.path(n, attempt))
         rng = np.random.default_rng([self.seed, n] if attempt == 0 else [self.seed, n, attempt])
-        crop = self._crop(rng, self._read(self.path(n, attempt)))
+        crop = self._crop(rng, image)
         if self.augment:
             crop = random_turn(rng, crop)
         image, more = np.ascontiguousarray(crop[..., :3]), crop[..., 3] if crop.shape[2] > 3 else None
