@@ -13,8 +13,9 @@ from typing import Annotated
 
 import numpy as np
 
-from strdiffusion.app.inputs import Inputs
+from strdiffusion.app.inputs import Inputs, read_inputs
 from strdiffusion.app.model import StrDiffusion
+from strdiffusion.app.reading import Source
 from strdiffusion.checkpoints import LoadedNetwork, load_network
 from strdiffusion.config import TrainStructureConfig, TrainTextureConfig
 from strdiffusion.config.common import StructureConfig
@@ -78,12 +79,14 @@ class Adapting:
 
 def adapt(
     model: StrDiffusion,
-    pictures: Sequence[Inputs],
+    pictures: Sequence[Inputs | tuple[Source, Source]],
     options: AdaptOptions | None = None,
     folder: str | Path | None = None,
     watch: Callable[[Adapting], bool | None] | None = None,
 ) -> StrDiffusion:
-    """The model after it has learnt from the known part of some pictures (`read_inputs`), for them and for others like them.
+    """The model after it has learnt from the known part of some pictures, for them and for others like them.
+
+    pictures: pairs of an image and its mask, white = hole, as `StrDiffusion` takes them; or inputs that are read already.
 
     The structure network of a guided method learns first, then the texture network. A training that Ctrl-C stops keeps what was learnt.
     folder: keeps the trainings, and goes on with those that it holds (None: a temporary one). watch: called after every iteration; if it
@@ -91,6 +94,7 @@ def adapt(
     """
     options = options or AdaptOptions()
     require_networks(model)
+    pictures = [given if isinstance(given, Inputs) else read_inputs(*given, None, "white_hole", 0) for given in pictures]
     size = model.method.size
     for inputs in pictures:
         require_enough(inputs, size)
@@ -199,7 +203,7 @@ def configure(
             ema_decay=0.98,
             max_minutes=None if options.minutes is None else options.minutes / trainings,
             log_every=50,
-            save_every=1000,
+            save_every=100,
             keep=1,
         ),
     )
