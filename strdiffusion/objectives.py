@@ -90,9 +90,7 @@ def structure_loss(
     """Objective of the structure network: x_t from (x0, mu_x), target x*_{t-1}. noise (B,1,H,W)."""
     x = denoiser.sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
     weights = norm, loss_on, hole_weight, batch.counted
-    return matching_loss(
-        denoiser, x, batch.structure, batch.structure_mean, batch.mask, t, denoiser.context(batch.texture_mean), *weights
-    )
+    return matching_loss(denoiser, x, batch.structure, batch.structure_mean, batch.mask, t, denoiser.context(batch.texture_mean), *weights)
 
 
 def structure_guide(sde: MeanRevertingSDE, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:

@@ -10,7 +10,7 @@
 * web/: the web page
 """
 
-from strdiffusion.app.adapting import AdaptOptions, Adapting, adapt
+from strdiffusion.app.adapting import Adapting, AdaptOptions, adapt
 from strdiffusion.app.composition import Composition, PlacedObject
 from strdiffusion.app.model import Output, Plan, StrDiffusion
 from strdiffusion.app.picture import Picture
