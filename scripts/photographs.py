@@ -34,10 +34,7 @@ from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_text
 from strdiffusion.system.folders import Mark, key_of, output_folder
 
-SHIPPED = (
-    "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png "
-    "motorcycle_left.png retina.jpg rocket.jpg"
-).split()
+SHIPPED = ["astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg"]
 CLASSICAL = ("telea", "navier_stokes", "biharmonic")
 KINDS = ("strokes", "squares", "large")  # 1, 2, 3 in the map of holes
 SQUARES, SQUARE, LARGE = 4, 0.12, 0.3  # how many; sides, as shares of the photograph's shorter side
