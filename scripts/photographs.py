@@ -34,7 +34,10 @@ from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import write_text
 from strdiffusion.system.folders import Mark, key_of, output_folder
 
-SHIPPED = ["astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg"]
+SHIPPED = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
+    *("hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg"),
+)
 CLASSICAL = ("telea", "navier_stokes", "biharmonic")
 KINDS = ("strokes", "squares", "large")  # 1, 2, 3 in the map of holes
 SQUARES, SQUARE, LARGE = 4, 0.12, 0.3  # how many; sides, as shares of the photograph's shorter side
@@ -146,7 +149,7 @@ def judge(names: list[str], rows: list[str], folder: Path) -> list[dict]:
 
 
 def table(records: list[dict], rows: list[str]) -> str:
-    """Means over the photographs with 95 % intervals, as Markdown; and the difference of each row to the best classical method of a kind."""
+    """Means over the photographs with 95 % intervals, as Markdown; and the difference of each row to the best classical method."""
     lines = []
     for kind in KINDS:
         of = {row: [r for r in records if r["holes"] == kind and r["method"] == row] for row in rows}
