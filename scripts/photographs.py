@@ -108,9 +108,12 @@ def fill_all(photograph: Path, folder: Path, options: argparse.Namespace, how: A
     def model(adapted: bool) -> StrDiffusion:
         if "base" not in models:
             models["base"] = StrDiffusion.load(options.model)
+        if adapted and "adapted" not in models and (folder / "models" / photograph.stem / "model.yml").exists():
+            models["adapted"] = StrDiffusion.load(folder / "models" / photograph.stem)
         if adapted and "adapted" not in models:
             began, cpu = time.time(), time.process_time()
             models["adapted"] = adapt(models["base"], [(folder / "masked" / name, holes > 0)], how)
+            models["adapted"].save(folder / "models" / photograph.stem)
             took = {"photograph": name, "seconds": f"{time.time() - began:.0f}", "cpu_seconds": f"{time.process_time() - cpu:.0f}"}
             write_text(folder / "time" / f"{photograph.stem}.csv", "".join(f"{key},{value}\n" for key, value in took.items()))
         return models["adapted" if adapted else "base"]

@@ -76,7 +76,7 @@ def same(one, other):
 def test_the_hole_never_enters_the_learning(weights, name):
     marked = stripes()
     marked[HOLE] = (255, 0, 255)
-    quick = AdaptOptions(iterations=2, batch_size=4)
+    quick = AdaptOptions(iterations=2, batch_size=4, crop=SIZE)
     clean, other = (adapt(model_of(weights, name), [read(image)], quick) for image in (stripes(), marked))
     assert same(states(clean), states(other))
     changed = stripes()
@@ -137,7 +137,7 @@ def test_it_learns(tmp_path):
     record = network_record("texture", network, MeanRevertingSDE(10), dict(pair="gray2edge", edge_source="known", edge_sigma=1.0), "x0")
     write_checkpoint(tmp_path / "new.pt", record | {"step": 0, "network": network.state_dict(), "ema": None})
     model, image = StrDiffusion.load({"texture": tmp_path / "new.pt"}, size=SIZE, device="cpu"), stripes()
-    adapted = adapt(model, [read(image)], AdaptOptions(iterations=60, batch_size=8, learning_rate=1e-2, shrink=1.0))
+    adapted = adapt(model, [read(image)], AdaptOptions(iterations=60, batch_size=8, crop=SIZE, learning_rate=1e-2, shrink=1.0))
 
     def quality(model):
         out = model(image.copy(), HOLE, steps=2, sampler="posterior").images[0].levels
@@ -149,16 +149,17 @@ def test_it_learns(tmp_path):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_same_seed_gives_the_same_weights(weights, name, tmp_path):
-    model, quick = model_of(weights, name), AdaptOptions(iterations=2, batch_size=4, seed=3)
+    model, quick = model_of(weights, name), AdaptOptions(iterations=2, batch_size=4, crop=SIZE, seed=3)
     before = {kind: {name: value.clone() for name, value in state.items()} for kind, state in states(model).items()}
     adapted = adapt(model, [read()], quick)
     assert same(states(model), before)  # the model itself stays as it was
     assert same(states(adapted), states(adapt(model, [read()], quick)))
-    assert not same(states(adapted), states(adapt(model, [read()], AdaptOptions(iterations=2, batch_size=4, seed=4))))
+    assert not same(states(adapted), states(adapt(model, [read()], AdaptOptions(iterations=2, batch_size=4, crop=SIZE, seed=4))))
     changed = {kind for kind in before if not same({kind: before[kind]}, {kind: states(adapted)[kind]})}
     assert changed == set(KINDS[name])
     told = adapted.method.model.config.provenance[-len(changed) :]
     assert all(f"the {kind} network adapted to the image: 2 iterations, seed 3" in told for kind in changed)
+    assert adapted.size == WIDTH  # it sees the whole picture at once
     again = StrDiffusion.load(adapted.save(tmp_path / "adapted"), device="cpu")
     first, second = (each(stripes(), HOLE, steps=2).images[0].levels for each in (adapted, again))
     assert np.array_equal(first, second)
@@ -174,7 +175,7 @@ def test_a_watcher_sees_the_model_and_ends_the_learning(weights):
             assert picture.levels.shape == (HEIGHT, WIDTH, 3)
             return False
 
-    adapted = adapt(model_of(weights, "texture"), [read()], AdaptOptions(iterations=8, batch_size=4), watch=watch)
+    adapted = adapt(model_of(weights, "texture"), [read()], AdaptOptions(iterations=8, batch_size=4, crop=SIZE), watch=watch)
     assert [(kind, step) for kind, step, _ in seen] == [(kind, step) for kind in ("structure", "texture") for step in (1, 2, 3)]
     assert np.allclose([done for *_, done in seen], [1 / 16, 2 / 16, 3 / 16, 9 / 16, 10 / 16, 11 / 16])
     assert adapted.method.model.networks.texture.step == 3
@@ -191,7 +192,7 @@ def test_what_cannot_be_learnt_is_said_in_one_line(weights):
     with pytest.raises(UserError, match="one colour"):
         adapt(model, [read(flat)])
     with pytest.raises(UserError, match="too little of the image is known"):
-        adapt(model, [read(mask=hole((0, 5, HEIGHT, WIDTH - 5)))])
+        adapt(model, [read(mask=hole((0, 5, HEIGHT, WIDTH - 5)))], AdaptOptions(crop=SIZE))
     for wrong in (dict(iterations=0), dict(minutes=0.0), dict(learning_rate=-1.0), dict(shrink=0.5), dict(seed=-1)):
         with pytest.raises(UserError, match=next(iter(wrong))):
             AdaptOptions(**wrong)

@@ -20,6 +20,7 @@ from strdiffusion.checkpoints import LoadedNetwork, load_network
 from strdiffusion.config import TrainStructureConfig, TrainTextureConfig
 from strdiffusion.config.common import StructureConfig
 from strdiffusion.config.training import (
+    LARGEST_SIZE,
     StructureObjectiveConfig,
     TextureObjectiveConfig,
     TrainDataConfig,
@@ -41,6 +42,7 @@ from strdiffusion.training.state import TrainingState
 log = logging.getLogger(__name__)
 
 LEAST = 0.5  # a crop with less known than this teaches nothing
+WINDOW = 512  # pixels a side, see `with_network`
 ONE_COLOUR = 1 / 255  # the spread of the known pixels, in each channel, up to which they are one colour
 IMAGES, UNKNOWN = "known", "unknown"  # folders beside the trainings
 
@@ -49,13 +51,15 @@ IMAGES, UNKNOWN = "known", "unknown"  # folders beside the trainings
 class AdaptOptions:
     """How long and how fast. minutes: of all trainings together; null: iterations alone decide, and the same seed gives the same weights.
 
-    shrink: crops are taken at scales from the picture's own to one so many times smaller, as far as the picture is large enough.
+    crop: the side of the crops in pixels. shrink: they are taken at scales from the picture's own to one so many times smaller, as far
+    as the picture is large enough.
     """
 
     iterations: Positive = 400
     minutes: Annotated[float, Range(0, 10**5, open_low=True)] | None = None
     learning_rate: Rate = 5e-4
     batch_size: Annotated[int, Range(1, 4096)] = 16
+    crop: Annotated[int, Range(8, LARGEST_SIZE)] = 64
     shrink: Annotated[float, Range(1, 64)] = 3.0
     seed: Seed = 0
 
@@ -95,9 +99,8 @@ def adapt(
     options = options or AdaptOptions()
     require_networks(model)
     pictures = [given if isinstance(given, Inputs) else read_inputs(*given, None, "white_hole", 0) for given in pictures]
-    size = model.method.size
     for inputs in pictures:
-        require_enough(inputs, size)
+        require_enough(inputs, options.crop)
     with contextlib.nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory() as place, quietly():
         place = Path(place)
         write_known(pictures, place)
@@ -107,7 +110,7 @@ def adapt(
         for number, kind in enumerate(kinds := learning(model)):
             config = configure(kind, model, options, place, start, len(kinds))
             try:
-                train(kind, config, watcher(watch, model, kind, number, len(kinds), options))
+                train(kind, config, watcher(watch, model, kind, (number, len(kinds)), pictures, options))
             except Stopped as stopped:
                 if stopped.status != 130:
                     raise
@@ -178,7 +181,7 @@ def configure(
         data=TrainDataConfig(
             images=str(folder / IMAGES),
             unknown=str(folder / UNKNOWN),
-            size=recorded.size,
+            size=options.crop,
             shrink=(1.0, options.shrink),
             index=None,
             workers=0,
@@ -212,29 +215,40 @@ def configure(
 
 
 def watcher(
-    watch: Callable[[Adapting], bool | None] | None, model: StrDiffusion, kind: Kind, number: int, trainings: int, options: AdaptOptions
+    watch: Callable[[Adapting], bool | None] | None,
+    model: StrDiffusion,
+    kind: Kind,
+    place: tuple[int, int],
+    pictures: Sequence[Inputs],
+    options: AdaptOptions,
 ) -> Callable[[TrainingState, float], bool] | None:
-    """What the training calls after every iteration, for `watch`; None if there is none."""
+    """What the training calls after every iteration, for `watch`; None if there is none. place: the training's number, of how many."""
     if watch is None:
         return None
 
     def tell(state: TrainingState, done: float) -> bool:
         def current() -> StrDiffusion:
             before = getattr(model.method.model.networks, kind)
-            return with_network(model, replace(before, network=state.ema.network), (), options)
+            return with_network(model, replace(before, network=state.ema.network), pictures, options)
 
-        return watch(Adapting(kind, state.step, (number + done) / trainings, current)) is not False
+        return watch(Adapting(kind, state.step, (place[0] + done) / place[1], current)) is not False
 
     return tell
 
 
 def with_network(model: StrDiffusion, network: LoadedNetwork, pictures: Sequence[Inputs], options: AdaptOptions) -> StrDiffusion:
-    """The model with another network of a kind that it has."""
+    """The model with another network of a kind that it has, which has learnt from the pictures.
+
+    Networks that learn from crops know nothing of the place in the picture, so they work on windows of any size, and better on large ones:
+    the model's size becomes that of the smallest picture, up to WINDOW.
+    """
     method = model.method
     networks = LoadedNetworks(**({loaded.kind: loaded for loaded in method.model.networks} | {network.kind: network}))
     names = ", ".join(inputs.picture.name for inputs in pictures[:3]) + (", ..." if len(pictures) > 3 else "")
     told = f"the {network.kind} network adapted to {names}: {network.step} iterations, seed {options.seed}"
-    config = replace(method.model.config, networks=describe(networks), provenance=[*method.model.config.provenance, told])
+    longest = [max(inputs.picture.size) for inputs in pictures]
+    size = max(options.crop, min([WINDOW, *longest]))
+    config = replace(method.model.config, networks=describe(networks), size=size, provenance=[*method.model.config.provenance, told])
     other = method_class(method.name)(method.model._replace(networks=networks, config=config), method.device, method.precision)
     other.sampler = method.sampler
     return StrDiffusion(other)
