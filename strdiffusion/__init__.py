@@ -10,13 +10,13 @@ For example:
 from strdiffusion.system.user import name_the_user
 
 __version__ = "0.1.0"
-__all__ = ["Cancelled", "Composition", "PlacedObject", "StrDiffusion", "UserError"]
+__all__ = ["AdaptOptions", "Cancelled", "Composition", "PlacedObject", "StrDiffusion", "UserError", "adapt"]
 
 name_the_user()
 
 
 def __getattr__(name: str):
-    """Import the classes of `strdiffusion.app` only when they are used: the rest of the package does not need them."""
+    """Import what `strdiffusion.app` offers only when they are used: the rest of the package does not need them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from strdiffusion import app

@@ -52,6 +52,7 @@ class Batch:
     structure_mean: Tensor  # mu_x (B,1,H,W)
     mask: Tensor  # (B,1,H,W), 1 = known
     labels: Tensor | None = None  # (B,H,W) int64, the class of every pixel, if the data have labels
+    counted: Tensor | None = None  # (B,1,H,W), 1 = the truth is known here, so the loss counts it; None: everywhere
 
     @property
     def texture_mean(self) -> Tensor:

@@ -62,15 +62,20 @@ def matching_loss(
     norm: Norm = "l1",
     loss_on: LossOn = "step",
     hole_weight: float = HOLE_WEIGHT,
+    counted: Tensor | None = None,
 ) -> MatchingLoss:
-    """Compare the predicted reverse mean of a state with the optimum step, or with loss_on="x0" the predicted x0 with the true x0."""
+    """Compare the predicted reverse mean of a state with the optimum step, or with loss_on="x0" the predicted x0 with the true x0.
+
+    counted: (B,1,H,W), 1 = the truth is known here; elsewhere nothing counts. None: it is known everywhere.
+    """
     if loss_on == "x0":
         expectation, optimum = denoiser.x0(state, mean, t, structure), clean
     else:
         score = denoiser.score(state, mean, t, structure)
         expectation = denoiser.sde.reverse_mean(state, mean, score, t)
         optimum = denoiser.sde.optimum_step(state, clean, mean, t)
-    return MatchingLoss(weighted_distance(expectation - optimum, mask, norm, hole_weight), expectation, optimum)
+    difference = expectation - optimum if counted is None else (expectation - optimum) * counted
+    return MatchingLoss(weighted_distance(difference, mask, norm, hole_weight), expectation, optimum)
 
 
 def structure_loss(
@@ -84,8 +89,8 @@ def structure_loss(
 ) -> MatchingLoss:
     """Objective of the structure network: x_t from (x0, mu_x), target x*_{t-1}. noise (B,1,H,W)."""
     x = denoiser.sde.sample_marginal(batch.structure, batch.structure_mean, t, noise)
-    seen = denoiser.context(batch.texture_mean)
-    return matching_loss(denoiser, x, batch.structure, batch.structure_mean, batch.mask, t, seen, norm, loss_on, hole_weight)
+    weights = norm, loss_on, hole_weight, batch.counted
+    return matching_loss(denoiser, x, batch.structure, batch.structure_mean, batch.mask, t, denoiser.context(batch.texture_mean), *weights)
 
 
 def structure_guide(sde: MeanRevertingSDE, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:
@@ -116,7 +121,7 @@ def texture_loss(
     """Objective of the texture network: y_t from (y0, mu_y) under the guide S (B,1,H,W), target y*_{t-1}. noise (B,3,H,W)."""
     mean = denoiser.sde.texture_mean(batch.texture_mean, batch.mask)
     y = denoiser.sde.sample_marginal(batch.texture, mean, t, noise)
-    return matching_loss(denoiser, y, batch.texture, mean, batch.mask, t, guide, norm, loss_on, hole_weight)
+    return matching_loss(denoiser, y, batch.texture, mean, batch.mask, t, guide, norm, loss_on, hole_weight, batch.counted)
 
 
 def joint_loss(
@@ -138,9 +143,10 @@ def joint_loss(
     y = sde.sample_marginal(batch.texture, mean, t_y, noise)
     x = sde.sample_marginal(batch.structure, batch.structure_mean, t_x, structure_noise)
     y0, x0 = denoiser.both_x0(y, mean, t_y, x, batch.structure_mean, t_x)
+    weights = norm, loss_on, hole_weight, batch.counted
     return (
-        matching_loss(GivenX0(sde, y0), y, batch.texture, mean, batch.mask, t_y, None, norm, loss_on, hole_weight),
-        matching_loss(GivenX0(sde, x0), x, batch.structure, batch.structure_mean, batch.mask, t_x, None, norm, loss_on, hole_weight),
+        matching_loss(GivenX0(sde, y0), y, batch.texture, mean, batch.mask, t_y, None, *weights),
+        matching_loss(GivenX0(sde, x0), x, batch.structure, batch.structure_mean, batch.mask, t_x, None, *weights),
     )
 
 

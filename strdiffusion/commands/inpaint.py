@@ -6,6 +6,7 @@
     strdiffusion inpaint photos masks -o filled --sampler mars_sde --steps 10        masks of the same names; many times faster
     strdiffusion inpaint photo.jpg mask.png -o out.png --model released --T 400      released checkpoints in a folder
     strdiffusion inpaint photo.jpg mask.png -o out.png --method telea                another method
+    strdiffusion inpaint photo.jpg mask.png -o out.png --adapt 5min                  learns from the photograph first
 
 The mask is white in the hole. Every other pixel stays as it is (save as .png, .tif or .webp: JPEG compresses the whole picture again),
 and so do EXIF, colour profile, alpha and 16 bits. Holes larger than the training images are filled in overlapping tiles.
@@ -20,12 +21,15 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from strdiffusion.app import StrDiffusion
+from strdiffusion.app.adapting import AdaptOptions, adapt
+from strdiffusion.app.inputs import read_inputs
 from strdiffusion.app.model import BatchSize, Samples
 from strdiffusion.app.outputs import Outputs, outputs_at, outputs_in
 from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS
+from strdiffusion.commands.adapt import AMOUNT, amount
 from strdiffusion.commands.painting import (
     add_model_options,
     add_sampling_options,
@@ -81,6 +85,13 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         metavar="FILE",
         help="also write the structure of the first sample: the last state that guided, with its noise",
     )
+    parser.add_argument(
+        "--adapt",
+        nargs="?",
+        const=str(AdaptOptions.iterations),
+        metavar="AMOUNT",
+        help=f"first let the networks learn from the known part of each photograph: {AMOUNT}; Ctrl-C ends it and fills (see adapt --help)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser.parse_args(arguments)
 
@@ -88,6 +99,8 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 @exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
+    if options.adapt is not None:
+        options.adapt = amount(options.adapt, options.seed, "--adapt")
     require_inputs(options)
     jobs = plan_jobs(options)
     with hold_outputs(options, jobs) as outputs, by_options():
@@ -175,6 +188,8 @@ def inpaint(model: StrDiffusion, image: Path, mask: Path, output: Path, options:
         picture.format_for(name)
     if options.structure is not None:
         Picture(picture.levels[..., :1]).format_for(options.structure)
+    if options.adapt is not None:
+        model = adapt(model, [read_inputs(picture, mask, options.hints, options.polarity, options.feather)], options.adapt)
     result = model(
         picture,
         mask,

@@ -21,6 +21,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     ("inpaint",): Command("inpaint", "fill the hole of a photograph, or of a folder of them, at any size"),
+    ("adapt",): Command("adapt", "let a model learn from the known part of a photograph, to fill it"),
     ("compose",): Command("compose", "paint a scene around cut-outs that lie on a canvas"),
     ("web",): Command("web", "a page in the browser to paint holes on, and to compose"),
     ("train", "structure"): Command("train", "train the structure network", {"network": "structure"}),

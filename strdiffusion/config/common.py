@@ -34,7 +34,7 @@ class MaskConfig:
         box = self.family in BOXES
         if self.folder is not None and self.family != "irregular":
             raise UserError(f"{key}.folder and {key}.family={self.family} exclude each other: masks are read from files or drawn")
-        if not (box or self.family in BUCKETED) and self.hole_share != DEFAULT_SHARE:
+        if not (box or self.family in BUCKETED or self.family == "mixed") and self.hole_share != DEFAULT_SHARE:
             raise UserError(f"{key}.hole_share has no effect on {key}.family={self.family}: remove it, or set it to {list(DEFAULT_SHARE)}")
         if self.phase and self.family not in PHASED:
             raise UserError(f"{key}.phase={self.phase} has no effect on {key}.family={self.family}: only {', '.join(PHASED)} have a phase")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from strdiffusion.config.common import Device, MaskConfig, SDEConfig, StructureConfig
+from strdiffusion.data.mask_families import TrainingFamily
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks.unet import Attention
 from strdiffusion.objectives import HOLE_WEIGHT, LossOn, Norm
@@ -43,21 +44,34 @@ class SegmenterConfig:
 
 
 @dataclass
+class TrainMaskConfig(MaskConfig):
+    """Where training masks come from. family: also "mixed", strokes or a box, each as often, with a share in hole_share."""
+
+    family: TrainingFamily = "irregular"
+
+
+@dataclass
 class TrainDataConfig:
-    """Training images. Every folder is searched recursively; `index` is the file for the list of its images ("auto": in the cache
-    folder; null: none). Files that cannot be used are replaced by others, unless they are more than the share `max_bad_share`.
+    """Training images: a folder, or one file. Every folder is searched recursively; `index` is the file for the list of its images
+    ("auto": in the cache folder; null: none). Files that cannot be used are replaced by others, unless they are more than the share
+    `max_bad_share`.
     labels: a folder with the labels of the images, under the same names; null: the images have no labels.
+    unknown: masks of what is unknown in the images, white = unknown: a folder with files of the same names, or one file for all.
+        Nothing is learnt of it. null: the images are whole.
+    shrink: a crop covers `size` times a factor from this range, which is drawn for each sample, as far as the image is large enough.
     """
 
     images: str
     labels: str | None = None
+    unknown: str | None = None
+    shrink: tuple[Annotated[float, Range(1, 64)], Annotated[float, Range(1, 64)]] = (1.0, 1.0)
     size: Annotated[int, Range(8, LARGEST_SIZE)] = 256
     crop_from: Annotated[int, Range(8, LARGEST_SIZE)] | None = None
     augment: bool = True
     index: str | None = "auto"
     workers: Annotated[int, Range(0, 256)] = 4
     max_bad_share: Share = 0.2
-    masks: MaskConfig = field(default_factory=MaskConfig)
+    masks: TrainMaskConfig = field(default_factory=TrainMaskConfig)
 
 
 @dataclass
@@ -162,7 +176,9 @@ class TextureObjectiveConfig(ObjectiveConfig):
 
 @dataclass
 class TrainConfig:
-    """What all trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file."""
+    """What all trainings share. `resume`: "none", "auto" (the newest checkpoint in the output folder), or a file.
+    `start`: the network whose weights it begins with, a model folder or a checkpoint; null: new ones.
+    """
 
     measured: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # of samples, besides the loss
 
@@ -172,6 +188,7 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "fp32"
     resume: str = "none"
+    start: str | None = None
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
@@ -186,6 +203,10 @@ class TrainConfig:
         self.validation.masks.check("validation.masks")
         if self.data.crop_from is not None and self.data.crop_from < self.data.size:
             raise UserError(f"data.crop_from ({self.data.crop_from}) must be at least data.size ({self.data.size})")
+        if self.data.shrink[0] > self.data.shrink[1]:
+            raise UserError(f"data.shrink must be two factors, first <= second, not [{self.data.shrink[0]:g}, {self.data.shrink[1]:g}]")
+        if self.data.labels is not None and (self.data.unknown is not None or self.data.shrink != (1.0, 1.0)):
+            raise UserError("data.labels excludes data.unknown and data.shrink: labels are of whole images at their own scale")
         best = self.validation.best
         if best != "loss" and (self.validation.samples == 0 or not self.measured):
             raise UserError(f"validation.best={best} needs sampled images, and this training samples none: set validation.best=loss")

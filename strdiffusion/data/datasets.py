@@ -4,6 +4,7 @@ The test set lives in `testset`; its names are here too.
 """
 
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,18 +13,21 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from strdiffusion.data.images import enlarge_to, read_image, resize_nearest, resize_short_side
+from strdiffusion.data.images import enlarge_to, filled_from, read_image, resize_image, resize_nearest, resize_short_side
 from strdiffusion.data.labels import LabelFolder
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.mask_sources import MaskSource
 from strdiffusion.data.structure import EdgeSource, StructurePair, structure_maps
 from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.data.unknown import UnknownParts, shrunk_mask
 from strdiffusion.system.errors import UserError
 
 # Keep the order of epoch n, and replacements, apart from the crop, flips and mask of sample n.
 ORDER_STREAM = 1
 REPLACEMENT_STREAM = 2
 SMALLEST_SIDE = 8  # pixels; less than that shows nothing
+KEPT = 16  # as many images at most stay in memory, those of a training on a few photographs
+MOSTLY, TRIES = 0.9, 20  # a crop is taken if this share of it is known, or else the best of so many
 
 
 class TrainingDataset(Dataset):
@@ -34,7 +38,8 @@ class TrainingDataset(Dataset):
     It is a dict of float32 tensors, values in [0, 1]:
     texture (3, size, size); structure (1, size, size), the full image's clean structure x0;
     structure_mean (1, size, size), mu_x; mask (1, size, size), 1 = known.
-    With a folder of labels also labels (size, size) int64, the class of every pixel.
+    With a folder of labels also labels (size, size) int64, the class of every pixel. With `unknown` also counted (1, size, size),
+    1 = the truth is known: there are holes in the images themselves, of which nothing is used.
 
     size         side of the crop in pixels; smaller images are enlarged first
     crop_from    if given, the shorter side is first brought to this many pixels (512 for Places2)
@@ -42,6 +47,8 @@ class TrainingDataset(Dataset):
     index        index file of the folder, see `find_images`
     files        take these image files instead of listing the folder
     labels       folder of the images' labels, see `LabelFolder`
+    unknown      the masks of what is unknown in the images, see `UnknownParts`
+    shrink       a crop covers `size` times a factor from this range, drawn for each sample, as far as the image is large enough
     Raises UserError for an unusable folder or file.
     """
 
@@ -60,6 +67,8 @@ class TrainingDataset(Dataset):
         index: str | os.PathLike | None = None,
         files: Sequence[Path] | None = None,
         labels: str | os.PathLike | None = None,
+        unknown: UnknownParts | None = None,
+        shrink: tuple[float, float] = (1.0, 1.0),
     ):
         if crop_from is not None and crop_from < size:
             raise UserError(f"crop_from {crop_from} is smaller than the crop's size {size}; give at least {size}")
@@ -73,6 +82,8 @@ class TrainingDataset(Dataset):
         self.size, self.crop_from, self.augment, self.seed = size, crop_from, augment, seed
         self.masks, self.pair, self.edge_source, self.edge_sigma = masks, pair, edge_source, edge_sigma
         self.labels = None if labels is None else LabelFolder(labels, folder)
+        self.unknown, self.shrink = unknown, shrink
+        self._kept: dict[Path, np.ndarray] = {}
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -97,22 +108,55 @@ class TrainingDataset(Dataset):
 
     def load(self, n: int, attempt: int = 0) -> dict[str, torch.Tensor]:
         """Sample n, or its replacement at attempt 1, 2, ... Raises UserError for a file that cannot be used."""
-        path = self.path(n, attempt)
+        image = self._read(self.path(n, attempt))
+        rng = np.random.default_rng([self.seed, n] if attempt == 0 else [self.seed, n, attempt])
+        crop = self._crop(rng, image)
+        if self.augment:
+            crop = random_turn(rng, crop)
+        image, more = np.ascontiguousarray(crop[..., :3]), crop[..., 3] if crop.shape[2] > 3 else None
+        labels, counted = (None, more) if self.labels is None else (more, None)
+        known = self.masks.draw(rng, self.size, self.size)
+        if counted is not None:
+            known = known * counted
+        x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma)
+        return sample_tensors(image, known, x0, mean, labels, counted)
+
+    def _read(self, path: Path) -> np.ndarray:
+        """An image (H, W, 3), at least as large as a crop; labels or what is known of it are a fourth channel, to be cropped with it."""
+        if path in self._kept:
+            return self._kept[path]
         image = read_image(path)
         if min(image.shape[:2]) < SMALLEST_SIDE:
             raise UserError(f"image {path} has only {image.shape[1]}x{image.shape[0]} pixels; remove it")
         labels = None if self.labels is None else self.labels.read(path, image.shape[:2])
-        rng = np.random.default_rng([self.seed, n] if attempt == 0 else [self.seed, n, attempt])
+        counted = None if self.unknown is None else self.unknown.read(path, image.shape[:2])
+        if counted is not None:
+            image = filled_from(image, counted)  # before anything is resized: what is unknown has no influence
         image = enlarge_to(image, self.size) if self.crop_from is None else resize_short_side(image, self.crop_from)
-        if labels is not None:  # as a fourth channel they are cropped and turned with the image
+        if labels is not None:
             image = np.dstack([image, resize_nearest(labels, *image.shape[:2]).astype(np.float32)])
-        image = random_crop(rng, image, self.size)
-        if self.augment:
-            image = random_turn(rng, image)
-        image, labels = np.ascontiguousarray(image[..., :3]), None if labels is None else image[..., 3]
-        known = self.masks.draw(rng, self.size, self.size)
-        x0, mean = structure_maps(image, known, self.pair, self.edge_source, self.edge_sigma)
-        return sample_tensors(image, known, x0, mean, labels)
+        elif counted is not None:
+            image = np.dstack([image, shrunk_mask(counted, *image.shape[:2])])
+        if len(self) <= KEPT:
+            self._kept[path] = image
+        return image
+
+    def _crop(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """A random part of an image (H, W, C) at (size, size). Where much of the image is unknown, the best of several."""
+        side = self.size
+        if self.shrink[1] > 1:
+            low, high = (min(n * self.size, *image.shape[:2]) for n in self.shrink)
+            side = round(math.exp(rng.uniform(math.log(low), math.log(high))))
+        crop = random_crop(rng, image, side)
+        if self.unknown is not None:
+            for _ in range(TRIES):
+                if crop[..., 3].mean() >= MOSTLY:
+                    break
+                crop = max(crop, random_crop(rng, image, side), key=lambda part: part[..., 3].mean())
+        if side == self.size:
+            return crop
+        colours = resize_image(crop[..., :3], self.size, self.size)
+        return np.dstack([colours, shrunk_mask(crop[..., 3], self.size, self.size)]) if crop.shape[2] > 3 else colours
 
 
 def random_crop(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:

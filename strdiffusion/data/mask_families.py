@@ -107,6 +107,7 @@ FAMILIES: dict[str, Callable[..., np.ndarray]] = {
     for family in (irregular, wide, narrow, every_second_line, super_resolution, half, expand, center_box, random_box)
 }
 Family = Literal[tuple(FAMILIES)]
+TrainingFamily = Literal[(*FAMILIES, "mixed")]  # mixed: strokes (irregular) or a box, each as often
 BUCKETED = frozenset({"irregular"})  # families with buckets of hole shares, whose holes can be kept off the border
 BOXES = ("center_box", "random_box")  # families that may have a hole share
 PHASED = ("every_second_line", "super_resolution")  # families that have a phase

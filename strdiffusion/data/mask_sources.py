@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from strdiffusion.data.listing import find_images
-from strdiffusion.data.mask_families import BOXES, DEFAULT_SHARE, Family, Phase, draw_mask
+from strdiffusion.data.mask_families import BOXES, DEFAULT_SHARE, Phase, TrainingFamily, draw_mask
 from strdiffusion.data.masks import (
     Polarity,
     check_hole_share,
@@ -59,12 +59,15 @@ class MaskFolder:
 class GeneratedMasks:
     """Draws masks of a family. The share of free-form masks and of boxes lies in the closed range `hole_share`."""
 
-    def __init__(self, hole_share: tuple[float, float] = DEFAULT_SHARE, family: Family = "irregular", phase: Phase = 0):
+    def __init__(self, hole_share: tuple[float, float] = DEFAULT_SHARE, family: TrainingFamily = "irregular", phase: Phase = 0):
         check_hole_share(hole_share)
         self.files: list[Path] = []
         self.hole_share, self.family, self.phase = hole_share, family, phase
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        if self.family == "irregular":
+        family = self.family
+        if family == "mixed":
+            family = "random_box" if rng.integers(2) else "irregular"
+        if family == "irregular":
             return irregular_mask(rng, height, width, self.hole_share)
-        return draw_mask(self.family, rng, height, width, self.hole_share if self.family in BOXES else None, phase=self.phase)
+        return draw_mask(family, rng, height, width, self.hole_share if family in BOXES else None, phase=self.phase)

@@ -19,9 +19,14 @@ def structure_picture(structure: torch.Tensor) -> torch.Tensor:
 
 
 def sample_tensors(
-    image: np.ndarray, known: np.ndarray, x0: np.ndarray, mean: np.ndarray, labels: np.ndarray | None = None
+    image: np.ndarray,
+    known: np.ndarray,
+    x0: np.ndarray,
+    mean: np.ndarray,
+    labels: np.ndarray | None = None,
+    counted: np.ndarray | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The fields of a training `Batch` for one image (H, W, 3) with known, x0, mean (H, W), and labels (H, W) if there are any."""
-    arrays = {"texture": image, "structure": x0, "structure_mean": mean, "mask": known}
+    """The fields of a training `Batch` for one image (H, W, 3) with known, x0, mean (H, W), and labels and counted (H, W) if there are."""
+    arrays = {"texture": image, "structure": x0, "structure_mean": mean, "mask": known} | ({} if counted is None else {"counted": counted})
     of_pixels = {} if labels is None else {"labels": torch.from_numpy(labels.astype(np.int64))}
     return {name: as_tensor(array) for name, array in arrays.items()} | of_pixels

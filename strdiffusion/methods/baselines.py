@@ -74,3 +74,14 @@ class NavierStokes(OpenCVInpainting):
     """Bertalmio's method, based on fluid dynamics."""
 
     flag = "INPAINT_NS"
+
+
+@register("biharmonic")
+class Biharmonic(Filling):
+    """The smoothest continuation: the biharmonic equation, solved by scikit-image for each hole. Slow for large holes."""
+
+    def fill(self, image: np.ndarray, known: np.ndarray) -> np.ndarray:
+        from skimage.restoration import inpaint_biharmonic
+
+        filled = inpaint_biharmonic(image.astype(np.float64), ~known, channel_axis=-1, split_into_regions=True)
+        return np.clip(filled, 0, 1).astype(np.float32)

@@ -1,6 +1,7 @@
 """The data of a training, from its configuration."""
 
 import logging
+from pathlib import Path
 
 from torch.utils.data import default_collate
 
@@ -8,8 +9,10 @@ from strdiffusion.batch import Batch
 from strdiffusion.config import TrainConfig
 from strdiffusion.config.common import MaskConfig
 from strdiffusion.data import GeneratedMasks, MaskFolder, MaskSource, TestDataset, TrainingDataset, default_index, index_file
+from strdiffusion.data.listing import find_images
 from strdiffusion.data.structure import structure_maps
 from strdiffusion.data.tensors import sample_tensors
+from strdiffusion.data.unknown import UnknownParts
 from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,16 +27,23 @@ def mask_source(masks: MaskConfig, indexed: bool) -> MaskSource:
 
 def training_dataset(config: TrainConfig) -> TrainingDataset:
     """The stream of training samples."""
-    data = config.data
+    data, folder, files = config.data, Path(config.data.images).expanduser(), None
+    if folder.is_file():
+        folder, files = folder.parent, [folder]
+    elif data.unknown is not None:
+        files = find_images(folder, index_file(data.index, folder))
     return TrainingDataset(
-        folder=data.images,
+        folder=folder,
         size=data.size,
         masks=mask_source(data.masks, data.index is not None),
         seed=config.seed,
         crop_from=data.crop_from,
         augment=data.augment,
         index=index_file(data.index, data.images),
+        files=files,
         labels=data.labels,
+        unknown=None if data.unknown is None else UnknownParts(data.unknown, files, folder),
+        shrink=data.shrink,
         **vars(config.maps),
     )
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Watch = Callable[[TrainingState, float], bool]  # is told the state and the share that is done; False: it is enough
+
 
 class Loop:
     """Step, log, validate, save: until the iterations are done, the time is up, or a signal asks to stop."""
 
-    def __init__(self, prepared: Prepared, state: TrainingState, journal: Journal, stop: StopRequest):
+    def __init__(self, prepared: Prepared, state: TrainingState, journal: Journal, stop: StopRequest, watch: Watch | None = None):
         self.prepared, self.config, self.state, self.journal, self.stop = prepared, prepared.config, state, journal, stop
         self.model = shared_model(state.task.network, prepared.device)
         self.started = time.monotonic()
+        self.watch = watch
 
     def run(self, loader: DataLoader) -> None:
         """Train. Raises UserError for what the user can mend, and Stopped after a signal; then the state is saved, too."""
@@ -63,12 +66,12 @@ class Loop:
         options, state, shares, device = self.config.training, self.state, self.prepared.shares, self.prepared.device
         for parts, faults in batches:
             values = train_step(self.model, state, shares, [part.to(device) for part in parts])
-            signal, out_of_time, found = distributed.largest([self.stop.number, self.out_of_time(), len(faults)])
+            signal, enough, found = distributed.largest([self.stop.number, self.out_of_time() or self.is_enough(), len(faults)])
             self.report(values, bar)
             if found:
                 self.prepared.faults.add(faults)
 
-            finished = state.step >= options.iterations or bool(out_of_time)
+            finished = state.step >= options.iterations or bool(enough)
             improved = False
             if finished or not signal:
                 improved = self.validate_if_due(finished)
@@ -80,7 +83,7 @@ class Loop:
             if stuck:
                 distributed.fail(UserError(self.advice(values)))
             if finished and self.validated():
-                if state.step < options.iterations:
+                if state.step < options.iterations and self.out_of_time():
                     log.info("stopped after training.max_minutes=%g at iteration %d", options.max_minutes, state.step)
                 return
             if signal:
@@ -105,6 +108,15 @@ class Loop:
     def out_of_time(self) -> bool:
         limit = self.config.training.max_minutes
         return limit is not None and time.monotonic() - self.started > 60 * limit
+
+    def is_enough(self) -> bool:
+        """Whether the watcher says so."""
+        if self.watch is None:
+            return False
+        share = self.state.step / self.config.training.iterations
+        if self.config.training.max_minutes is not None:
+            share = max(share, (time.monotonic() - self.started) / (60 * self.config.training.max_minutes))
+        return not self.watch(self.state, min(share, 1.0))
 
     def validate_if_due(self, finished: bool) -> bool:
         """Validate if it is time and not done yet. Returns whether the result is the best so far."""

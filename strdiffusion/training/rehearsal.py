@@ -22,6 +22,7 @@ from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.journal import count_validations, duration
 from strdiffusion.training.preparation import Prepared, prepare
 from strdiffusion.training.run import check_owner, resumes_here
+from strdiffusion.training.start import begin
 from strdiffusion.training.state import TrainingState
 from strdiffusion.training.step import train_step
 
@@ -100,6 +101,7 @@ def resumed_step(state: TrainingState, config: TrainConfig) -> int:
         found = CheckpointFolder(Path(config.output).expanduser(), config.training.keep).newest_readable(rename=False)
         which = str(found[0]) if found else "none"
     state.resume(which)
+    begin(state, config)
     return state.step
 
 

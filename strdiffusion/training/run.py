@@ -13,16 +13,18 @@ from strdiffusion.training.folder import BEST, LATEST, CheckpointFolder
 from strdiffusion.training.interrupt import StopRequest
 from strdiffusion.training.journal import Journal, log_file, log_start
 from strdiffusion.training.loading import training_loader
-from strdiffusion.training.loop import Loop
+from strdiffusion.training.loop import Loop, Watch
 from strdiffusion.training.preparation import prepare
+from strdiffusion.training.start import begin
 
 CONFIG = "config.yml"
 WRITTEN = (LATEST, BEST, CONFIG, "metrics.jsonl", "status.txt", "log.txt", "tensorboard")
 
 
-def train(kind: Kind, config: TrainConfig) -> Path:
+def train(kind: Kind, config: TrainConfig, watch: Watch | None = None) -> Path:
     """Train the network `kind` as configured, alone or as one of the processes of torchrun; returns the newest checkpoint.
 
+    watch: called after every iteration with the state and the share that is done; if it returns False, the training is finished there.
     Raises UserError for what the user can mend, and Stopped if a signal ended the run, with everything saved.
     """
     with distributed.processes(config.device) as device, contextlib.ExitStack() as stack:
@@ -36,11 +38,12 @@ def train(kind: Kind, config: TrainConfig) -> Path:
         state = prepared.new_state(files)
         log_start(kind, config, state.task.network, len(dataset), sum(map(len, prepared.validation)), device)
         state.resume(config.resume)
+        begin(state, config)
         distributed.on_main(lambda: save_config(config, folder / CONFIG))
         shares.warn(kind)
         journal = Journal(folder, kind, config, state.step, state.standing.validated, distributed.is_main())
         loader = training_loader(config, dataset, shares, state.step, device)
-        Loop(prepared, state, journal, stop).run(loader)
+        Loop(prepared, state, journal, stop, watch).run(loader)
         return files.latest
 
 

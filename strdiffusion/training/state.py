@@ -99,6 +99,11 @@ class TrainingState:
         best = self.standing.best
         on_main(lambda: self.files.write(self.step, self.content(), best is not None and best[2] == self.step))
 
+    def begin(self, network: nn.Module) -> None:
+        """Begin with the weights of a network of the same architecture."""
+        for mine in (self.task.network, self.ema.network):
+            mine.load_state_dict(network.state_dict())
+
     def resume(self, which: str) -> None:
         """Continue from a file, or ("auto") from the newest checkpoint that can be read; "none" starts anew."""
         if which == "none":
