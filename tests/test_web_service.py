@@ -526,11 +526,12 @@ def client(web_service):
     from starlette.middleware import Middleware
     from starlette.testclient import TestClient
 
-    from strdiffusion.app.web.server import LimitBody, routes
+    from strdiffusion.app.web.guard import Guard, Hosts
+    from strdiffusion.app.web.server import routes
 
     service = web_service(megabytes=1)
-    app = Starlette(routes=routes(service.sessions), middleware=[Middleware(LimitBody, limits=service.limits)])
-    with TestClient(app) as client:
+    guard = Middleware(Guard, limits=service.limits, hosts=Hosts("127.0.0.1"), functions={}, knows=bool, waits=bool)
+    with TestClient(Starlette(routes=routes(service), middleware=[guard]), "http://localhost") as client:
         client.service = service
         yield client
 

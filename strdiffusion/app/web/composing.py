@@ -16,6 +16,7 @@ from strdiffusion.system.parser import Count, build
 
 NAME = "composition"
 WHERE = "What was arranged"
+NO_OBJECTS = "Put a cut-out on the canvas first."
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_composition(
     Nothing in it is trusted. Raises UserError if it is invalid, too large, or names a cut-out that is not in the pool.
     """
     if not isinstance(arranged, dict) or not arranged.get("objects"):
-        raise UserError("Put a cut-out on the canvas first.")
+        raise UserError(NO_OBJECTS)
     if not isinstance(arranged["objects"], list) or len(arranged["objects"]) > MOST_OBJECTS:
         raise UserError(f"At most {MOST_OBJECTS} objects can lie on the canvas.")
     wanted = build(Arranged, arranged, WHERE)

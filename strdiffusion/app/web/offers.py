@@ -49,6 +49,8 @@ class Offer:
 
     def arguments(self, choice: str, solver: str, steps: int, resampling: str) -> dict:
         """The sampler arguments of a call: the preset's, or with CUSTOM the given ones. Raises UserError if they do not fit the model."""
+        if choice != CUSTOM and choice not in PRESETS:
+            raise UserError(f"There is no sampler {choice!r} here.")
         chosen = {"sampler": solver, "steps": int(steps), "resampling": resampling} if choice == CUSTOM else dict(PRESETS[choice].arguments)
         if choice != CUSTOM and "steps" in chosen and self.choices is not None:
             chosen["steps"] = min(chosen["steps"], self.choices.most_steps)
@@ -90,7 +92,7 @@ class Offers:
             log.info("model %s: %s, method %s%s, on %s", name, source, model.method.name, size, model.method.device.type)
 
     def __getitem__(self, name: str) -> Offer:
-        if name not in self._by_name:
+        if not isinstance(name, str) or name not in self._by_name:
             raise UserError(f"There is no model {name!r} here.")
         return self._by_name[name]
 

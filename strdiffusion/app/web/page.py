@@ -11,6 +11,7 @@ from strdiffusion.app.web import view
 from strdiffusion.app.web.offers import CUSTOM
 from strdiffusion.app.web.service import Service, Settings, spelled
 from strdiffusion.methods.method import Choices
+from strdiffusion.system.errors import UserError
 
 HERE = Path(__file__).parent
 CSS = HERE / "page.css"
@@ -24,7 +25,12 @@ SHOW_MODE = """(mode) => {
   document.dispatchEvent(new Event('sd-mode'));
 }"""
 SIDE = 512  # of a blank canvas, for methods without a size of their own
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+TAKE_EXAMPLE = """element.addEventListener('click', (event) => {
+  const number = event.target.closest('button')?.dataset.number;
+  if (number !== undefined) document.dispatchEvent(new CustomEvent('sd-example', { detail: number }));
+})"""
+# what the browser sends is checked here, in one line for the visitor, and not by Gradio
+QUIET = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
 AT_ONCE = {"queue": False, **QUIET}
 
 
@@ -40,21 +46,7 @@ def build_page(service: Service) -> gr.Blocks:
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=420):
-                gallery = gr.Gallery(
-                    [example.pixels for example in service.examples],
-                    label="Examples",
-                    show_label=False,
-                    rows=1,
-                    columns=max(len(service.examples), 1),
-                    height=124,
-                    allow_preview=False,
-                    interactive=False,
-                    object_fit="cover",
-                    buttons=[],
-                    container=False,
-                    elem_id="examples",
-                    visible=bool(service.examples),
-                )
+                gr.HTML(view.examples(service.examples), js_on_load=TAKE_EXAMPLE, apply_default_css=False, elem_id="examples")
                 mode = gr.Radio(choices(MODES), value=PAINT, show_label=False, container=False, elem_id="mode")
                 paint = gr.HTML(
                     None,
@@ -106,13 +98,11 @@ def build_page(service: Service) -> gr.Blocks:
         estimate = {"fn": handlers.expected, "inputs": [*task, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
         opened = [paint, compose, cost, status, chosen, result]
         page.load(handlers.arrive, None, [paint, compose, status], **AT_ONCE)
-        page.unload(handlers.leave)
-        gallery.select(handlers.take_example, None, opened, **AT_ONCE)
         paint.upload(handlers.take_upload, None, opened, **AT_ONCE)
         paint.input(**estimate)
         compose.input(**estimate)
         mode.input(None, mode, None, js=SHOW_MODE)
-        mode.input(lambda mode: gr.Button(BUTTONS[mode]), mode, run, **AT_ONCE).then(**estimate)
+        mode.input(handlers.change_mode, mode, run, **AT_ONCE).then(**estimate)
         model.input(handlers.change_model, model, [preset, custom, solver, steps, resampling], **AT_ONCE).then(**estimate)
         preset.input(lambda preset: gr.update(visible=preset == CUSTOM), preset, custom, **AT_ONCE)
         for control in settings[1:]:
@@ -123,7 +113,7 @@ def build_page(service: Service) -> gr.Blocks:
         work = begin.then(handlers.run, [*task, *settings], [status, chosen, result], concurrency_limit=None, **QUIET)
         work.then(handlers.end, None, buttons, **AT_ONCE)
         work.success(None, None, None, js=SCROLL)
-        cancel.click(handlers.cancel, None, [status, *buttons], cancels=[work], **AT_ONCE)
+        cancel.click(handlers.cancel, None, [status, *buttons], **AT_ONCE)
         chosen.input(handlers.show, chosen, result, **AT_ONCE)
     return page
 
@@ -151,15 +141,8 @@ class _Handlers:
             return gr.skip(), gr.skip(), view.message(spelled(error), "error")
         return gr.HTML(token=token), gr.HTML(token=token, pool=pool), gr.skip()
 
-    def leave(self, request: gr.Request) -> None:
-        self.service.sessions.close(request.session_hash)
-
-    def take_example(self, request: gr.Request, event: gr.SelectData):
-        try:
-            self.service.open_example(request.session_hash, event.index)
-        except Exception as error:
-            return gr.skip(), gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
-        return self.take_upload(request)
+    def change_mode(self, mode: object):
+        return gr.Button(BUTTONS[COMPOSE if mode == COMPOSE else PAINT])
 
     def take_upload(self, request: gr.Request):
         try:
@@ -174,12 +157,15 @@ class _Handlers:
 
     def expected(self, request: gr.Request, mode: str, painted: object, arranged: object, *settings) -> str:
         try:
-            return view.message(self.service.expected(request.session_hash, painted, Settings(*settings), in_mode(mode, arranged)))
+            return view.message(self.service.expected(request.session_hash, painted, Settings.read(settings), in_mode(mode, arranged)))
         except Exception as error:
             return view.message(spelled(error))
 
-    def change_model(self, name: str):
-        offer = self.service.offers[name]
+    def change_model(self, name: object):
+        try:
+            offer = self.service.offers[name]
+        except UserError:
+            return (gr.skip(),) * 5
         own, labels = offer.choices or NO_CHOICES, offer.presets()
         return (
             gr.Radio(choices(labels), value=next(iter(labels))),
@@ -193,8 +179,9 @@ class _Handlers:
         return view.message("Beginning."), gr.Button(interactive=False), gr.Button(interactive=True)
 
     def run(self, request: gr.Request, mode: str, painted: object, arranged: object, *settings) -> Iterator[tuple]:
-        key, chosen = request.session_hash, Settings(*settings)
+        key = request.session_hash
         try:
+            chosen = Settings.read(settings)
             for progress in self.service.run(key, painted, chosen, in_mode(mode, arranged)):
                 yield progress, gr.skip(), gr.skip()
             names = [(str(i + 1), i) for i in range(int(chosen.samples))]
@@ -214,8 +201,10 @@ class _Handlers:
             return view.message(spelled(error), "error"), *self.end()
         return view.message("Cancelled."), *self.end()
 
-    def show(self, request: gr.Request, sample: int) -> str:
+    def show(self, request: gr.Request, sample: object) -> str:
         try:
+            if not isinstance(sample, int):
+                raise UserError("There is no such sample.")
             return self.service.show(request.session_hash, sample)
         except Exception as error:
             return view.message(spelled(error), "error")

@@ -201,5 +201,21 @@ document.addEventListener("paste", (event) => {
   const image = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
   if (image) upload(image);
 });
+async function example(number) {
+  complain("");
+  const answer = await fetch("session/" + props.token + "/example/" + number, { method: "POST" });
+  if (answer.ok) trigger("upload");
+  else complain(await answer.text());
+}
+
+let alive = null; // while it is open, the server keeps the session
+function listen() {
+  alive?.close();
+  alive = props.token ? new EventSource("session/" + props.token + "/alive") : null;
+}
+
+document.addEventListener("sd-example", (event) => example(event.detail));
+watch("token", listen);
+listen();
 watch("picture", load);
 load();

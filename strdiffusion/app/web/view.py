@@ -1,6 +1,7 @@
 """Progress and results as HTML. Text from visitors is escaped."""
 
 import base64
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -10,7 +11,7 @@ import numpy as np
 from strdiffusion.app import Picture
 from strdiffusion.app.web.composing import Cutout
 from strdiffusion.app.web.job import Glimpse
-from strdiffusion.app.web.photo import as_png
+from strdiffusion.app.web.photo import Example, as_png
 from strdiffusion.app.web.results import Results
 
 SIDE = 256  # pixels, of the intermediate pictures
@@ -25,6 +26,13 @@ def cutout(token: str, one: Cutout) -> dict:
     """A cut-out as compose.js takes it."""
     height, width = one.size
     return {"number": one.number, "name": one.name, "width": width, "height": height, "address": address(token, one.preview)}
+
+
+def examples(given: Sequence[Example]) -> str:
+    """The examples as buttons with their pictures."""
+    pictures = (f'<img alt="{escape(Path(one.name).stem)}" src="{data_url(one.pixels)}">' for one in given)
+    buttons = "".join(f'<button type="button" data-number="{i}">{picture}</button>' for i, picture in enumerate(pictures))
+    return f'<div class="sd-examples" role="group" aria-label="examples: click one to open it">{buttons}</div>' if given else ""
 
 
 def message(text: str, kind: str = "note") -> str:
