@@ -33,6 +33,7 @@ FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-for", b"x-
 FORWARDED_TEXT = re.compile(rb"[\w.,: /\[\]-]{0,500}")
 STREAMS_EACH = 4  # open streams of events for each session that may be open
 CALLS_AT_ONCE = 16  # how many calls of the largest size may be held at a time
+REWRITTEN = (b"content-length", b"content-type", b"transfer-encoding")
 HEADERS = {"Connection": "close", "X-Content-Type-Options": "nosniff"}
 
 
@@ -190,7 +191,7 @@ class Guard:
             if not self.knows(call["session_hash"]):
                 call = without_layers(call)  # Gradio keeps what it is given, also for strangers
             body = json.dumps(call).encode()
-            kept = [(name, value) for name, value in scope["headers"] if name not in (b"content-length", b"content-type", b"transfer-encoding")]
+            kept = [(name, value) for name, value in scope["headers"] if name not in REWRITTEN]
             kept += [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
             given = False
 

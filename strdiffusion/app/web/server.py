@@ -1,6 +1,7 @@
 """Serving the page, and the files of each session."""
 
 import asyncio
+import ctypes
 import logging
 import os
 import shutil
@@ -19,14 +20,25 @@ from strdiffusion.app.web.service import Service
 from strdiffusion.app.web.session import ENDED, Session, Sessions
 from strdiffusion.system.errors import UserError
 
+log = logging.getLogger(__name__)
+
 # by default Gradio contacts its makers' servers (analytics, news, fonts) and stores what was done in the browser
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**23  # of glibc's malloc.h, and bytes
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 THREADS = 40
 MOST_LISTENERS = 4  # of a session: a page that reconnects may be counted twice for a while
 SWEEP = 600  # seconds after which Gradio deletes its own files
 SWEEP_SESSIONS = 2.0  # seconds between two looks for pages that are gone
 BEAT, LOOK = 15.0, 0.5  # seconds between two lines to a page that listens, and between two looks whether its session has ended
+
+
+def give_back_memory() -> None:
+    """Let the C library give large blocks back when they are free: glibc would keep those of decoded pictures, for each thread anew."""
+    try:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    except (OSError, AttributeError, TypeError):  # another C library
+        log.debug("memory is given back as the system does", exc_info=True)
 
 
 @contextmanager
@@ -40,15 +52,15 @@ def working_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def serve(
-    service: Service, host: str, port: int | None, open_browser: bool = False, allowed_hosts: Collection[str] = ()
-) -> Iterator[str]:
+def serve(service: Service, host: str, port: int | None, open_browser: bool = False, allowed_hosts: Collection[str] = ()) -> Iterator[str]:
     """Serve the page while the context is open; yields its address.
 
-    allowed_hosts: names beside `host` under which browsers may ask for it. port: None: the first free one from 7860 on. Raises UserError if the port is taken or Gradio is missing.
+    allowed_hosts: names beside `host` under which browsers may ask for it. port: None: the first free one from 7860 on.
+    Raises UserError if the port is taken or Gradio is missing.
     """
     sessions, limits = service.sessions, service.limits
     before = {name: os.environ.get(name) for name in (*OFFLINE, "GRADIO_TEMP_DIR")}
+    give_back_memory()
     os.environ.update(OFFLINE, GRADIO_TEMP_DIR=str(sessions.root / "gradio"))
     try:
         import gradio as gr

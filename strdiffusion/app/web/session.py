@@ -87,6 +87,8 @@ class Session:
         name = tidy_name(name)
         try:
             with self.decoding.turn():
+                if self.closed:
+                    raise UserError(ENDED)
                 return take(name, require_picture(path, name, self.limits))
         except Busy:
             path.unlink(missing_ok=True)
