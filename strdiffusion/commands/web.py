@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())  # the default would leave the visitors' files behind
     with working_folder() as root:
-        service = Service(Sessions(root, limits), offers, example_streets(), limits, cutouts)
+        service = Service(Sessions(root, limits), offers, example_streets(offers[offers.names[0]].model.size), limits, cutouts)
         with serve(service, options.host, options.port, options.open, options.allow_host) as address:
             print(f"{address}  (Ctrl-C ends it)", flush=True)
             if not is_loopback(options.host):
@@ -132,12 +132,12 @@ def model_sources(given: Sequence[str]) -> dict[str, Path]:
     return sources
 
 
-def example_streets() -> list:
-    """The pictures of the gallery."""
+def example_streets(size: int | None = None) -> list:
+    """The pictures of the gallery, at the size of the networks that will fill them."""
     from strdiffusion.app.web.photo import Example
     from strdiffusion.data.facades import draw_facade
 
-    return [Example(f"street {number}.png", draw_facade("test", number, EXAMPLE_SIZE)) for number in STREETS]
+    return [Example(f"street {number}.png", draw_facade("test", number, size or EXAMPLE_SIZE)) for number in STREETS]
 
 
 def first_cutouts(pool: Path | None) -> list:

@@ -116,8 +116,8 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
 
 
 def functions_of(page) -> dict[int, Function]:
-    """The functions of the page's Blocks, as `calls` knows them."""
-    return {number: Function(len(fn.inputs), bool(fn.queue)) for number, fn in page.fns.items()}
+    """The functions of the page's Blocks that browsers call, as `calls` knows them: those that check what they are given themselves."""
+    return {number: Function(len(fn.inputs), bool(fn.queue)) for number, fn in page.fns.items() if not fn.preprocess}
 
 
 @contextmanager

@@ -69,14 +69,22 @@ class Service:
         self.sessions, self.offers, self.examples, self.limits, self.cutouts = sessions, offers, examples, limits, cutouts
         self._runs, self._line = count(1), Line(limits.queue)
 
-    def arrive(self, key: str) -> tuple[str, list[dict]]:
-        """Open a session for a page: the token of its files, and the cut-outs of its pool as `view.cutout` describes them."""
+    def arrive(self, key: str, token: str = "") -> tuple[str, list[dict], Photo | None]:
+        """Open a session for a page, or go on with the one of this token, if its page was loaded again.
+
+        Returns the token of its files, the cut-outs of its pool as `view.cutout` describes them, and the open picture.
+        """
+        if (session := self.sessions.take_up(key, token)) is not None:
+            return session.token, self._cutouts(session), session.photo
         session = self.sessions.open(key)
         for example in self.cutouts[: self.limits.cutouts]:
             path = session.new_file()
             path.write_bytes(as_png(Picture(example.pixels)))
             session.add_cutout(path, example.name)
-        return session.token, [view.cutout(session.token, cutout) for cutout in session.pool.values()]
+        return session.token, self._cutouts(session), None
+
+    def _cutouts(self, session: Session) -> list[dict]:
+        return [view.cutout(session.token, cutout) for cutout in session.pool.values()]
 
     def open_example(self, key: str, number: int) -> Photo:
         """Open an example of the gallery as the picture."""
@@ -133,11 +141,13 @@ class Service:
                     if cancel():  # the picture or the whole session is gone
                         raise Cancelled from None
                     raise
+                plan = offer.model.plan(task.picture, task.hole, hints=task.hints, num_samples=samples, **arguments)
             began = time.monotonic()
             output = offer.model(
                 task.picture, task.hole, hints=task.hints, seed=seed, num_samples=samples, callback=callback, cancel=cancel, **arguments
             )
             seconds = time.monotonic() - began
+            offer.learn(plan, seconds)
             return session.keep(opened, lambda: results(task, output, seconds))
 
         if session.job is not None:

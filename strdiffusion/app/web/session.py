@@ -29,6 +29,7 @@ SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP"
 PREVIEW = "preview.png"
 ENDED = "This page's session has ended: reload the page."
 UNHEARD = 30  # seconds that a page has to say that it is there
+RELOADING = 2.0  # seconds in which a page that is loaded again has closed its old connection
 ARRIVING = 5  # of them, in which nobody takes its place
 
 
@@ -187,6 +188,22 @@ class Sessions:
             folder.mkdir(mode=0o700)
             session = self._open[key] = Session(folder, self.limits, self.decoding)
         return session
+
+    def take_up(self, key: str, token: str) -> Session | None:
+        """The session of this token as this page's, once its own page is closed. None if there is none, or if that stays open."""
+        end = time.monotonic() + RELOADING
+        while True:
+            try:
+                before = self.key_of(token)
+            except UserError:
+                return None
+            with self._lock:
+                if (session := self._open.get(before)) is not None and (before == key or not session.listeners):
+                    self._open[key] = self._open.pop(before)
+                    return session
+            if time.monotonic() > end:  # the page was doubled, and each has a session of its own
+                return None
+            time.sleep(0.05)
 
     def __contains__(self, key: str) -> bool:
         return key in self._open
