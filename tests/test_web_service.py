@@ -261,7 +261,7 @@ def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
     from strdiffusion.app.web.offers import Offers
 
     offer = web_service().offers["tiny"]
-    assert list(offer.presets()) == ["quick", "careful", "model", "custom"]
+    assert list(offer.presets()) == ["model", "quick", "careful", "custom"]  # the model's own settings are the default
     assert offer.arguments("careful", "", 0, "")["steps"] == offer.choices.most_steps == 10
     for kind in ("texture", "structure"):
         (tmp_path / "two" / kind).mkdir(parents=True)
@@ -279,7 +279,7 @@ def test_a_method_without_a_sampler(web_service, tmp_path):
     assert service.offers.names == ["classical", "saved"]
     for name in service.offers.names:
         offer = service.offers[name]
-        assert offer.choices is None and offer.presets() == {PUBLISHED: "The model's own: telea"}
+        assert offer.choices is None and offer.presets() == {PUBLISHED: "Recommended: telea"}
         for preset in (QUICK, "careful", CUSTOM):
             with pytest.raises(UserError, match="the method telea has no sampler"):
                 offer.arguments(preset, "posterior", 5, "none")
@@ -409,7 +409,8 @@ def test_a_visitor_finds_cut_outs(web_service, tmp_path, caplog):
     service = web_service()
     service.cutouts = first_cutouts(tmp_path)
     assert "left out: " in caplog.text and "flat.png has no alpha" in caplog.text
-    token, pool = service.arrive(KEY)
+    token, pool, photo = service.arrive(KEY)
+    assert photo is None
     assert [(one["name"], one["width"], one["height"]) for one in pool] == [("boat.png", 16, 20)]
     assert pool[0]["address"] == f"session/{token}/cutout_1.png"
     assert service.expected(KEY, None, FAST, arranged((pool[0]["number"], 12, 15, 1, 0))).startswith("Expected: ")

@@ -120,7 +120,7 @@ def build_page(service: Service) -> gr.Blocks:
         buttons = [run, cancel]
         begin = run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
         work = begin.then(handlers.run, [*task, *settings], [status, chosen, result], concurrency_limit=None, **QUIET)
-        work.then(handlers.end, None, buttons, **AT_ONCE)
+        work.then(handlers.end, None, buttons, **AT_ONCE).then(**estimate)
         work.success(None, None, None, js=SCROLL)
         cancel.click(handlers.cancel, None, [status, *buttons], **AT_ONCE)
         chosen.input(handlers.show, chosen, result, **AT_ONCE)

@@ -350,7 +350,7 @@ function listen() {
 function arrived() {
   const again = alive && source;
   listen();
-  if (!again || props.picture && !root.dataset.lost) return remember();
+  if (!again || (props.picture && !root.dataset.lost)) return;
   keep = true; // the same picture for the new session
   source();
 }
