@@ -18,7 +18,7 @@ from strdiffusion.app import open_picture
 from strdiffusion.app.web import view
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
-from strdiffusion.app.web.offers import CUSTOM, QUICK
+from strdiffusion.app.web.offers import CUSTOM, QUICK, Pace
 from strdiffusion.app.web.painting import read_painting
 from strdiffusion.app.web.service import Settings, spelled
 from strdiffusion.app.web.session import ENDED, tidy_name
@@ -500,6 +500,48 @@ def test_nothing_outlives_its_session(web_service):
     assert not other.folder.exists()
     service.sessions.close_all()
     assert list(service.sessions.root.iterdir()) == []
+
+
+def test_a_page_that_is_loaded_again_goes_on(web_service):
+    service = web_service()
+    token, _, _ = service.arrive("before")
+    photo = service.open_example("before", 0)
+    session = service.sessions["before"]
+    assert service.arrive("after", token) == (token, [], photo)
+    assert service.sessions["after"] is session and "before" not in service.sessions
+    session.listen()  # it is open in another tab, which keeps it
+    other, _, nothing = service.arrive("double", token)
+    assert other != token and nothing is None and service.sessions["after"] is session
+    assert service.arrive("new", "a" * 22)[0] not in (token, other) and service.arrive("newer", "")[2] is None
+
+
+def test_the_estimate_learns_from_runs(web_service):
+    service = web_service()
+    service.sessions.open(KEY)
+    value = painted(service.open_example(KEY, 0).number, 40, 56, (4, 4, 9, 9))
+    offer = service.offers["tiny"]
+    offer.seconds.update(texture=1e-6, structure=1e-6, discriminator=1e-6)  # far too little
+    list(service.run(KEY, value, FAST))
+    first = offer.pace.factor
+    assert first > 2
+    list(service.run(KEY, value, FAST))
+    assert offer.pace.factor > first
+    pace = Pace()
+    for _ in range(20):
+        pace.learn(10 * pace.factor, 30)
+    assert abs(pace.factor - 3) < 0.01
+    pace.learn(0, 5)
+    pace.learn(1e-9, 1e9)
+    assert pace.factor <= 50
+
+
+def test_the_faster_sampler_is_offered_where_it_is_faster(web_service):
+    offer = web_service().offers["tiny"]
+    slow, fast = offer.model.method, offer.model.method.varied(steps=2, resampling="none")
+    assert QUICK in offer.presets()
+    offer.model.method = fast
+    assert QUICK not in offer.presets() and next(iter(offer.presets())) == "model"
+    offer.model.method = slow
 
 
 def test_as_many_pages_as_may_be(web_service):

@@ -93,8 +93,8 @@ def build_page(service: Service) -> gr.Blocks:
                 with gr.Column(elem_id="actions"):
                     cost = gr.HTML(elem_classes="sd-cost", elem_id="cost")
                     with gr.Row():
-                        run = gr.Button(BUTTONS[PAINT], variant="primary", elem_id="run", scale=2)
-                        cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
+                        run = gr.Button(BUTTONS[PAINT], variant="primary", elem_id="run", scale=2, min_width=150)
+                        cancel = gr.Button("Cancel", elem_id="cancel", interactive=False, min_width=90)
                     status = gr.HTML(elem_id="status")
         chosen = gr.Radio([], label="Sample", visible=False, elem_id="chosen")
         result = gr.HTML(elem_id="result", apply_default_css=False)

@@ -7,6 +7,7 @@ const [root, stage, view, problem, outside, keys] = [".sd-paint", ".sd-stage", "
 const [size, colour, file, maskFile] = ["size", "colour", "file", "mask"].map((name) => find("[name=" + name + "]"));
 const pen = view.getContext("2d");
 const layers = { hole: document.createElement("canvas"), hint: document.createElement("canvas"), mix: document.createElement("canvas") };
+for (const layer of Object.values(layers)) layer.getContext("2d", { willReadFrequently: true });
 const HOLE = "#e0218a", KEPT = "strdiffusion", LARGEST_ZOOM = 32;
 root.hole = layers.hole; // compose.js shows it
 let picture = null, mode = "hole", stroke = null, pointer = null;
