@@ -521,11 +521,10 @@ def test_the_estimate_learns_from_runs(web_service):
     value = painted(service.open_example(KEY, 0).number, 40, 56, (4, 4, 9, 9))
     offer = service.offers["tiny"]
     offer.seconds.update(texture=1e-6, structure=1e-6, discriminator=1e-6)  # far too little
+    plan = offer.model.plan(noise(40, 56, 3), layer(40, 56, (4, 4, 9, 9))[..., 3] > 0, steps=2, resampling="none")
+    before = offer.duration(plan)[1]
     list(service.run(KEY, value, FAST))
-    first = offer.pace.factor
-    assert first > 2
-    list(service.run(KEY, value, FAST))
-    assert offer.pace.factor > first
+    assert offer.duration(plan)[1] == pytest.approx(50 * before)  # as far as it goes
     pace = Pace()
     for _ in range(20):
         pace.learn(10 * pace.factor, 30)
