@@ -166,6 +166,9 @@ MALFORMED = [
     json.dumps(call([{"hole": FILE_DATA}, None], 1)).encode(),
     json.dumps(call([{"objects": [FILE_DATA]}, None], 1)).encode(),
     json.dumps(call([[FILE_DATA], None], 1)).encode(),
+    json.dumps(call([{"path": "x.png", "url": "http://evil.example/x.png"}, None], 1)).encode(),
+    json.dumps(call([{"objects": [{"url": "http://evil.example/x.png"}]}, None], 1)).encode(),
+    json.dumps(call()).encode() + b" " * 40_000,
     json.dumps(call([[], None], 1)).encode(),
     json.dumps(call([{"objects": [{"x": []}]}, None], 1)).encode(),
     json.dumps(call([{"objects": [{}] * 200}, None], 1)).encode(),
@@ -212,7 +215,8 @@ def test_calls_at_once_are_limited(monkeypatch):
     guard = Guard(Inner(), Limits(), Hosts("127.0.0.1"), FUNCTIONS, bool, bool)
     assert ask("POST", PREDICT, json.dumps(call()).encode(), guard=guard)[0] == 503
     monkeypatch.setattr("strdiffusion.app.web.guard.CALLS_AT_ONCE", 1)
-    assert [ask("POST", PREDICT, json.dumps(call()).encode(), guard=guard)[0] for _ in range(3)] == [200] * 3  # given back each time
+    assert [ask("POST", PREDICT, json.dumps(call()).encode(), guard=guard)[0] for _ in range(3)] == [200] * 3
+    assert guard._held == 0  # given back each time
     monkeypatch.setattr("strdiffusion.app.web.guard.STREAMS_EACH", 0)
     assert ask("GET", EVENTS, query=b"session_hash=abc123", guard=guard)[0] == 503
 
