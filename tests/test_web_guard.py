@@ -15,6 +15,7 @@ from strdiffusion import UserError
 from strdiffusion.app import open_picture
 from strdiffusion.app.web import session as session_module
 from strdiffusion.app.web.calls import MOST_BYTES, Function, Malformed, read_call
+from strdiffusion.app.web.composing import Cutout
 from strdiffusion.app.web.guard import EVENTS, JOIN, PREDICT, Guard, Hosts
 from strdiffusion.app.web.job import Busy, Line
 from strdiffusion.app.web.limits import Limits
@@ -394,6 +395,27 @@ def test_pages_that_are_there_keep_their_places(tmp_path):
     with pytest.raises(UserError, match="3 pages are open already"):
         sessions.open("one more")
     assert not here.closed
+
+
+def test_a_scene_takes_no_more_time_and_memory_than_a_picture(web_service, monkeypatch):
+    """A hundred large objects on a large canvas; each cut-out is opened once."""
+    service = web_service(megapixels=1)
+    session = service.sessions.open(KEY)
+    path = session.new_file()
+    pixels = noise(30, 30, 4)
+    pixels[..., 3] = 255
+    path.write_bytes(encoded(pixels, "png"))
+    number = session.add_cutout(path, "a.png").number
+    opened = []
+    before = Cutout.open
+    monkeypatch.setattr(Cutout, "open", lambda cutout: opened.append(cutout) or before(cutout))
+    objects = [{"cutout": number, "x": 500, "y": 500, "scale": 200} for _ in range(100)]
+    scene = {"canvas": "blank", "width": 1000, "height": 1000, "objects": objects}
+    with pytest.raises(UserError, match="The objects are too large for so many"):
+        service.expected(KEY, None, FAST, scene)
+    scene = {"canvas": "blank", "width": 100, "height": 100, "objects": [one | {"x": 50, "y": 50, "scale": 0.5} for one in objects]}
+    opened.clear()
+    assert service.expected(KEY, None, FAST, scene).startswith("Expected") and len(opened) == 1
 
 
 def test_all_cut_outs_together_are_limited(web_service):

@@ -107,6 +107,8 @@ class Session:
                 raise UserError(f"There are {len(self.pool)} cut-outs already, which is as many as may be: reload the page to begin anew.")
             if sum(other.path.stat().st_size for other in self.pool.values()) + path.stat().st_size > self.limits.bytes:
                 raise UserError(f"All cut-outs together may have {self.limits.megabytes} MB: make {name} smaller.")
+            if sum(h * w for h, w in (other.size for other in self.pool.values())) > self.limits.megapixels * 10**6:
+                raise UserError(f"All cut-outs together have more than {self.limits.megapixels} megapixels: reload the page to begin anew.")
             self._added += 1
             number = self._added
             cutout = self.pool[number] = Cutout(number, path, name, picture.size, f"cutout_{number}.png")
