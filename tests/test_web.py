@@ -428,7 +428,7 @@ def test_nothing_is_left_when_the_page_is_closed(visit):
     (folder,) = root.glob("session_*")
     assert len(list(folder.iterdir())) == 6  # picture, preview; result, its preview, structure, trace
     preview = next(folder.glob("preview.png"))
-    assert page.request.get(f"{page.url}gradio_api/file={preview}").status == 403  # by the session's own address alone
+    assert page.request.get(f"{page.url}gradio_api/file={preview}").status == 404  # by the session's own address alone
     page.close()
     end = time.monotonic() + 15
     while folder.exists() and time.monotonic() < end:
