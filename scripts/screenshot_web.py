@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, metavar="FILE", help="the PNG to write; one that exists is replaced")
     parser.add_argument("--model", action="append", default=[], metavar="[NAME=]FOLDER", help=f"as of strdiffusion web ({DEFAULT_MODEL})")
-    parser.add_argument("--sampler", default="Quick", help="the first words of a sampler's label (Quick)")
+    parser.add_argument("--sampler", default="Recommended", help="the first words of a sampler's label (Recommended)")
     parser.add_argument("--seconds", type=int, default=600, help="how long to wait for the result (600)")
     options = parser.parse_args(arguments)
     path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     limits = Limits()
     with working_folder() as root, sync_playwright() as playwright:
-        service = Service(Sessions(root, limits), Offers(model_sources(options.model)), example_streets(), limits)
+        offers = Offers(model_sources(options.model))
+        service = Service(Sessions(root, limits), offers, example_streets(offers[offers.names[0]].model.size), limits)
         with serve(service, "127.0.0.1", None) as address:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})

@@ -174,7 +174,8 @@ def web_service(runs, tmp_path):
     """Makes a service of the page, without the page: `web_service(megapixels=1)`; everything it keeps is in its `sessions.root`."""
     from strdiffusion.app.web.limits import Limits
     from strdiffusion.app.web.offers import Offers
-    from strdiffusion.app.web.service import Example, Service
+    from strdiffusion.app.web.photo import Example
+    from strdiffusion.app.web.service import Service
     from strdiffusion.app.web.session import Sessions
 
     services = []

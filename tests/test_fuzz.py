@@ -34,6 +34,12 @@ from PIL.TiffImagePlugin import IFDRational
 from strdiffusion import StrDiffusion
 from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
+from strdiffusion.app.web.calls import Function, Malformed, read_call
+from strdiffusion.app.web.limits import Limits
+from strdiffusion.app.web.offers import Offers
+from strdiffusion.app.web.photo import Example
+from strdiffusion.app.web.service import Service, Settings
+from strdiffusion.app.web.session import Sessions
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS, Metadata
 from strdiffusion.checkpoints import load_network
@@ -812,6 +818,94 @@ def test_a_user_without_a_name(monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", unknown)
     name_the_user()
     assert getpass.getuser() == f"user{os.getuid()}"
+
+
+# ---- what strangers send to the page ------------------------------------------------------------------
+
+FUNCTIONS = {0: Function(0, False), 1: Function(3, False), 2: Function(10, True)}
+PARTS = st.sampled_from(["number", "hole", "hints", "canvas", "width", "height", "erode", "objects", "cutout", "x", "y", "scale", "angle"])
+URLS = st.builds("data:image/png;base64,{}".format, st.text(max_size=9) | st.sampled_from(["AAAA", "iVBORw0KGgo="]))
+FILE_DATA = st.fixed_dictionaries(
+    {"path": st.text(max_size=5), "url": st.just("http://evil.example/x.png"), "meta": st.just({"_type": "gradio.FileData"})}
+)
+sent_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | URLS | FILE_DATA,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PARTS | st.text(max_size=3), inner, max_size=4),
+    max_leaves=6,
+)
+sent_calls = st.fixed_dictionaries(
+    {},
+    optional={
+        "data": st.lists(sent_values, max_size=4) | sent_values,
+        "fn_index": st.integers(-1, 25) | sent_values,
+        "session_hash": st.just("abc123") | st.text(max_size=5) | sent_values,
+        "trigger_id": st.integers(0, 9) | sent_values,
+        "event_data": sent_values,
+        "simple_format": st.booleans(),
+    },
+)
+
+
+def forms_of(value):
+    """All dictionaries in a value."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from forms_of(part)
+
+
+@given(
+    call=sent_calls,
+    body=broken([b'{"data": [{"number": 1, "hole": null}, 1, "a"], "fn_index": 1, "session_hash": "abc"}']),
+    whole=st.booleans(),
+)
+def test_calls_of_the_page(call, body, whole):
+    count_case("calls")
+    try:
+        read = read_call(json.dumps(call).encode() if whole else body, FUNCTIONS, queued=False)
+    except Malformed as error:
+        assert 5 < len(str(error)) < 100
+        return
+    function = FUNCTIONS[read["fn_index"]]
+    assert not function.queued and len(read["data"]) == function.inputs and read["event_data"] is None
+    assert all("meta" not in form and "path" not in form and "url" not in form for form in forms_of(read["data"]))
+
+
+@pytest.fixture(scope="module")
+def open_page(runs, tmp_path_factory):
+    """A service with one open page and an example on it."""
+    limits = Limits(megapixels=1)
+    service = Service(
+        Sessions(tmp_path_factory.mktemp("visits"), limits),
+        Offers({"tiny": runs}, "cpu"),
+        [Example("a.png", np.zeros((20, 30, 3), np.uint8))],
+        limits,
+    )
+    service.sessions.open("page")
+    service.open_example("page", 0)
+    yield service
+    service.sessions.close_all()
+
+
+@given(painted=sent_values, arranged=sent_values, settings=st.lists(sent_values, min_size=7, max_size=7), ours=st.booleans())
+def test_values_of_the_page(open_page, painted, arranged, settings, ours):
+    with one_clear_line("values"):
+        chosen = Settings("tiny", "custom", "mars_sde", 2, "none") if ours else Settings.read(settings)
+        open_page.expected("page", painted, chosen, arranged)
+
+
+@given(content=broken(ENCODINGS) | st.binary(max_size=64), name=st.text(max_size=12), cutout=st.booleans())
+def test_uploads_to_the_page(open_page, content, name, cutout):
+    session = open_page.sessions["page"]
+    path = session.new_file()
+    path.write_bytes(content)
+    with one_clear_line("uploads"):
+        (session.add_cutout if cutout else session.open_upload)(path, name)
+    assert len(list(session.folder.iterdir())) <= 2 + 2 * len(session.pool)
+    session.pool.clear()
+    for left in session.folder.glob("*"):
+        if left.name != "preview.png" and left != session.photo.path:
+            left.unlink()
 
 
 # ---- text on its way to a terminal --------------------------------------------------------------------

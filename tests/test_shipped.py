@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from strdiffusion import StrDiffusion
 from strdiffusion.app.model import trained_on
+from strdiffusion.data.facades import draw_facade
 from strdiffusion.evaluation.folder import inpaint_folder
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.table import read_rows
@@ -40,6 +41,21 @@ def test_better_than_classical_inpainting(tmp_path, monkeypatch, share):
     for name in ("Navier-Stokes", "Telea"):
         psnr, ssim = found["ours"] - found[name]
         assert psnr > 1 and ssim > 0.05, found
+
+
+def test_in_larger_pictures_the_scene_is_seen_at_the_scale_of_training():
+    """docs/photographs.md has this on more pictures; a window with less context shows the networks a scene twice as large as theirs."""
+    model, found = StrDiffusion.load(SHIPPED / "benchmark", device="cpu"), {}
+    hole = np.zeros((128, 128), bool)
+    hole[50:86, 46:82] = True
+    for name, options in (("default", {}), ("less context", {"context": 0.6})):
+        errors = []
+        for number in (0, 1, 4):
+            truth = draw_facade("test", number, 128)
+            filled = model(truth, hole, seed=0, steps=6, **options).images[0].levels
+            errors.append(np.square(filled[hole] - truth[hole].astype(float)).mean())
+        found[name] = -10 * np.log10(np.mean(errors) / 255**2)
+    assert found["default"] > found["less context"] + 1, found
 
 
 def test_the_unguided_baseline():

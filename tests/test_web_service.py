@@ -18,7 +18,7 @@ from strdiffusion.app import open_picture
 from strdiffusion.app.web import view
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
-from strdiffusion.app.web.offers import CUSTOM, QUICK
+from strdiffusion.app.web.offers import CUSTOM, QUICK, Pace
 from strdiffusion.app.web.painting import read_painting
 from strdiffusion.app.web.service import Settings, spelled
 from strdiffusion.app.web.session import ENDED, tidy_name
@@ -261,7 +261,7 @@ def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
     from strdiffusion.app.web.offers import Offers
 
     offer = web_service().offers["tiny"]
-    assert list(offer.presets()) == ["quick", "careful", "model", "custom"]
+    assert list(offer.presets()) == ["model", "quick", "careful", "custom"]  # the model's own settings are the default
     assert offer.arguments("careful", "", 0, "")["steps"] == offer.choices.most_steps == 10
     for kind in ("texture", "structure"):
         (tmp_path / "two" / kind).mkdir(parents=True)
@@ -279,7 +279,7 @@ def test_a_method_without_a_sampler(web_service, tmp_path):
     assert service.offers.names == ["classical", "saved"]
     for name in service.offers.names:
         offer = service.offers[name]
-        assert offer.choices is None and offer.presets() == {PUBLISHED: "The model's own: telea"}
+        assert offer.choices is None and offer.presets() == {PUBLISHED: "Recommended: telea"}
         for preset in (QUICK, "careful", CUSTOM):
             with pytest.raises(UserError, match="the method telea has no sampler"):
                 offer.arguments(preset, "posterior", 5, "none")
@@ -409,7 +409,8 @@ def test_a_visitor_finds_cut_outs(web_service, tmp_path, caplog):
     service = web_service()
     service.cutouts = first_cutouts(tmp_path)
     assert "left out: " in caplog.text and "flat.png has no alpha" in caplog.text
-    token, pool = service.arrive(KEY)
+    token, pool, photo = service.arrive(KEY)
+    assert photo is None
     assert [(one["name"], one["width"], one["height"]) for one in pool] == [("boat.png", 16, 20)]
     assert pool[0]["address"] == f"session/{token}/cutout_1.png"
     assert service.expected(KEY, None, FAST, arranged((pool[0]["number"], 12, 15, 1, 0))).startswith("Expected: ")
@@ -501,6 +502,47 @@ def test_nothing_outlives_its_session(web_service):
     assert list(service.sessions.root.iterdir()) == []
 
 
+def test_a_page_that_is_loaded_again_goes_on(web_service):
+    service = web_service()
+    token, _, _ = service.arrive("before")
+    photo = service.open_example("before", 0)
+    session = service.sessions["before"]
+    assert service.arrive("after", token) == (token, [], photo)
+    assert service.sessions["after"] is session and "before" not in service.sessions
+    session.listen()  # it is open in another tab, which keeps it
+    other, _, nothing = service.arrive("double", token)
+    assert other != token and nothing is None and service.sessions["after"] is session
+    assert service.arrive("new", "a" * 22)[0] not in (token, other) and service.arrive("newer", "")[2] is None
+
+
+def test_the_estimate_learns_from_runs(web_service):
+    service = web_service()
+    service.sessions.open(KEY)
+    value = painted(service.open_example(KEY, 0).number, 40, 56, (4, 4, 9, 9))
+    offer = service.offers["tiny"]
+    offer.seconds.update(texture=1e-6, structure=1e-6, discriminator=1e-6)  # far too little
+    plan = offer.model.plan(noise(40, 56, 3), layer(40, 56, (4, 4, 9, 9))[..., 3] > 0, steps=2, resampling="none")
+    before = offer.duration(plan)[1]
+    list(service.run(KEY, value, FAST))
+    assert offer.duration(plan)[1] == pytest.approx(50 * before)  # as far as it goes
+    pace = Pace()
+    for _ in range(20):
+        pace.learn(10 * pace.factor, 30)
+    assert abs(pace.factor - 3) < 0.01
+    pace.learn(0, 5)
+    pace.learn(1e-9, 1e9)
+    assert pace.factor <= 50
+
+
+def test_the_faster_sampler_is_offered_where_it_is_faster(web_service):
+    offer = web_service().offers["tiny"]
+    slow, fast = offer.model.method, offer.model.method.varied(steps=2, resampling="none")
+    assert QUICK in offer.presets()
+    offer.model.method = fast
+    assert QUICK not in offer.presets() and next(iter(offer.presets())) == "model"
+    offer.model.method = slow
+
+
 def test_as_many_pages_as_may_be(web_service):
     sessions = web_service(sessions=2).sessions
     sessions.open("a")
@@ -526,11 +568,12 @@ def client(web_service):
     from starlette.middleware import Middleware
     from starlette.testclient import TestClient
 
-    from strdiffusion.app.web.server import LimitBody, routes
+    from strdiffusion.app.web.guard import Guard, Hosts
+    from strdiffusion.app.web.server import routes
 
     service = web_service(megabytes=1)
-    app = Starlette(routes=routes(service.sessions), middleware=[Middleware(LimitBody, limits=service.limits)])
-    with TestClient(app) as client:
+    guard = Middleware(Guard, limits=service.limits, hosts=Hosts("127.0.0.1"), functions={}, knows=bool, waits=bool)
+    with TestClient(Starlette(routes=routes(service), middleware=[guard]), "http://localhost") as client:
         client.service = service
         yield client
 

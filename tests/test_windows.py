@@ -58,13 +58,17 @@ def test_a_window_stays_inside_of_the_picture():
 
 def test_a_larger_hole_is_shrunk_and_a_still_larger_one_tiled():
     shrunk, tiled = holes((900, 900), (300, 300, 70, 50)), holes((900, 900), (300, 300, 200, 150))
+    near = LayoutOptions(context=0.6)
     for hole in (shrunk, tiled):
         check(hole, lay_out(hole, SIZE, LayoutOptions()))
-    (window,) = lay_out(shrunk, SIZE, LayoutOptions()).windows
+        check(hole, lay_out(hole, SIZE, near))
+    (window,) = lay_out(shrunk, SIZE, near).windows
     assert window.box[2:] == (112, 112) and window.canvas == (64, 64)  # 70 * 1.6
-    (window,) = lay_out(tiled, SIZE, LayoutOptions()).windows
+    (window,) = lay_out(shrunk, SIZE, LayoutOptions()).windows
+    assert window.box[2:] == (210, 150) and window.canvas == (105, 75)  # 70 * 3, 50 * 3
+    (window,) = lay_out(tiled, SIZE, near).windows
     assert window.box[2:] == (320, 240) and window.canvas == (160, 120)
-    (window,) = lay_out(tiled, SIZE, LayoutOptions(shrink=1, max_tiles=100)).windows
+    (window,) = lay_out(tiled, SIZE, LayoutOptions(context=0.6, shrink=1, max_tiles=100)).windows
     assert window.canvas == window.box[2:] == (320, 240)
 
 
@@ -89,7 +93,7 @@ def test_small_and_narrow_pictures(shape):
 def test_neighbours_share_a_window_and_others_do_not():
     near = holes((400, 400), (50, 50, 5, 5), (50, 70, 5, 5), (70, 60, 3, 3))
     far = holes((400, 400), (50, 50, 5, 5), (300, 300, 5, 5))
-    for hole, count in ((near, 1), (far, 2)):
+    for hole, count in ((near, 1), (far, 2)):  # near ones also if their windows are large
         layout = lay_out(hole, SIZE, LayoutOptions())
         check(hole, layout)
         assert len(layout.windows) == count

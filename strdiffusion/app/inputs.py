@@ -70,6 +70,8 @@ def read_known(mask: Source, picture: Picture, polarity: Polarity) -> np.ndarray
     """The mask as known pixels, bool (H, W) of the picture's size; gray values of at least one half are white."""
     if isinstance(mask, np.ndarray) and mask.ndim == 3 and mask.shape[0] == 1 < mask.shape[2]:
         mask = mask[0]
+    if isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == picture.size:
+        return mask == (polarity == "white_known")  # as it is: without large copies
     given = open_picture(mask, "the mask")
     gray = given.levels[..., 0] / np.float32(given.scale) if given.colours == 1 else given.rgb() @ LUMA
     require_levels(gray, given.name)

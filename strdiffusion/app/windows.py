@@ -15,6 +15,7 @@ from strdiffusion.networks.discriminator import SMALLEST_SIDE
 from strdiffusion.system.parser import Range, convert
 
 CELLS_PER_SIZE = 8  # holes are separated on a grid with cells of training size / 8
+SHARED = 0.6  # at most this context is asked for where holes share a window: more windows would only cost more
 OVERLAP = 4  # tiles overlap by a quarter of their side
 
 
@@ -33,12 +34,14 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class LayoutOptions:
-    """context: a window is larger than its hole by at least this share of the hole's height and width.
+    """context: a window is larger than its hole by at least this share of the hole's height and width. More lets the networks see the
+    scene at the scale of their training: in facades twice and four times as large as their images, a context of 2 fills holes 2.4 to
+    3.2 dB better than one of 0.6 (docs/photographs.md).
     shrink: the largest factor by which a window is shrunk before tiles are used. max_tiles: a window is shrunk further rather than
     divided into more tiles.
     """
 
-    context: Annotated[float, Range(0, 100)] = 0.6
+    context: Annotated[float, Range(0, 100)] = 2.0
     shrink: Annotated[float, Range(1, 100)] = 2.0
     max_tiles: Annotated[int, Range(1, 10_000)] = 16
 
@@ -114,7 +117,7 @@ def _extent(hole: np.ndarray, rows: slice, columns: slice, labels: np.ndarray, n
 
 def _gather(extents: np.ndarray, size: int, options: LayoutOptions) -> list[list[int]]:
     """Which holes share a window: holes that, with their context, fit together into a window of the training size."""
-    room = size / (1 + options.context)
+    room = size / (1 + min(options.context, SHARED))
     free = np.ones(len(extents), bool)
     gathered = []
     for first in range(len(extents)):

@@ -77,7 +77,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         "--context",
         type=float,
         default=LayoutOptions.context,
-        help="by how much a window is larger than its hole, at least, as a share of the hole (0.6)",
+        help="by how much a window is larger than its hole, at least, as a share of the hole (2)",
     )
     parser.add_argument(
         "--structure",

@@ -10,7 +10,6 @@ Gradio is needed: make web, or pip install gradio.
 
 import argparse
 import importlib.util
-import ipaddress
 import logging
 import signal
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 from strdiffusion.app.composition import open_cutout
+from strdiffusion.app.web.guard import is_loopback
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.config.common import Device
 from strdiffusion.data.listing import find_images
@@ -47,6 +47,7 @@ LIMITS = {
     "queue": "how many requests may wait",
     "sessions": "how many pages may be open",
     "cutouts": "how many cut-outs a visitor may have",
+    "away": "how many seconds a page's files are kept after it was closed or lost",
 }
 
 
@@ -64,6 +65,13 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the networks (fp32)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1: this machine only)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which browsers may ask for the page, beside localhost, --host and addresses; may be given several times",
+    )
     parser.add_argument("--port", type=int, help="the port (the first free one from 7860 on)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
@@ -100,8 +108,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())  # the default would leave the visitors' files behind
     with working_folder() as root:
-        service = Service(Sessions(root, limits), offers, example_streets(), limits, cutouts)
-        with serve(service, options.host, options.port, options.open) as address:
+        service = Service(Sessions(root, limits), offers, example_streets(offers[offers.names[0]].model.size), limits, cutouts)
+        with serve(service, options.host, options.port, options.open, options.allow_host) as address:
             print(f"{address}  (Ctrl-C ends it)", flush=True)
             if not is_loopback(options.host):
                 log.warning("%s is reached from other machines, too, and there is no password", options.host)
@@ -127,17 +135,17 @@ def model_sources(given: Sequence[str]) -> dict[str, Path]:
     return sources
 
 
-def example_streets() -> list:
-    """The pictures of the gallery."""
-    from strdiffusion.app.web.service import Example
+def example_streets(size: int | None = None) -> list:
+    """The pictures of the gallery, at the size of the networks that will fill them."""
+    from strdiffusion.app.web.photo import Example
     from strdiffusion.data.facades import draw_facade
 
-    return [Example(f"street {number}.png", draw_facade("test", number, EXAMPLE_SIZE)) for number in STREETS]
+    return [Example(f"street {number}.png", draw_facade("test", number, size or EXAMPLE_SIZE)) for number in STREETS]
 
 
 def first_cutouts(pool: Path | None) -> list:
     """The cut-outs that a visitor finds: those below a folder, or of drawn facades. Pictures that are none are named, and left out."""
-    from strdiffusion.app.web.service import Example
+    from strdiffusion.app.web.photo import Example
     from strdiffusion.data.facades import draw_cutout
 
     if pool is None:
@@ -149,11 +157,3 @@ def first_cutouts(pool: Path | None) -> list:
         except UserError as error:
             log.warning("left out: %s", error)
     return found
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,7 +1,7 @@
 """A web page: open a picture, paint a hole, and see it filled. Only page.py and server.py need Gradio.
 
 * service.py: everything the page can do, without its layout
-* limits.py: the limits of a visitor's requests
+* guard.py: who may ask for what; calls.py: what the page's scripts may say; limits.py: the limits of a visitor's requests
 * offers.py: the models to choose from, their ways to sample, and how long these take
 * photo.py: an opened picture; session.py: a visitor's files, in a folder that is removed when the page is left
 * painting.py: the mask and hints painted in the browser; composing.py: cut-outs arranged there

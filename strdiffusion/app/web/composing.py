@@ -16,6 +16,8 @@ from strdiffusion.system.parser import Count, build
 
 NAME = "composition"
 WHERE = "What was arranged"
+COVERED = 4  # times the largest picture is what all objects together may cover: each of its pixels takes time
+NO_OBJECTS = "Put a cut-out on the canvas first."
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,21 @@ def read_composition(
     Nothing in it is trusted. Raises UserError if it is invalid, too large, or names a cut-out that is not in the pool.
     """
     if not isinstance(arranged, dict) or not arranged.get("objects"):
-        raise UserError("Put a cut-out on the canvas first.")
+        raise UserError(NO_OBJECTS)
     if not isinstance(arranged["objects"], list) or len(arranged["objects"]) > MOST_OBJECTS:
         raise UserError(f"At most {MOST_OBJECTS} objects can lie on the canvas.")
     wanted = build(Arranged, arranged, WHERE)
-    objects = []
+    canvas = picture.size if picture is not None else (wanted.height, wanted.width)
+    opened, objects, covered = {}, [], 0.0
     for one in wanted.objects:
         if (cutout := pool.get(one.cutout)) is None:
             raise UserError("A cut-out on the canvas is no longer in the pool: remove it.")
-        objects.append(PlacedObject(cutout.open(), (one.x, one.y), one.scale, one.angle))
+        covered += min(cutout.size[0] * cutout.size[1] * one.scale * one.scale, canvas[0] * canvas[1])
+        if covered > COVERED * limits.megapixels * 10**6:
+            raise UserError("The objects are too large for so many: make some smaller, or remove some.")
+        if one.cutout not in opened:
+            opened[one.cutout] = cutout.open()
+        objects.append(PlacedObject(opened[one.cutout], (one.x, one.y), one.scale, one.angle))
     composition = Composition(objects, erode=wanted.erode)
     if wanted.canvas == "picture":
         composition.image, composition.mask = picture, hole

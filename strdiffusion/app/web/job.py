@@ -1,5 +1,6 @@
 """One inpainting in its own thread, which can be watched and cancelled."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,10 @@ class Glimpse:
     structure: np.ndarray | None = None
 
 
+class Busy(UserError):
+    """Too many wait already."""
+
+
 class Line:
     """A waiting line of limited length: one member computes at a time, in the order of arrival."""
 
@@ -45,7 +50,7 @@ class Line:
         """Take the last place. Raises UserError if the line is full."""
         with self._changed:
             if len(self._members) > self.waiting:
-                raise UserError(f"All {self.waiting} places to wait are taken: try again later.")
+                raise Busy(f"All {self.waiting} places to wait are taken: try again later.")
             self._members.append(member)
 
     def ahead(self, member: object) -> int:
@@ -67,6 +72,19 @@ class Line:
         with self._changed:
             self._members.remove(member)
             self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def turn(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Wait, and be the one that computes in this context. Raises Busy if the line is full, and Cancelled."""
+        member = object()
+        self.join(member)
+        try:
+            self.wait(member, cancelled)
+            if cancelled():
+                raise Cancelled
+            yield
+        finally:
+            self.leave(member)
 
 
 class Job(Generic[R]):

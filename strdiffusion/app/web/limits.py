@@ -10,6 +10,8 @@ class Limits:
     """megabytes: of an uploaded file, or any request. megapixels: of a picture. samples: of one inpainting.
 
     queue: how many inpaintings may wait for their turn. sessions: how many pages may be open. cutouts: in a visitor's pool.
+    away: seconds for which a page's files are kept after it was closed or lost. patience: seconds without a byte of a request.
+    call_time, upload_time: seconds in which a request must have come. decodings: how many pictures may wait to be decoded.
     """
 
     megabytes: int = 64
@@ -18,6 +20,11 @@ class Limits:
     queue: int = 8
     sessions: int = 32
     cutouts: int = 24
+    away: int = 300
+    patience: int = 20
+    call_time: int = 60
+    upload_time: int = 600
+    decodings: int = 16
 
     def __post_init__(self):
         for name, value in vars(self).items():

@@ -15,6 +15,7 @@ from strdiffusion.system.errors import UserError
 log = logging.getLogger(__name__)
 
 CUSTOM = "custom"
+LEARNING, FARTHEST = 0.5, 50.0
 MEASUREMENTS, MEASURING = 5, 3.0  # at most 5 measurements, and no new one after 3 seconds
 
 
@@ -26,21 +27,34 @@ class Preset:
     arguments: Mapping[str, str | int] = field(default_factory=dict)
 
 
-QUICK, CAREFUL, PUBLISHED = "quick", "careful", "model"
-PRESETS = {
-    QUICK: Preset("Quick: 10 steps, no resampling", {"sampler": "mars_sde", "steps": 10, "resampling": "none"}),
-    CAREFUL: Preset("Careful: 20 steps, adaptive resampling", {"sampler": "mars_sde", "steps": 20, "resampling": "released"}),
-    PUBLISHED: Preset("The model's own"),
+PUBLISHED, QUICK, CAREFUL = "model", "quick", "careful"
+PRESETS = {  # the first is the default
+    PUBLISHED: Preset("Recommended"),
+    QUICK: Preset("Faster: 10 steps, no resampling", {"sampler": "mars_sde", "steps": 10, "resampling": "none"}),
+    CAREFUL: Preset("Adaptive resampling: 20 steps", {"sampler": "mars_sde", "steps": 20, "resampling": "released"}),
 }
+
+
+class Pace:
+    """By what factor runs take longer than the measured evaluations say: the machine may be busy, and not all time is evaluations."""
+
+    def __init__(self):
+        self.factor = 1.0
+
+    def learn(self, expected: float, taken: float) -> None:
+        """Go half of the way, in ratio, to what the last run took."""
+        if expected > 0 and taken > 0:
+            self.factor = min(max(self.factor * (taken / expected) ** LEARNING, 1 / FARTHEST), FARTHEST)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A model that can be chosen. seconds: of one evaluation of each network, measured at loading."""
+    """A model that can be chosen. seconds: of one evaluation of each network, measured at loading. pace: learned from its runs."""
 
     name: str
     model: StrDiffusion
     seconds: dict[str, float]
+    pace: "Pace" = field(default_factory=lambda: Pace())
 
     @property
     def choices(self) -> Choices | None:
@@ -49,6 +63,8 @@ class Offer:
 
     def arguments(self, choice: str, solver: str, steps: int, resampling: str) -> dict:
         """The sampler arguments of a call: the preset's, or with CUSTOM the given ones. Raises UserError if they do not fit the model."""
+        if choice != CUSTOM and choice not in PRESETS:
+            raise UserError(f"There is no sampler {choice!r} here.")
         chosen = {"sampler": solver, "steps": int(steps), "resampling": resampling} if choice == CUSTOM else dict(PRESETS[choice].arguments)
         if choice != CUSTOM and "steps" in chosen and self.choices is not None:
             chosen["steps"] = min(chosen["steps"], self.choices.most_steps)
@@ -60,21 +76,35 @@ class Offer:
         return self.model.method.varied(**arguments).describe()
 
     def presets(self) -> dict[str, str]:
-        """By name, the labels of the presets that this model supports, with a description of its own sampler."""
+        """By name, the labels of the presets that this model supports, with a description of its own sampler.
+
+        The faster one is offered only if it is faster: with as many evaluations, the model's own settings are better.
+        """
         labels = {}
         for name, preset in PRESETS.items():
             try:
-                self.arguments(name, "", 0, "")
+                arguments = self.arguments(name, "", 0, "")
             except UserError:
+                continue
+            if name == QUICK and self._most(arguments) >= self._most({}):
                 continue
             labels[name] = preset.label
         labels[PUBLISHED] += f": {self.model.method.describe()}"
         return labels | ({CUSTOM: "Custom"} if self.choices else {})
 
+    def _most(self, arguments: Mapping) -> int:
+        """The most network evaluations of an image with these arguments."""
+        return sum(cost.most for cost in self.model.method.varied(**arguments).cost().values())
+
     def duration(self, plan: Plan) -> tuple[float, float]:
-        """The least and the most seconds for a plan's network evaluations."""
+        """The least and the most seconds for a plan, at the pace of the last runs."""
         seconds = [(plan.evaluations[name], each) for name, each in self.seconds.items()]
-        return sum(n.least * each for n, each in seconds), sum(n.most * each for n, each in seconds)
+        return tuple(self.pace.factor * sum(getattr(n, end) * each for n, each in seconds) for end in ("least", "most"))
+
+    def learn(self, plan: Plan, seconds: float) -> None:
+        """Take note of what a plan took."""
+        least, most = self.duration(plan)
+        self.pace.learn(min(max(seconds, least), most), seconds)
 
 
 class Offers:
@@ -90,7 +120,7 @@ class Offers:
             log.info("model %s: %s, method %s%s, on %s", name, source, model.method.name, size, model.method.device.type)
 
     def __getitem__(self, name: str) -> Offer:
-        if name not in self._by_name:
+        if not isinstance(name, str) or name not in self._by_name:
             raise UserError(f"There is no model {name!r} here.")
         return self._by_name[name]
 

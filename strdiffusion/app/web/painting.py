@@ -15,6 +15,15 @@ OPAQUE = 128  # the threshold of opacity for the soft edges of strokes
 
 
 @dataclass(frozen=True)
+class Painted:
+    """What paint.js sends. number: of the picture. hole, hints: layers of the preview's size as data URLs, or None."""
+
+    number: int
+    hole: str | None
+    hints: str | None
+
+
+@dataclass(frozen=True)
 class Painting:
     """hole: bool (H, W) of the picture's size. hints: uint8 RGBA (h, w, 4) of the preview's size, or None."""
 

@@ -14,6 +14,14 @@ PREVIEW_SIDE = 1024  # pixels; visitors paint on the preview
 
 
 @dataclass(frozen=True)
+class Example:
+    """A picture of the gallery, (H, W, 3) uint8, or a cut-out of the first pool, (H, W, 4)."""
+
+    name: str
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
 class Photo:
     """An opened picture. name: for people, with the suffix of its result. size, preview: (height, width)."""
 
@@ -28,6 +36,10 @@ class Photo:
         if not self.path.exists():
             raise UserError(f"{self.name} is no longer open.")
         return replace(open_picture(self.path), name=self.name)
+
+    def blank(self) -> Picture:
+        """A picture of this size that takes no memory, where the pixels do not matter."""
+        return Picture(np.broadcast_to(np.uint8(0), (*self.size, 1)), name=self.name)
 
 
 def preview_of(picture: Picture) -> Picture:

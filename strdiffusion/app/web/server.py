@@ -1,25 +1,44 @@
 """Serving the page, and the files of each session."""
 
+import asyncio
+import ctypes
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
 from strdiffusion.app.web import view
-from strdiffusion.app.web.limits import Limits
+from strdiffusion.app.web.calls import Function
+from strdiffusion.app.web.guard import Guard, Hosts
+from strdiffusion.app.web.job import Busy
 from strdiffusion.app.web.service import Service
 from strdiffusion.app.web.session import ENDED, Session, Sessions
 from strdiffusion.system.errors import UserError
 
+log = logging.getLogger(__name__)
+
 # by default Gradio contacts its makers' servers (analytics, news, fonts) and stores what was done in the browser
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**23  # of glibc's malloc.h, and bytes
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 THREADS = 40
+MOST_LISTENERS = 4  # of a session: a page that reconnects may be counted twice for a while
 SWEEP = 600  # seconds after which Gradio deletes its own files
+SWEEP_SESSIONS = 2.0  # seconds between two looks for pages that are gone
+BEAT, LOOK = 15.0, 0.5  # seconds between two lines to a page that listens, and between two looks whether its session has ended
+
+
+def give_back_memory() -> None:
+    """Let the C library give large blocks back when they are free: glibc would keep those of decoded pictures, for each thread anew."""
+    try:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    except (OSError, AttributeError, TypeError):  # another C library
+        log.debug("memory is given back as the system does", exc_info=True)
 
 
 @contextmanager
@@ -33,13 +52,15 @@ def working_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def serve(service: Service, host: str, port: int | None, open_browser: bool = False) -> Iterator[str]:
+def serve(service: Service, host: str, port: int | None, open_browser: bool = False, allowed_hosts: Collection[str] = ()) -> Iterator[str]:
     """Serve the page while the context is open; yields its address.
 
-    port: None: the first free one from 7860 on. Raises UserError if the port is taken or Gradio is missing.
+    allowed_hosts: names beside `host` under which browsers may ask for it. port: None: the first free one from 7860 on.
+    Raises UserError if the port is taken or Gradio is missing.
     """
     sessions, limits = service.sessions, service.limits
     before = {name: os.environ.get(name) for name in (*OFFLINE, "GRADIO_TEMP_DIR")}
+    give_back_memory()
     os.environ.update(OFFLINE, GRADIO_TEMP_DIR=str(sessions.root / "gradio"))
     try:
         import gradio as gr
@@ -51,6 +72,9 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
         page = build_page(service)
         page.queue(max_size=limits.sessions, api_open=False)  # inpaintings wait in the service's own line, which is shorter
         page.delete_cache = (SWEEP, SWEEP)
+        hosts, functions = Hosts(host, allowed_hosts), functions_of(page)
+        waits = page._queue.pending_messages_per_session.__contains__
+        guard = Middleware(Guard, limits=limits, hosts=hosts, functions=functions, knows=sessions.__contains__, waits=waits)
         try:
             _, address, _ = page.launch(
                 server_name=host,
@@ -67,15 +91,18 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
                 max_threads=THREADS + limits.queue,  # each job in the line keeps one
                 max_file_size=1,  # pictures are uploaded by a separate route, into the session's folder
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-                app_kwargs={"routes": routes(sessions), "middleware": [Middleware(LimitBody, limits=limits)]},
+                app_kwargs={"routes": routes(service), "middleware": [guard]},
+                ssr_mode=False,
+                state_session_capacity=2 * limits.sessions,  # Gradio keeps the last values of as many visits
             )
         except OSError as error:
             raise UserError(f"cannot serve at {host}{f':{port}' if port else ''}: {error}; give another --port or --host") from None
         try:
-            yield address
+            with swept(sessions):
+                yield address
         finally:
+            sessions.close_all()  # which ends what pages listen to, and so does not hold up the server
             page.close(verbose=False)
-            sessions.close_all()
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
@@ -88,52 +115,39 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
                 os.environ[name] = value
 
 
-class LimitBody:
-    """ASGI middleware: refuse requests larger than the limit of an upload."""
-
-    def __init__(self, app, limits: Limits):
-        self.app, self.limits = app, limits
-
-    async def __call__(self, scope, receive, send) -> None:
-        from starlette.responses import PlainTextResponse
-
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        answered = False
-        taken = 0
-
-        async def limited_receive():
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self.limits.bytes:
-                raise _TooLarge
-            return message
-
-        async def noted_send(message):
-            nonlocal answered
-            answered = True
-            await send(message)
-
-        try:
-            if int(dict(scope["headers"]).get(b"content-length", b"0")) > self.limits.bytes:
-                raise _TooLarge
-            await self.app(scope, limited_receive, noted_send)
-        except _TooLarge:
-            if not answered:
-                said = f"The file is too large: at most {self.limits.megabytes} MB are allowed."
-                await PlainTextResponse(said, 413, {"Connection": "close"})(scope, receive, send)
+def functions_of(page) -> dict[int, Function]:
+    """The functions of the page's Blocks that browsers call, as `calls` knows them: those that check what they are given themselves."""
+    return {number: Function(len(fn.inputs), bool(fn.queue)) for number, fn in page.fns.items() if not fn.preprocess}
 
 
-class _TooLarge(Exception):
-    """A request's body is larger than the limit."""
+@contextmanager
+def swept(sessions: Sessions) -> Iterator[None]:
+    """Sessions whose pages are gone end while the context is open."""
+    stop = threading.Event()
+
+    def sweep() -> None:
+        while not stop.wait(SWEEP_SESSIONS):
+            sessions.sweep()
+
+    thread = threading.Thread(target=sweep, daemon=True, name="sessions")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
-def routes(sessions: Sessions) -> list:
-    """The routes of a session's files: pictures are uploaded, previews and results downloaded. Access needs the session's secret token."""
+def routes(service: Service) -> list:
+    """The routes of a session's files: pictures are uploaded, previews and results downloaded, and the page says that it is there.
+
+    Access needs the session's secret token.
+    """
     from starlette.concurrency import run_in_threadpool
-    from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+    from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
+
+    sessions = service.sessions
 
     def taking(take: Callable[[Session, Path, str], object]):
         """A route that writes the request's body to a file and gives it to `take`, with the name that the browser says."""
@@ -144,6 +158,8 @@ def routes(sessions: Sessions) -> list:
                 path = session.new_file()
             except UserError as error:
                 return PlainTextResponse(str(error), 404)
+            if not session.sending.acquire(blocking=False):
+                return PlainTextResponse("Another file is on its way: wait until it is there.", 409)
             try:
                 with path.open("wb") as file:
                     async for chunk in request.stream():
@@ -151,10 +167,12 @@ def routes(sessions: Sessions) -> list:
                 name = unquote(request.headers.get("x-name", "picture"))
                 answer = await run_in_threadpool(take, session, path, name)
             except UserError as error:
-                return PlainTextResponse(str(error), 422)
+                return PlainTextResponse(str(error), 503 if isinstance(error, Busy) else 422)
             except BaseException:  # too large, or the browser has disconnected
                 path.unlink(missing_ok=True)
                 raise
+            finally:
+                session.sending.release()
             return PlainTextResponse("ok") if answer is None else JSONResponse(answer)
 
         return upload
@@ -164,6 +182,35 @@ def routes(sessions: Sessions) -> list:
 
     def add_cutout(session: Session, path: Path, name: str) -> dict:
         return view.cutout(session.token, session.add_cutout(path, name))
+
+    async def open_example(request) -> Response:
+        try:
+            key = sessions.key_of(request.path_params["token"])
+            await run_in_threadpool(service.open_example, key, request.path_params["number"])
+        except UserError as error:
+            return PlainTextResponse(str(error), 404)
+        return PlainTextResponse("ok")
+
+    async def listen(request) -> Response:
+        try:
+            session = sessions.with_token(request.path_params["token"])
+        except UserError as error:
+            return PlainTextResponse(str(error), 404)
+
+        async def beats() -> AsyncIterator[str]:
+            session.listen()
+            try:
+                while not session.closed:
+                    yield ": here\n\n"
+                    end = asyncio.get_running_loop().time() + BEAT
+                    while not session.closed and asyncio.get_running_loop().time() < end:
+                        await asyncio.sleep(LOOK)
+            finally:
+                session.lose()
+
+        if session.listeners >= MOST_LISTENERS:
+            return PlainTextResponse("This page is open too often.", 409)
+        return StreamingResponse(beats(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     async def download(request) -> Response:
         name = request.path_params["name"]
@@ -179,5 +226,7 @@ def routes(sessions: Sessions) -> list:
     return [
         Route("/session/{token}/picture", taking(open_picture), methods=["POST"]),
         Route("/session/{token}/cutout", taking(add_cutout), methods=["POST"]),
+        Route("/session/{token}/example/{number:int}", open_example, methods=["POST"]),
+        Route("/session/{token}/alive", listen, methods=["GET"]),
         Route("/session/{token}/{name}", download, methods=["GET"]),
     ]

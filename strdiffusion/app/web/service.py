@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import count
 
 import numpy as np
@@ -11,12 +11,12 @@ import numpy as np
 from strdiffusion.app import Cancelled, Composition, Output, Picture
 from strdiffusion.app.composition import Composed
 from strdiffusion.app.web import view
-from strdiffusion.app.web.composing import read_composition
+from strdiffusion.app.web.composing import NO_OBJECTS, read_composition
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.app.web.offers import Offers
 from strdiffusion.app.web.painting import Painting, read_hole, read_painting
-from strdiffusion.app.web.photo import Photo, as_png
+from strdiffusion.app.web.photo import Example, Photo, as_png
 from strdiffusion.app.web.results import Results, write_composed, write_results
 from strdiffusion.app.web.session import PREVIEW, Session, Sessions
 from strdiffusion.system.errors import UserError
@@ -36,13 +36,19 @@ class Settings:
     seed: int = 0
     samples: int = 1
 
-
-@dataclass(frozen=True)
-class Example:
-    """A picture of the gallery, (H, W, 3) uint8, or a cut-out of the first pool, (H, W, 4)."""
-
-    name: str
-    pixels: np.ndarray
+    @classmethod
+    def read(cls, values: Sequence[object]) -> "Settings":
+        """Settings as a browser sent them, in this order. Raises UserError."""
+        read = []
+        for field, value in zip(fields(cls), values, strict=True):
+            if field.type is str:
+                value = "" if value is None else value
+            elif value is None or isinstance(value, float) and value.is_integer():
+                value = int(value or 0)
+            if not isinstance(value, field.type) or isinstance(value, bool):
+                raise UserError(f"The setting {field.name} must be a {'whole number' if field.type is int else 'name'}.")
+            read.append(value)
+        return cls(*read)
 
 
 @dataclass(frozen=True)
@@ -63,17 +69,27 @@ class Service:
         self.sessions, self.offers, self.examples, self.limits, self.cutouts = sessions, offers, examples, limits, cutouts
         self._runs, self._line = count(1), Line(limits.queue)
 
-    def arrive(self, key: str) -> tuple[str, list[dict]]:
-        """Open a session for a page: the token of its files, and the cut-outs of its pool as `view.cutout` describes them."""
+    def arrive(self, key: str, token: str = "") -> tuple[str, list[dict], Photo | None]:
+        """Open a session for a page, or go on with the one of this token, if its page was loaded again.
+
+        Returns the token of its files, the cut-outs of its pool as `view.cutout` describes them, and the open picture.
+        """
+        if (session := self.sessions.take_up(key, token)) is not None:
+            return session.token, self._cutouts(session), session.photo
         session = self.sessions.open(key)
         for example in self.cutouts[: self.limits.cutouts]:
             path = session.new_file()
             path.write_bytes(as_png(Picture(example.pixels)))
             session.add_cutout(path, example.name)
-        return session.token, [view.cutout(session.token, cutout) for cutout in session.pool.values()]
+        return session.token, self._cutouts(session), None
+
+    def _cutouts(self, session: Session) -> list[dict]:
+        return [view.cutout(session.token, cutout) for cutout in session.pool.values()]
 
     def open_example(self, key: str, number: int) -> Photo:
         """Open an example of the gallery as the picture."""
+        if not 0 <= number < len(self.examples):
+            raise UserError(f"There is no example {number}.")
         example = self.examples[number]
         return self.sessions[key].open_pixels(example.pixels, example.name)
 
@@ -84,10 +100,12 @@ class Service:
 
     def expected(self, key: str, painted: object, settings: Settings, arranged: object = None) -> str:
         """The expected time and work of a task, in one line. Raises UserError if something is missing."""
-        task = self._task(self.sessions[key], painted, arranged)
-        offer = self.offers[settings.model]
+        session, offer = self.sessions[key], self.offers[settings.model]
         arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
-        plan = offer.model.plan(task.picture, task.hole, hints=task.hints, num_samples=self._samples(settings), **arguments)
+        samples = self._samples(settings)
+        with self.sessions.decoding.turn():
+            task = self._task(session, painted, arranged, to_plan=True)
+            plan = offer.model.plan(task.picture, task.hole, hints=task.hints, num_samples=samples, **arguments)
         least, most = (sum(getattr(number, end) for number in plan.evaluations.values()) for end in ("least", "most"))
         tiles = sum(plan.tiles)
         work = f"{len(plan.windows)} window{'s' * (len(plan.windows) > 1)}" + (f" of {tiles} tiles" if tiles > len(plan.windows) else "")
@@ -100,14 +118,14 @@ class Service:
         arranged: what compose.js sent, in the mode for composing; None: the open picture is inpainted. Raises UserError or Cancelled.
         """
         session = self.sessions[key]
-        opened, task = session.photo, self._task(session, painted, arranged)
-        offer = self.offers[settings.model]
+        opened, offer = session.photo, self.offers[settings.model]
+        self._require_something(session, painted, arranged)
         arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
         samples, seed, tag = self._samples(settings), int(settings.seed or 0), f"run{next(self._runs)}"
         said = f"{settings.model}, {offer.describe(arguments)}, seed {seed}{f', {samples} samples' if samples > 1 else ''}"
         began = time.monotonic()
 
-        def results(output: Output, seconds: float) -> Results:
+        def results(task: Task, output: Output, seconds: float) -> Results:
             photo, before, bundle = opened, None, None
             if task.composition is not None:
                 photo, before, bundle = write_composed(task.composition, task.composed, session.folder, tag)
@@ -116,13 +134,24 @@ class Service:
 
         def work(callback, cancel) -> Results:
             nonlocal began
+            with self.sessions.decoding.turn(cancel):  # not before: who waits in the line holds no picture
+                try:
+                    task = self._task(session, painted, arranged)
+                except UserError:
+                    if cancel():  # the picture or the whole session is gone
+                        raise Cancelled from None
+                    raise
+                plan = offer.model.plan(task.picture, task.hole, hints=task.hints, num_samples=samples, **arguments)
             began = time.monotonic()
             output = offer.model(
                 task.picture, task.hole, hints=task.hints, seed=seed, num_samples=samples, callback=callback, cancel=cancel, **arguments
             )
             seconds = time.monotonic() - began
-            return session.keep(opened, lambda: results(output, seconds))
+            offer.learn(plan, seconds)
+            return session.keep(opened, lambda: results(task, output, seconds))
 
+        if session.job is not None:
+            session.job.cancel()  # one at a time for each page
         session.job = job = Job(work, self._line)
         for glimpse in job.watch():
             yield view.progress(glimpse, samples, time.monotonic() - began)
@@ -143,12 +172,20 @@ class Service:
         before = view.address(session.token, results.before or PREVIEW) + f"?number={results.photo.number}"
         return view.finished(results, sample, session.token, before)
 
-    def _task(self, session: Session, painted: object, arranged: object) -> Task:
-        """What is to be painted. Raises UserError if something is missing."""
+    def _require_something(self, session: Session, painted: object, arranged: object) -> None:
+        """Raise UserError if it can be told without a large picture that something is missing."""
         if arranged is None:
             photo = self._photo(session)
-            painting = self._painting(photo, painted)
-            return Task(photo.open(), painting.hole, painting.hints)
+            self._painting(photo, painted, photo.preview)
+        elif not isinstance(arranged, Mapping) or not arranged.get("objects"):
+            raise UserError(NO_OBJECTS)
+
+    def _task(self, session: Session, painted: object, arranged: object, to_plan: bool = False) -> Task:
+        """What is to be painted; to_plan: the open picture's size is enough. Raises UserError if something is missing."""
+        if arranged is None:
+            photo = self._photo(session)
+            painting = self._painting(photo, painted, photo.size)
+            return Task(photo.blank() if to_plan else photo.open(), painting.hole, painting.hints)
         picture = hole = None
         if isinstance(arranged, Mapping) and arranged.get("canvas") == "picture":
             photo = self._photo(session)
@@ -168,10 +205,10 @@ class Service:
             raise UserError("Open a picture first, or take an example.")
         return session.photo
 
-    def _painting(self, photo: Photo, painted: object) -> Painting:
+    def _painting(self, photo: Photo, painted: object, size: tuple[int, int]) -> Painting:
         if isinstance(painted, Mapping) and painted.get("number") != photo.number:
             painted = None  # of an earlier picture
-        return read_painting(painted, photo.preview, photo.size)
+        return read_painting(painted, photo.preview, size)
 
     def _samples(self, settings: Settings) -> int:
         if not 1 <= int(settings.samples) <= self.limits.samples:

@@ -4,6 +4,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from strdiffusion.app import Cancelled, Picture, open_picture
 from strdiffusion.app.composition import open_cutout
 from strdiffusion.app.web.composing import Cutout
-from strdiffusion.app.web.job import Job
+from strdiffusion.app.web.job import Busy, Job, Line
 from strdiffusion.app.web.limits import Limits
 from strdiffusion.app.web.photo import Photo, as_png, preview_of
 from strdiffusion.app.web.results import Results
@@ -27,21 +28,52 @@ T = TypeVar("T")
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".png"}
 PREVIEW = "preview.png"
 ENDED = "This page's session has ended: reload the page."
+UNHEARD = 30  # seconds that a page has to say that it is there
+RELOADING = 2.0  # seconds in which a page that is loaded again has closed its old connection
+ARRIVING = 5  # of them, in which nobody takes its place
 
 
 class Session:
-    """One open page. token: the secret in the addresses of its files."""
+    """One open page. token: the secret in the addresses of its files. decoding: the line of all who decode pictures.
 
-    def __init__(self, folder: Path, limits: Limits):
-        self.folder, self.limits = folder, limits
+    The page listens to `alive` as long as it is open. A session that nobody listens to ends after a while.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, decoding: Line):
+        self.folder, self.limits, self.decoding = folder, limits, decoding
         self.token = secrets.token_urlsafe(16)
         self.photo: Photo | None = None
         self.job: Job | None = None
         self.results: Results | None = None
         self.pool: dict[int, Cutout] = {}
         self.closed = False
-        self._opened = self._added = 0
+        self.sending = threading.Lock()  # held while a file comes
+        self._opened = self._added = self._listeners = 0
+        self._heard, self._left = False, time.monotonic()
         self._lock = threading.Lock()
+
+    def listen(self) -> None:
+        """The page is there, until `lose`."""
+        self._listeners, self._heard = self._listeners + 1, True
+
+    def lose(self) -> None:
+        """The page was closed, or the connection was lost."""
+        self._listeners, self._left = self._listeners - 1, time.monotonic()
+
+    @property
+    def listeners(self) -> int:
+        """How many listen: one, if the page is open."""
+        return self._listeners
+
+    def silence(self) -> tuple[bool, float]:
+        """Whether the page was ever there, and the seconds since it was."""
+        return self._heard, 0.0 if self._listeners else time.monotonic() - self._left
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the page is gone for so long that the session should end."""
+        heard, seconds = self.silence()
+        return seconds > (self.limits.away if heard else min(UNHEARD, self.limits.away))
 
     def open_upload(self, path: Path, name: str) -> Photo:
         """Take an uploaded file as this session's picture. If it cannot be used, the file is removed and UserError is raised."""
@@ -55,7 +87,13 @@ class Session:
         """take(name, format) of an uploaded file, or remove it and raise UserError, with the visitor's name for it."""
         name = tidy_name(name)
         try:
-            return take(name, require_picture(path, name, self.limits))
+            with self.decoding.turn():
+                if self.closed:
+                    raise UserError(ENDED)
+                return take(name, require_picture(path, name, self.limits))
+        except Busy:
+            path.unlink(missing_ok=True)
+            raise
         except UserError as error:
             path.unlink(missing_ok=True)
             raise UserError(str(error).replace(str(path), name)) from None
@@ -67,6 +105,10 @@ class Session:
                 raise UserError(ENDED)
             if len(self.pool) >= self.limits.cutouts:
                 raise UserError(f"There are {len(self.pool)} cut-outs already, which is as many as may be: reload the page to begin anew.")
+            if sum(other.path.stat().st_size for other in self.pool.values()) + path.stat().st_size > self.limits.bytes:
+                raise UserError(f"All cut-outs together may have {self.limits.megabytes} MB: make {name} smaller.")
+            if sum(h * w for h, w in (other.size for other in self.pool.values())) > self.limits.megapixels * 10**6:
+                raise UserError(f"All cut-outs together have more than {self.limits.megapixels} megapixels: reload the page to begin anew.")
             self._added += 1
             number = self._added
             cutout = self.pool[number] = Cutout(number, path, name, picture.size, f"cutout_{number}.png")
@@ -77,7 +119,8 @@ class Session:
         """Take an example as this session's picture."""
         path = self.new_file()
         path.write_bytes(as_png(Picture(pixels)))
-        return self._take(path, name)
+        with self.decoding.turn():
+            return self._take(path, name)
 
     def new_file(self) -> Path:
         """A new path for an upload. Raises UserError if the session has ended."""
@@ -131,19 +174,54 @@ class Sessions:
 
     def __init__(self, root: Path, limits: Limits):
         self.root, self.limits = root, limits
+        self.decoding = Line(limits.decodings)
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
 
     def open(self, key: str) -> Session:
-        """A new session for a page. Raises UserError if too many are open."""
+        """A new session for a page. If too many are open, one whose page is not there ends; otherwise raises UserError."""
         self.close(key)
+        if len(self._open) >= self.limits.sessions:
+            self._end_the_most_silent()
         with self._lock:
             if len(self._open) >= self.limits.sessions:
                 raise UserError(f"{self.limits.sessions} pages are open already, which is as many as may be: come back later.")
             folder = self.root / f"session_{secrets.token_hex(8)}"
             folder.mkdir(mode=0o700)
-            session = self._open[key] = Session(folder, self.limits)
+            session = self._open[key] = Session(folder, self.limits, self.decoding)
         return session
+
+    def take_up(self, key: str, token: str) -> Session | None:
+        """The session of this token as this page's, once its own page is closed. None if there is none, or if that stays open."""
+        end = time.monotonic() + RELOADING
+        while True:
+            try:
+                before = self.key_of(token)
+            except UserError:
+                return None
+            with self._lock:
+                if (session := self._open.get(before)) is not None and (before == key or not session.listeners):
+                    self._open[key] = self._open.pop(before)
+                    return session
+            if time.monotonic() > end:  # the page was doubled, and each has a session of its own
+                return None
+            time.sleep(0.05)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._open
+
+    def sweep(self) -> None:
+        """End the sessions whose pages are gone."""
+        for key, session in list(self._open.items()):
+            if session.is_left:
+                self.close(key)
+
+    def _end_the_most_silent(self) -> None:
+        """End a session whose page is not there: one whose page never was, before others."""
+        silent = [(*session.silence(), key) for key, session in list(self._open.items())]
+        silent = [(heard, -seconds, key) for heard, seconds, key in silent if seconds > ARRIVING]
+        if silent:
+            self.close(min(silent)[-1])
 
     def __getitem__(self, key: str) -> Session:
         """The session of a page. Raises UserError if it has ended."""
@@ -153,10 +231,14 @@ class Sessions:
 
     def with_token(self, token: str) -> Session:
         """The session whose files have this token in their address. Raises UserError if there is none."""
+        return self[self.key_of(token)]
+
+    def key_of(self, token: str) -> str:
+        """The key of the page whose files have this token in their address. Raises UserError if there is none."""
         with self._lock:
-            for session in self._open.values():
+            for key, session in self._open.items():
                 if secrets.compare_digest(session.token.encode(), token.encode()):
-                    return session
+                    return key
         raise UserError(ENDED)
 
     def close(self, key: str) -> None:

@@ -1,6 +1,7 @@
 """Progress and results as HTML. Text from visitors is escaped."""
 
 import base64
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -10,9 +11,10 @@ import numpy as np
 from strdiffusion.app import Picture
 from strdiffusion.app.web.composing import Cutout
 from strdiffusion.app.web.job import Glimpse
-from strdiffusion.app.web.photo import as_png
+from strdiffusion.app.web.photo import Example, as_png
 from strdiffusion.app.web.results import Results
 
+SMALL = 200  # pixels
 SIDE = 256  # pixels, of the intermediate pictures
 
 
@@ -25,6 +27,18 @@ def cutout(token: str, one: Cutout) -> dict:
     """A cut-out as compose.js takes it."""
     height, width = one.size
     return {"number": one.number, "name": one.name, "width": width, "height": height, "address": address(token, one.preview)}
+
+
+def examples(given: Sequence[Example]) -> str:
+    """The examples as buttons with their pictures."""
+    pictures = (f'<img alt="{escape(Path(one.name).stem)}" src="{data_url(one.pixels)}">' for one in given)
+    buttons = "".join(f'<button type="button" data-number="{i}">{picture}</button>' for i, picture in enumerate(pictures))
+    return f'<div class="sd-examples" role="group" aria-label="examples: click one to open it">{buttons}</div>' if given else ""
+
+
+def small(width: int, height: int) -> str:
+    """The class of a picture of so few pixels that each is shown as a square."""
+    return " sd-small" if max(width, height) < SMALL else ""
 
 
 def message(text: str, kind: str = "note") -> str:
@@ -65,7 +79,7 @@ def progress(glimpse: Glimpse, samples: int, seconds: float) -> str:
         said += f", {spell_time(seconds * (1 - glimpse.done) / glimpse.done)} left"
     states = [("Texture", glimpse.texture), ("Structure", glimpse.structure)]
     figures = "".join(
-        f'<figure><img alt="" src="{data_url(levels)}"><figcaption>{label}</figcaption></figure>'
+        f'<figure><img alt="" class="{small(*levels.shape[1::-1])}" src="{data_url(levels)}"><figcaption>{label}</figcaption></figure>'
         for label, levels in states
         if levels is not None
     )
@@ -89,7 +103,13 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
     height, width = results.photo.preview
     stem = Path(results.photo.name).stem
     number = f"_{chosen + 1}" if len(results.samples) > 1 else ""
-    links = "".join(
+    lossless = address(token, sample.files[-1])
+    keep_on = f"{stem}{Path(sample.files[-1]).suffix}"
+    links = (
+        f'<button type="button" class="sd-button" data-continue data-address="{lossless}" data-name="{escape(keep_on)}"'
+        " onclick=\"document.dispatchEvent(new CustomEvent('sd-continue', { detail: this.dataset }))\">Go on from this result</button>"
+    )
+    links += "".join(
         f'<a class="sd-button" download href="{address(token, name, f"{stem}_inpainted{number}{Path(name).suffix}")}">'
         f"Download {Path(name).suffix[1:].upper().replace('JPG', 'JPEG')}</a>"
         for name in sample.files
@@ -99,7 +119,7 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
     lossy = " (JPEG compresses the whole picture again; the PNG keeps every pixel outside of the hole)"
     full = results.photo.size
     compare = (
-        f'<div class="sd-compare" style="--at:50%;--ratio:{width}/{height};--shape:{width / height:.4f}">'
+        f'<div class="sd-compare{small(width, height)}" style="--at:50%;--ratio:{width}/{height};--shape:{width / height:.4f}">'
         f'<img alt="before" src="{before}"><img class="sd-after" alt="after" src="{address(token, sample.preview)}">'
         '<span class="sd-tag">before</span><span class="sd-tag sd-right">after</span><span class="sd-line"></span>'
         '<input type="range" min="0" max="100" step="0.1" value="50" aria-label="before and after"'
@@ -112,7 +132,8 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
     )
     pictures = [("Structure that guided, with its noise", sample.structure, "sd-structure"), ("Resampling", sample.trace, "sd-trace")]
     figures = "".join(
-        f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{address(token, name)}"></figure>'
+        f'<figure class="{kind}{small(width, height)}"><figcaption>{label}</figcaption>'
+        f'<img alt="{label}" src="{address(token, name)}"></figure>'
         for label, name, kind in pictures
         if name is not None
     )
