@@ -4,17 +4,17 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-MODEL = "weights/benchmark"  # the default of the commands, 10 MB
+MODELS = ("weights/benchmark", "weights/benchmark_irsde")  # the default of the commands, and of those that learn: 15 MB
 
 
 class WithModel(build_py):
-    """A wheel holds the default model, too: installed by `pip install .`, the program works outside of its checkout."""
+    """A wheel holds the default models, too: installed by `pip install .`, the program works outside of its checkout."""
 
     def run(self):
         super().run()
-        if not getattr(self, "editable_mode", False) and Path(MODEL).exists():
+        for model in () if getattr(self, "editable_mode", False) else filter(Path.exists, map(Path, MODELS)):
             ignored = shutil.ignore_patterns("training")
-            shutil.copytree(MODEL, Path(self.build_lib) / "strdiffusion" / MODEL, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(model, Path(self.build_lib) / "strdiffusion" / model, ignore=ignored, dirs_exist_ok=True)
 
 
 setup(

@@ -1,5 +1,6 @@
 """Adapting: networks learn from the known part of a photograph, and of nothing else."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from strdiffusion.app.adapting import AdaptOptions, adapt, largest_known_share
 from strdiffusion.app.inputs import read_inputs
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import network_record, write_checkpoint
-from strdiffusion.commands.adapt import amount
+from strdiffusion.commands.adapt import amount, take_learning_model
 from strdiffusion.commands.main import main
 from strdiffusion.config import TrainTextureConfig
 from strdiffusion.data.datasets import TrainingDataset
@@ -275,6 +276,13 @@ def test_ctrl_c_ends_the_learning_and_fills(files):
     assert process.returncode == 0 and b"goes on with what was learnt" in rest, rest
     out, before = cv2.imread(str(files / "out.png")), cv2.imread(str(files / "photo.png"))
     assert np.array_equal(out[~HOLE], before[~HOLE]) and not np.array_equal(out[HOLE], before[HOLE])
+
+
+def test_unless_a_model_is_named_the_quickest_one_learns():
+    for given, expected in (((None, None), ROOT / "weights" / "benchmark_irsde"), (("m", None), "m"), ((None, "telea"), None)):
+        options = argparse.Namespace(model=given[0], method=given[1])
+        take_learning_model(options)
+        assert options.model == expected or options.model.resolve() == expected
 
 
 # ---- the options of trainings that it uses -----------------------------------------------------------

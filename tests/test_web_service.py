@@ -270,6 +270,15 @@ def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
     assert "careful" not in two.presets() and two.choices.resamplings == ("none", "repaint", "fixed")
 
 
+def test_an_offer_says_what_its_model_has_seen(runs, tmp_path):
+    from strdiffusion.app.web.offers import Offers
+
+    folder = StrDiffusion.load(runs, device="cpu").save(tmp_path / "model")
+    assert Offers({"m": folder}, "cpu")["m"].seen == ""
+    (folder / "trained_on.txt").write_text("cats")
+    assert Offers({"m": folder}, "cpu")["m"].seen == "Trained on cats: it fills every picture as if it were one of them."
+
+
 def test_a_method_without_a_sampler(web_service, tmp_path):
     """No choices, no preset but its own; its result is that of Python."""
     from strdiffusion.app.web.offers import PUBLISHED, Offers

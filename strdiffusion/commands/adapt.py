@@ -26,7 +26,7 @@ from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods.loading import DESCRIPTION
-from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.cli import LEARNING_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.folders import Mark, key_of, output_folder
 
@@ -40,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("image", type=Path, help="a photograph, or a folder of them")
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the model folder to write")
-    add_model_options(parser)
+    add_model_options(parser, LEARNING_MODEL)
     parser.add_argument("--for", dest="amount", metavar="AMOUNT", help=AMOUNT)
     parser.add_argument("--seed", type=int, default=0, help="another seed, other crops and holes (0)")
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the mask (white_hole)")
@@ -53,6 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
     how = amount(options.amount, options.seed, "--for")
+    take_learning_model(options)
     work = {name: value for name, value in vars(options).items() if name not in ("output", "device")}
     key = key_of("adapt", work | {"image": options.image.resolve(), "mask": options.mask.resolve()})
     text = "its model is learning, or the command that made it was interrupted"
@@ -64,6 +65,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         save(adapt(model, pictures, how, folder / TRAINING), folder)
         mark.end()
     print(one_line(str(options.output)))
+
+
+def take_learning_model(options: argparse.Namespace) -> None:
+    """Name the shipped model that learns, if the user names none."""
+    if options.model is None and options.method is None:
+        options.model = default_model(LEARNING_MODEL)
 
 
 def amount(text: str | None, seed: int, option: str) -> AdaptOptions:

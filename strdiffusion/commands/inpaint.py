@@ -29,7 +29,7 @@ from strdiffusion.app.picture import Picture
 from strdiffusion.app.reading import open_picture
 from strdiffusion.app.windows import LayoutOptions
 from strdiffusion.app.writing import FORMATS
-from strdiffusion.commands.adapt import AMOUNT, amount
+from strdiffusion.commands.adapt import AMOUNT, amount, take_learning_model
 from strdiffusion.commands.painting import (
     add_model_options,
     add_sampling_options,
@@ -46,7 +46,7 @@ from strdiffusion.data.pairing import pair_masks
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
-from strdiffusion.system.cli import OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.cli import DEFAULT_MODEL, LEARNING_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import file_hash
 from strdiffusion.system.folders import key_of
@@ -60,7 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("image", type=Path, help="a photograph, or a folder of them")
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write ({' '.join(FORMATS)}), or a folder")
-    add_model_options(parser)
+    add_model_options(parser, f"{DEFAULT_MODEL}; with --adapt {LEARNING_MODEL}")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")
     parser.add_argument("--hints", type=Path, help="an RGBA picture; its opaque pixels in the hole count as known")
@@ -101,6 +101,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     options = parse_arguments(arguments, prog)
     if options.adapt is not None:
         options.adapt = amount(options.adapt, options.seed, "--adapt")
+        take_learning_model(options)
     require_inputs(options)
     jobs = plan_jobs(options)
     with hold_outputs(options, jobs) as outputs, by_options():

@@ -38,13 +38,13 @@ TYPED = {  # what errors of the model say (patterns), and what was typed
 }
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `open_model`."""
+def add_model_options(parser: argparse.ArgumentParser, usual: str = DEFAULT_MODEL) -> None:
+    """The options of `open_model`. usual: which model is taken if none is named, in words."""
     parser.add_argument(
         "--model",
         type=Path,
         metavar="FOLDER",
-        help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({DEFAULT_MODEL})",
+        help=f"a model folder, a folder of training runs or of checkpoints, or a test configuration ({usual})",
     )
     parser.add_argument(
         "--method", choices=METHODS, help="the method: one that needs no model, such as telea, or what the model must be of (the model's)"

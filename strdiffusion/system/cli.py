@@ -18,12 +18,13 @@ from strdiffusion.system.terminal import BROKEN_PIPE, Ended, ReaderGone, ending_
 
 TEXT = (str, os.PathLike, BaseException)  # what names of files, and contents, come in
 DEFAULT_MODEL = "weights/benchmark"
+LEARNING_MODEL = "weights/benchmark_irsde"  # what learns from a photograph unless the user says otherwise: one network, so the quickest
 
 
-def default_model() -> Path:
-    """The shipped model: in the current folder, or else in the checkout that contains this package, or else in the installed package."""
-    here, package = Path(DEFAULT_MODEL), Path(__file__).parents[1]
-    found = (path for path in (here, package.parent / DEFAULT_MODEL, package / DEFAULT_MODEL) if path.exists())
+def default_model(name: str = DEFAULT_MODEL) -> Path:
+    """A shipped model: in the current folder, or else in the checkout that contains this package, or else in the installed package."""
+    here, package = Path(name), Path(__file__).parents[1]
+    found = (path for path in (here, package.parent / name, package / name) if path.exists())
     return next(found, here)
 
 

@@ -57,6 +57,12 @@ class Offer:
     pace: "Pace" = field(default_factory=lambda: Pace())
 
     @property
+    def seen(self) -> str:
+        """On what pictures its model was trained, in a sentence; empty if its folder does not say."""
+        trained_on = self.model.trained_on
+        return f"Trained on {trained_on}: it fills every picture as if it were one of them." if trained_on else ""
+
+    @property
     def choices(self) -> Choices | None:
         """The choices of its sampling; None if there are none."""
         return self.model.method.choices()

@@ -77,7 +77,7 @@ def build_page(service: Service) -> gr.Blocks:
                     megabytes=service.limits.megabytes,
                 )
             with gr.Column(scale=3, min_width=300, elem_id="side"):
-                model = gr.Dropdown(service.offers.names, value=first.name, label="Model", elem_id="model")
+                model = gr.Dropdown(service.offers.names, value=first.name, label="Model", info=first.seen or None, elem_id="model")
                 preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
                 with gr.Group(visible=False) as custom:
                     solver = gr.Dropdown(list(own.solvers), value=own.solver or None, label="Solver", elem_id="solver")
@@ -111,7 +111,7 @@ def build_page(service: Service) -> gr.Blocks:
         compose.input(**estimate)
         mode.input(None, mode, None, js=SHOW_MODE)
         mode.input(handlers.change_mode, mode, run, **AT_ONCE).then(**estimate)
-        model.input(handlers.change_model, model, [preset, custom, solver, steps, resampling], **AT_ONCE).then(**estimate)
+        model.input(handlers.change_model, model, [model, preset, custom, solver, steps, resampling], **AT_ONCE).then(**estimate)
         preset.input(lambda preset: gr.update(visible=preset == CUSTOM), preset, custom, **AT_ONCE)
         new_seed.click(lambda: secrets.randbelow(MOST_SEEDS), None, seed, **AT_ONCE).then(**estimate)
         for control in settings[1:]:
@@ -187,9 +187,10 @@ class _Handlers:
         try:
             offer = self.service.offers[name]
         except UserError:
-            return (gr.skip(),) * 5
+            return (gr.skip(),) * 6
         own, labels = offer.choices or NO_CHOICES, offer.presets()
         return (
+            gr.update(info=offer.seen or None),
             gr.Radio(choices(labels), value=next(iter(labels))),
             gr.update(visible=False),
             gr.Dropdown(list(own.solvers), value=own.solver or None),
