@@ -214,11 +214,11 @@ def test_the_method_of_a_model(command, photo, tmp_path, weights):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--method", "telea", "--sampler", "posterior"], "the method telea has no sampler: leave it out"),
-        (["--method", "telea", "--steps", "5"], "the method telea has no steps"),
-        (["--method", "telea", "--resampling", "none"], "the method telea has no resampling"),
-        (["--method", "telea", "--precision", "bf16"], "the method telea has no precision"),
-        (["--method", "telea", "--T", "100"], "the method telea has no T"),
+        (["--method", "telea", "--sampler", "posterior"], "the method telea has no --sampler: leave it out"),
+        (["--method", "telea", "--steps", "5"], "the method telea has no --steps"),
+        (["--method", "telea", "--resampling", "none"], "the method telea has no --resampling"),
+        (["--method", "telea", "--precision", "bf16"], "the method telea has no --precision"),
+        (["--method", "telea", "--T", "100"], "the method telea has no --T"),
         (["--method", "irsde"], "the method irsde needs trained networks"),
         (["--method", "irsde", "--model", "{runs}"], "is a model of the method strdiffusion, not of irsde: leave --method out"),
         (["--method", "telea", "--model", "{runs}"], "is a model of the method strdiffusion, not of telea"),

@@ -30,7 +30,7 @@ TYPED = {  # what errors of the model say (patterns), and what was typed
     r"\bsampler\.solver\b": "--sampler",
     r"\bsampler\.steps\b": "--steps",
     r"; null visits every t$": "; leave it out for the model's own",
-    r"\b(steps|sampler|resampling): leave it out$": r"--\1: leave it out",
+    r"\b(steps|sampler|resampling|precision|T): leave it out$": r"--\1: leave it out",
     r"^(batch_size|feather|context|seed) must": lambda found: f"--{found[1].replace('_', '-')} must",
     r"\b(device|precision)=": r"--\1 ",
     r"\bleave (T|size) out$": r"leave --\1 out",
