@@ -110,7 +110,7 @@ def test_a_method_of_ten_lines_is_tested_judged_tabled_and_drawn(gray, test_yml,
     (curve,) = figures.measure_discrepancy(config)
     assert curve.t.tolist() == [1, 0]
     np.testing.assert_allclose(read_image(tmp_path / "a.png")[hole], 0.5, atol=0.5 / 255)
-    assert "gray has no steps" in single_error(
+    assert "gray has no --steps" in single_error(
         (main(["inpaint", *arguments, "--method", "gray", "--steps", "3", "--overwrite"]), *capsys.readouterr())
     )
 

@@ -267,7 +267,7 @@ def test_hints_over_the_whole_hole(model):
         ({"mask": np.zeros((40, 50), bool)}, "no hole"),
         ({"mask": np.ones((40, 50), bool)}, "no known pixel"),
         ({"mask": np.ones((50, 40), bool)}, "turned"),
-        ({"mask": np.ones((40, 80), bool)}, "one shape"),
+        ({"mask": np.ones((40, 80), bool)}, "need the same aspect ratio"),
         ({"mask": "absent.png"}, "cannot read"),
         ({"image": "absent.png"}, "cannot read"),
         ({"hints": np.zeros((40, 50, 3), np.uint8)}, "no alpha"),
