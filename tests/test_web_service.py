@@ -5,6 +5,7 @@ import io
 import re
 import time
 import zlib
+from dataclasses import replace
 from zipfile import ZipFile
 
 import cv2
@@ -14,16 +15,16 @@ from conftest import single_error
 from PIL import Image
 
 from strdiffusion import Cancelled, Composition, PlacedObject, StrDiffusion, UserError
-from strdiffusion.app import open_picture
+from strdiffusion.app import AdaptOptions, adapt, open_picture
 from strdiffusion.app.web import view
 from strdiffusion.app.web.job import Job, Line
 from strdiffusion.app.web.limits import Limits
-from strdiffusion.app.web.offers import CUSTOM, QUICK, Pace
+from strdiffusion.app.web.offers import CUSTOM, PUBLISHED, QUICK, Offers, Pace
 from strdiffusion.app.web.painting import read_painting
 from strdiffusion.app.web.service import Settings, spelled
 from strdiffusion.app.web.session import ENDED, tidy_name
 from strdiffusion.commands.main import main as command
-from strdiffusion.commands.web import first_cutouts, is_loopback, model_sources
+from strdiffusion.commands.web import example_streets, first_cutouts, is_loopback, model_sources
 
 FAST = Settings("tiny", CUSTOM, "mars_sde", 2, "none", seed=3)
 KEY = "page"
@@ -258,8 +259,6 @@ def test_what_does_not_fit_is_said(web_service):
 
 
 def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
-    from strdiffusion.app.web.offers import Offers
-
     offer = web_service().offers["tiny"]
     assert list(offer.presets()) == ["model", "quick", "careful", "custom"]  # the model's own settings are the default
     assert offer.arguments("careful", "", 0, "")["steps"] == offer.choices.most_steps == 10
@@ -270,9 +269,53 @@ def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
     assert "careful" not in two.presets() and two.choices.resamplings == ("none", "repaint", "fixed")
 
 
-def test_an_offer_says_what_its_model_has_seen(runs, tmp_path):
-    from strdiffusion.app.web.offers import Offers
+def test_a_model_learns_from_the_picture_first(web_service, monkeypatch):
+    """The result is that of `adapt` and a call; the progress says so; what cannot learn, or for too long, is refused."""
+    from strdiffusion.app.web import learning
 
+    monkeypatch.setattr(learning, "ENDLESS", 3)
+    monkeypatch.setattr(learning, "EVERY", 0.0)
+    service = web_service(minutes=5)
+    service.arrive(KEY)
+    photo = service.open_example(KEY, 0)
+    value, chosen = painted(photo.number, 40, 56, (10, 20, 12, 9)), replace(FAST, learn=5)
+    assert "5 min" in service.expected(KEY, value, chosen)
+    shown = list(service.run(KEY, value, chosen))
+    assert any("learning from the picture" in part and "By now it would fill" in part for part in shown)
+    picture, hole = photo.open(), np.zeros((40, 56), bool)
+    hole[10:22, 20:29] = True
+    model = adapt(service.offers["tiny"].model, [(picture, hole)], AdaptOptions(iterations=3, minutes=5.0, seed=3))
+    expected = model(picture, hole, seed=3, sampler="mars_sde", steps=2, resampling="none").images[0]
+    found = open_picture(service.sessions[KEY].folder / service.sessions[KEY].results.samples[0].files[-1])
+    assert np.array_equal(found.levels[..., :3], expected.levels)
+    with pytest.raises(UserError, match="at most 5 minutes"):
+        list(service.run(KEY, value, replace(FAST, learn=6)))
+    service.offers = Offers({"tiny": "telea"}, "cpu")
+    with pytest.raises(UserError, match="telea cannot learn"):
+        list(service.run(KEY, value, replace(FAST, preset="model", learn=1)))
+
+
+def test_learning_is_cancelled(web_service, monkeypatch):
+    from strdiffusion.app.web import learning
+
+    monkeypatch.setattr(learning, "PREVIEWED", 0)
+    service = web_service()
+    service.arrive(KEY)
+    value = painted(service.open_example(KEY, 0).number, 40, 56, (10, 20, 12, 9))
+    run = service.run(KEY, value, replace(FAST, learn=10))
+    while "learning from the picture" not in next(run):
+        pass
+    service.cancel(KEY)
+    with pytest.raises(Cancelled):
+        list(run)
+
+
+def test_the_gallery_has_the_size_of_the_networks_as_far_as_it_is_drawn():
+    found = {size: example_streets(size)[0].pixels.shape[:2] for size in (None, 24, 64, 128, 300, 512)}
+    assert found == {None: (128, 128), 24: (64, 64), 64: (64, 64), 128: (128, 128), 300: (256, 256), 512: (256, 256)}
+
+
+def test_an_offer_says_what_its_model_has_seen(runs, tmp_path):
     folder = StrDiffusion.load(runs, device="cpu").save(tmp_path / "model")
     assert Offers({"m": folder}, "cpu")["m"].seen == ""
     (folder / "trained_on.txt").write_text("cats")
@@ -281,8 +324,6 @@ def test_an_offer_says_what_its_model_has_seen(runs, tmp_path):
 
 def test_a_method_without_a_sampler(web_service, tmp_path):
     """No choices, no preset but its own; its result is that of Python."""
-    from strdiffusion.app.web.offers import PUBLISHED, Offers
-
     service = web_service()
     service.offers = Offers({"classical": "telea", "saved": StrDiffusion.load("telea").save(tmp_path / "model")}, "cpu")
     assert service.offers.names == ["classical", "saved"]

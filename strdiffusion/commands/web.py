@@ -11,6 +11,7 @@ Gradio is needed: make web, or pip install gradio.
 import argparse
 import importlib.util
 import logging
+import math
 import signal
 import threading
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ LIMITS = {
     "megabytes": "the largest file that is taken",
     "megapixels": "the largest picture that is taken",
     "samples": "the most samples at a time",
+    "minutes": "the most minutes for which a model learns from a picture",
     "queue": "how many requests may wait",
     "sessions": "how many pages may be open",
     "cutouts": "how many cut-outs a visitor may have",
@@ -136,11 +138,12 @@ def model_sources(given: Sequence[str]) -> dict[str, Path]:
 
 
 def example_streets(size: int | None = None) -> list:
-    """The pictures of the gallery, at the size of the networks that will fill them."""
+    """The pictures of the gallery, at the size of the networks that will fill them, or the nearest at which they are drawn."""
     from strdiffusion.app.web.photo import Example
-    from strdiffusion.data.facades import draw_facade
+    from strdiffusion.data.facades import SIZES, draw_facade
 
-    return [Example(f"street {number}.png", draw_facade("test", number, size or EXAMPLE_SIZE)) for number in STREETS]
+    side = min(SIZES, key=lambda side: abs(math.log(side / (size or EXAMPLE_SIZE))))
+    return [Example(f"street {number}.png", draw_facade("test", number, side)) for number in STREETS]
 
 
 def first_cutouts(pool: Path | None) -> list:

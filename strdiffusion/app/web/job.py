@@ -19,19 +19,28 @@ INTERVAL = 0.2  # seconds between two updates of the progress
 
 @dataclass(frozen=True, eq=False)
 class Glimpse:
-    """The progress of a job. ahead: how many jobs are before it in the line.
+    """The progress of a job. ahead: how many jobs are before it in the line. learning: the model learns from the picture; done is of that.
 
     texture (h, w, 3), structure (h, w): uint8, of the current window. Like t, they are None before the first step.
     """
 
     ahead: int = 0
     done: float = 0.0
+    learning: bool = False
     t: int | None = None
     number: int = 0
     windows: int = 1
     sample: int = 0
     texture: np.ndarray | None = None
     structure: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LearningStep:
+    """A model learns from the picture. done: the share of its time. preview (h, w, 3) uint8: what it would fill by now, if it was asked."""
+
+    done: float
+    preview: np.ndarray | None
 
 
 class Busy(UserError):
@@ -90,7 +99,7 @@ class Line:
 class Job(Generic[R]):
     """Runs `work(callback, cancel)` when its turn in the line comes. The arguments are those of the same name of StrDiffusion's call."""
 
-    def __init__(self, work: Callable[[Callable[[WindowStep], None], Callable[[], bool]], R], line: Line):
+    def __init__(self, work: Callable[[Callable[[WindowStep | LearningStep], None], Callable[[], bool]], R], line: Line):
         self._work, self._line = work, line
         self._cancelled, self._finished = threading.Event(), threading.Event()
         self._glimpse: Glimpse | None = None
@@ -120,7 +129,7 @@ class Job(Generic[R]):
         try:
             while not self._finished.wait(0 if seen is None else INTERVAL):
                 glimpse = self._glimpse or Glimpse(ahead=self._line.ahead(self))
-                if glimpse is not seen and (seen is None or glimpse.t is not None or glimpse.ahead != seen.ahead):
+                if glimpse is not seen and (seen is None or glimpse.t is not None or glimpse.learning or glimpse.ahead != seen.ahead):
                     yield (seen := glimpse)
         finally:
             self.cancel()
@@ -144,21 +153,23 @@ class Job(Generic[R]):
             self._line.leave(self)
             self._finished.set()
 
-    def _after_step(self, step: WindowStep) -> None:
+    def _after_step(self, step: WindowStep | LearningStep) -> None:
+        if isinstance(step, LearningStep):
+            self._glimpse = Glimpse(done=step.done, learning=True, texture=step.preview)
+            return
         now = time.monotonic()
         if now - self._looked < INTERVAL:
             return
         self._looked = now
         structure = step.structure
         self._glimpse = Glimpse(
-            0,
-            step.done,
-            step.t,
-            step.number,
-            step.windows,
-            step.sample,
-            as_bytes(step.texture),
-            None if structure is None else as_bytes(structure),
+            done=step.done,
+            t=step.t,
+            number=step.number,
+            windows=step.windows,
+            sample=step.sample,
+            texture=as_bytes(step.texture),
+            structure=None if structure is None else as_bytes(structure),
         )
 
 

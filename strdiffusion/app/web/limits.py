@@ -9,6 +9,7 @@ from strdiffusion.system.errors import UserError
 class Limits:
     """megabytes: of an uploaded file, or any request. megapixels: of a picture. samples: of one inpainting.
 
+    minutes: for which a model may learn from a picture before it fills it.
     queue: how many inpaintings may wait for their turn. sessions: how many pages may be open. cutouts: in a visitor's pool.
     away: seconds for which a page's files are kept after it was closed or lost. patience: seconds without a byte of a request.
     call_time, upload_time: seconds in which a request must have come. decodings: how many pictures may wait to be decoded.
@@ -17,6 +18,7 @@ class Limits:
     megabytes: int = 64
     megapixels: int = 50
     samples: int = 8
+    minutes: int = 10
     queue: int = 8
     sessions: int = 32
     cutouts: int = 24

@@ -90,6 +90,15 @@ def build_page(service: Service) -> gr.Blocks:
                     samples = gr.Slider(
                         1, service.limits.samples, value=1, step=1, label="Samples", min_width=140, elem_id="samples", info="Alternatives"
                     )
+                learn = gr.Slider(
+                    0,
+                    service.limits.minutes,
+                    value=0,
+                    step=1,
+                    label="Learn from the picture first (minutes)",
+                    elem_id="learn",
+                    info="For a picture unlike those that the model knows",
+                )
                 with gr.Column(elem_id="actions"):
                     cost = gr.HTML(elem_classes="sd-cost", elem_id="cost")
                     with gr.Row():
@@ -99,7 +108,7 @@ def build_page(service: Service) -> gr.Blocks:
         chosen = gr.Radio([], label="Sample", visible=False, elem_id="chosen")
         result = gr.HTML(elem_id="result", apply_default_css=False)
 
-        settings: list[Any] = [model, preset, solver, steps, resampling, seed, samples]
+        settings: list[Any] = [model, preset, solver, steps, resampling, seed, samples, learn]
         task: list[Any] = [mode, paint, compose]
         estimate = {"fn": handlers.expected, "inputs": [*task, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
         opened = [paint, compose, cost, status, chosen, result]

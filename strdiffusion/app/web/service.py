@@ -10,11 +10,13 @@ import numpy as np
 
 from strdiffusion.app import Cancelled, Composition, Output, Picture
 from strdiffusion.app.composition import Composed
+from strdiffusion.app.inputs import read_inputs
 from strdiffusion.app.web import view
 from strdiffusion.app.web.composing import NO_OBJECTS, read_composition
 from strdiffusion.app.web.job import Job, Line
+from strdiffusion.app.web.learning import Learning
 from strdiffusion.app.web.limits import Limits
-from strdiffusion.app.web.offers import Offers
+from strdiffusion.app.web.offers import Offer, Offers
 from strdiffusion.app.web.painting import Painting, read_hole, read_painting
 from strdiffusion.app.web.photo import Example, Photo, as_png
 from strdiffusion.app.web.results import Results, write_composed, write_results
@@ -26,7 +28,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings chosen on the page; solver, steps and resampling are used only if the preset is CUSTOM."""
+    """The settings chosen on the page; solver, steps and resampling are used only if the preset is CUSTOM.
+
+    learn: the minutes for which the model learns from the picture first; 0: it does not.
+    """
 
     model: str
     preset: str
@@ -35,6 +40,7 @@ class Settings:
     resampling: str
     seed: int = 0
     samples: int = 1
+    learn: int = 0
 
     @classmethod
     def read(cls, values: Sequence[object]) -> "Settings":
@@ -110,7 +116,9 @@ class Service:
         tiles = sum(plan.tiles)
         work = f"{len(plan.windows)} window{'s' * (len(plan.windows) > 1)}" + (f" of {tiles} tiles" if tiles > len(plan.windows) else "")
         evaluations = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-        return f"Expected: {view.spell_duration(*offer.duration(plan))} ({work}, {evaluations} network evaluations)"
+        learning = 60 * settings.learn if self._learning(settings, offer) else 0
+        duration = view.spell_duration(*(learning + seconds for seconds in offer.duration(plan)))
+        return f"Expected: {duration} ({work}, {evaluations} network evaluations)"
 
     def run(self, key: str, painted: object, settings: Settings, arranged: object = None) -> Iterator[str]:
         """Inpaint the hole that was painted, or what was arranged, and yield the progress as HTML. Afterwards `show` shows the result.
@@ -122,7 +130,9 @@ class Service:
         self._require_something(session, painted, arranged)
         arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
         samples, seed, tag = self._samples(settings), int(settings.seed or 0), f"run{next(self._runs)}"
+        learning = self._learning(settings, offer)
         said = f"{settings.model}, {offer.describe(arguments)}, seed {seed}{f', {samples} samples' if samples > 1 else ''}"
+        said += f", after {settings.learn} min of learning from the picture" if learning else ""
         began = time.monotonic()
 
         def results(task: Task, output: Output, seconds: float) -> Results:
@@ -143,11 +153,17 @@ class Service:
                     raise
                 plan = offer.model.plan(task.picture, task.hole, hints=task.hints, num_samples=samples, **arguments)
             began = time.monotonic()
-            output = offer.model(
+            model = offer.model
+            if learning:
+                inputs = read_inputs(task.picture, task.hole, task.hints, "white_hole", 0)
+                model = learning.learn(inputs, seed, callback, cancel)
+            filling = time.monotonic()
+            output = model(
                 task.picture, task.hole, hints=task.hints, seed=seed, num_samples=samples, callback=callback, cancel=cancel, **arguments
             )
             seconds = time.monotonic() - began
-            offer.learn(plan, seconds)
+            if not learning:  # which has windows of its own
+                offer.learn(plan, time.monotonic() - filling)
             return session.keep(opened, lambda: results(task, output, seconds))
 
         if session.job is not None:
@@ -209,6 +225,12 @@ class Service:
         if isinstance(painted, Mapping) and painted.get("number") != photo.number:
             painted = None  # of an earlier picture
         return read_painting(painted, photo.preview, size)
+
+    def _learning(self, settings: Settings, offer: Offer) -> Learning | None:
+        """How the model of an offer learns from the picture; None if it does not. Raises UserError if it cannot."""
+        if not 0 <= settings.learn <= self.limits.minutes:
+            raise UserError(f"A model can learn from the picture for at most {self.limits.minutes} minutes.")
+        return Learning(offer.model, settings.learn) if settings.learn else None
 
     def _samples(self, settings: Settings) -> int:
         if not 1 <= int(settings.samples) <= self.limits.samples:

@@ -70,14 +70,14 @@ def progress(glimpse: Glimpse, samples: int, seconds: float) -> str:
     percent = round(100 * glimpse.done)
     if glimpse.ahead:
         return message(f"Waiting for its turn: {glimpse.ahead} before this one.")
-    said = "beginning" if glimpse.t is None else f"t = {glimpse.t}"
+    said = "learning from the picture" if glimpse.learning else "beginning" if glimpse.t is None else f"t = {glimpse.t}"
     if glimpse.windows > 1:
         said += f", window {glimpse.number + 1} of {glimpse.windows}"
     if samples > 1 and glimpse.t is not None:
         said += f", sample {glimpse.sample + 1} of {samples}"
     if glimpse.done > 0.05:
         said += f", {spell_time(seconds * (1 - glimpse.done) / glimpse.done)} left"
-    states = [("Texture", glimpse.texture), ("Structure", glimpse.structure)]
+    states = [("By now it would fill" if glimpse.learning else "Texture", glimpse.texture), ("Structure", glimpse.structure)]
     figures = "".join(
         f'<figure><img alt="" class="{small(*levels.shape[1::-1])}" src="{data_url(levels)}"><figcaption>{label}</figcaption></figure>'
         for label, levels in states
