@@ -887,7 +887,7 @@ def open_page(runs, tmp_path_factory):
     service.sessions.close_all()
 
 
-@given(painted=sent_values, arranged=sent_values, settings=st.lists(sent_values, min_size=7, max_size=7), ours=st.booleans())
+@given(painted=sent_values, arranged=sent_values, settings=st.lists(sent_values, min_size=8, max_size=8), ours=st.booleans())
 def test_values_of_the_page(open_page, painted, arranged, settings, ours):
     with one_clear_line("values"):
         chosen = Settings("tiny", "custom", "mars_sde", 2, "none") if ours else Settings.read(settings)
