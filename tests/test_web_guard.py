@@ -244,15 +244,18 @@ def test_read_call_knows_its_functions():
 @pytest.mark.parametrize(
     "values",
     [
-        [["tiny"], "model", "", 2, "", 0, 1],
-        ["tiny", {}, "", 2, "", 0, 1],
-        ["tiny", "model", "", "many", "", 0, 1],
-        ["tiny", "model", "", 2, "", 0.5, 1],
-        ["tiny", "model", "", 2, "", 0, True],
-        ["tiny", "other", "", 2, "", 0, 1],
-        ["tiny", "custom", "other", 2, "none", 0, 1],
-        ["tiny", "custom", "posterior", -5, "none", 0, 1],
-        ["tiny", "custom", "posterior", 10**14, "none", 0, 1],
+        [["tiny"], "model", "", 2, "", 0, 1, 0],
+        ["tiny", {}, "", 2, "", 0, 1, 0],
+        ["tiny", "model", "", "many", "", 0, 1, 0],
+        ["tiny", "model", "", 2, "", 0.5, 1, 0],
+        ["tiny", "model", "", 2, "", 0, True, 0],
+        ["tiny", "other", "", 2, "", 0, 1, 0],
+        ["tiny", "custom", "other", 2, "none", 0, 1, 0],
+        ["tiny", "custom", "posterior", -5, "none", 0, 1, 0],
+        ["tiny", "custom", "posterior", 10**14, "none", 0, 1, 0],
+        ["tiny", "model", "", 2, "", 0, 1, -1],
+        ["tiny", "model", "", 2, "", 0, 1, 10**9],
+        ["tiny", "model", "", 2, "", 0, 1, 0.5],
     ],
 )
 def test_settings_of_strangers_are_checked(web_service, values):
