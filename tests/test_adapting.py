@@ -20,7 +20,7 @@ from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import network_record, write_checkpoint
 from strdiffusion.commands.adapt import amount, take_learning_model
 from strdiffusion.commands.main import main
-from strdiffusion.config import TrainTextureConfig
+from strdiffusion.config import TrainDiscriminatorConfig, TrainPriorConfig, TrainStructureConfig, TrainTextureConfig
 from strdiffusion.data.datasets import TrainingDataset
 from strdiffusion.data.mask_sources import GeneratedMasks
 from strdiffusion.data.unknown import UnknownParts, shrunk_mask
@@ -258,6 +258,9 @@ def test_adapt_learns_from_a_folder_and_goes_on_after_it_was_killed(files, capsy
     process.kill()
     process.wait()
     assert not (killed / "model.yml").exists() and (killed / "unfinished.txt").exists()
+    (killed / "training" / "start" / "model.yml").unlink()  # as if it had been killed while it wrote these
+    (killed / "training" / "model").mkdir()
+    (killed / "training" / "model" / "texture.safetensors").write_bytes(b"half")
     assert run(capsys, *words, "-o", killed)[0] == 0
     assert (killed / "texture.safetensors").read_bytes() == (whole / "texture.safetensors").read_bytes()
     assert not (killed / "unfinished.txt").exists()
@@ -332,6 +335,14 @@ def test_a_start_that_does_not_fit_is_one_line(files, weights, more, message):
     filled = {key: value.format(weights=weights, files=files) if isinstance(value, str) else value for key, value in more.items()}
     with pytest.raises(UserError, match=message):
         train("texture", config(files, **filled))
+
+
+def test_only_losses_that_can_leave_it_out_take_images_with_holes(tmp_path):
+    tree = {"data": {"images": str(tmp_path), "unknown": str(tmp_path)}, "output": str(tmp_path / "run")}
+    build(TrainStructureConfig, tree, "the test").check()
+    for cls in (TrainDiscriminatorConfig, TrainPriorConfig):
+        with pytest.raises(UserError, match="data.unknown is for the trainings of structure and texture"):
+            build(cls, tree, "the test").check()
 
 
 def test_options_that_exclude_each_other(files):

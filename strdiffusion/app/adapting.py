@@ -5,6 +5,7 @@ Nothing of a hole is used: it is emptied before anything is written for the trai
 
 import contextlib
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from strdiffusion.data.images import enlarged_size, write_image
 from strdiffusion.data.masks import resize_mask
 from strdiffusion.methods import method_class
 from strdiffusion.methods.irsde import IRSDEMethod
-from strdiffusion.methods.loading import LoadedNetworks, describe
+from strdiffusion.methods.loading import DESCRIPTION, LoadedNetworks, describe
 from strdiffusion.networks import Kind
 from strdiffusion.system.errors import Stopped, UserError
 from strdiffusion.system.parser import Positive, Range, Rate, Seed, convert
@@ -105,7 +106,8 @@ def adapt(
         place = Path(place)
         write_known(pictures, place)
         start = place / "start"
-        if not start.exists():
+        if not (start / DESCRIPTION).exists():
+            shutil.rmtree(start, ignore_errors=True)  # what a killed process left
             model.save(start)
         for number, kind in enumerate(kinds := learning(model)):
             config = configure(kind, model, options, place, start, len(kinds))

@@ -12,6 +12,7 @@ If the command is killed, the same command goes on.
 
 import argparse
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -100,6 +101,7 @@ def read_pictures(options: argparse.Namespace) -> list[Inputs]:
 
 def save(model: StrDiffusion, folder: Path) -> None:
     """Write a model into a folder that holds its trainings; model.yml comes last, because a folder without it is not a model."""
+    shutil.rmtree(folder / TRAINING / "model", ignore_errors=True)  # what a killed process left
     written = model.save(folder / TRAINING / "model")
     for file in sorted(written.iterdir(), key=lambda file: file.name == DESCRIPTION):
         file.replace(folder / file.name)

@@ -181,6 +181,7 @@ class TrainConfig:
     """
 
     measured: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "hole_psnr", "hole_ssim")  # of samples, besides the loss
+    leaves_out: ClassVar[bool] = False  # whether its loss can leave out what is unknown in the images
 
     data: TrainDataConfig
     output: str
@@ -207,6 +208,8 @@ class TrainConfig:
             raise UserError(f"data.shrink must be two factors, first <= second, not [{self.data.shrink[0]:g}, {self.data.shrink[1]:g}]")
         if self.data.labels is not None and (self.data.unknown is not None or self.data.shrink != (1.0, 1.0)):
             raise UserError("data.labels excludes data.unknown and data.shrink: labels are of whole images at their own scale")
+        if self.data.unknown is not None and not self.leaves_out:
+            raise UserError("data.unknown is for the trainings of structure and texture: the loss of this one counts every pixel")
         best = self.validation.best
         if best != "loss" and (self.validation.samples == 0 or not self.measured):
             raise UserError(f"validation.best={best} needs sampled images, and this training samples none: set validation.best=loss")
@@ -232,6 +235,8 @@ class TrainSDEConfig(TrainConfig):
 class TrainStructureConfig(TrainSDEConfig):
     """configs/*/structure.yml"""
 
+    leaves_out: ClassVar[bool] = True
+
     network: UNetConfig = field(default_factory=UNetConfig)
     objective: StructureObjectiveConfig = field(default_factory=StructureObjectiveConfig)
 
@@ -243,6 +248,8 @@ class TrainStructureConfig(TrainSDEConfig):
 @dataclass
 class TrainTextureConfig(TrainSDEConfig):
     """configs/*/texture.yml"""
+
+    leaves_out: ClassVar[bool] = True
 
     network: UNetConfig = field(default_factory=UNetConfig)
     objective: TextureObjectiveConfig = field(default_factory=TextureObjectiveConfig)
