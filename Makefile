@@ -89,7 +89,7 @@ benchmark-noise: $(INSTALLED)
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,texture) network.prediction=noise objective.loss_on=step output=$(RUNS)/texture_noise
 
-# RePaint's prior, as published (it predicts the noise) and predicting x0, with the texture network's budget: about five hours each on one core
+# RePaint's prior, as published (it predicts the noise) and predicting x0, as long as the texture network by the clock: about an hour and a half each on one core
 # each is packed beside its run; the better of the two by configs/tables/benchmark_priors.yml belongs into weights/benchmark_prior
 CHEAP := repaint.steps=25 repaint.jump_length=5 repaint.jump_n_sample=2 "provenance=[make benchmark-prior]"
 benchmark-prior: $(INSTALLED)
