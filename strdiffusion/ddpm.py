@@ -165,6 +165,16 @@ class DDPM:
         noise = (x - _at(self.a.sqrt(), t, x) * x0) / _at((1 - self.a).sqrt(), t, x)
         return self.sample_marginal(x0, t - 1, noise)
 
+    def extrapolate(self, x0: Tensor, before: Tensor, t: int) -> Tensor:
+        """The x0 for a step without noise from t to t-1 of second order, from those predicted at t and, `before`, at t+1: continued along
+        the logarithm of signal to noise to the middle of the step (DPM-Solver++(2M), arXiv 2211.01095). At t = 0, where the step
+        ends at infinity, x0 itself.
+        """
+        if t == 0:
+            return x0
+        low, at, high = (_at((self.a / (1 - self.a)).log() / 2, i, x0) for i in (t + 1, t, t - 1))
+        return x0 + (high - at) / (2 * (at - low)) * (x0 - before)
+
 
 def _at(table: Tensor, t: Index, like: Tensor) -> Tensor:
     """The entry of t, as (1,1,1,1) or (B,1,1,1), in the dtype and on the device of `like`."""

@@ -182,10 +182,10 @@ def step_items(golden: Golden, stored: Stored) -> Iterator[Comparison]:
             yield stored.compare(f"step_{t}_mean{suffix}", found.mean, STEP)
             yield stored.compare(f"step_{t}_x0{suffix}", found.x0, STEP)
         yield stored.compare(f"step_{t}_log_variance", found.log_variance, STEP)
-        yield stored.compare(f"step_{t}_first", prior.reverse_step(x, t, z), STEP)
+        yield stored.compare(f"step_{t}_first", prior.reverse_step(x, t, z)[0], STEP)
         mixed = torch.where(m > 0.5, process.sample_marginal(x0, t, noise), x)
-        yield stored.compare(f"step_{t}_sample", prior.reverse_step(mixed, t, z), SAMPLE)
-        yield stored.compare(f"step_{t}_guided", guided.reverse_step(mixed, t, z), GUIDED)
+        yield stored.compare(f"step_{t}_sample", prior.reverse_step(mixed, t, z)[0], SAMPLE)
+        yield stored.compare(f"step_{t}_guided", guided.reverse_step(mixed, t, z)[0], GUIDED)
         if t + 1 < process.T:
             yield stored.compare(f"undo_{t}", process.climb(x, t, rnd(502 + s, *shape)), STEP)
     yield stored.compare("network_times", np.array([process.network_times[t] for t in meta["times"]]), EXACT)

@@ -190,6 +190,47 @@ def test_steps_without_noise():
     assert torch.equal(states[-1], x0)
 
 
+def error_on_a_gaussian(solver: str, stride: int) -> float:
+    """How far a run from t = 900 to 100 ends from the exact flow without noise, in deviations, with a prior that knows N(0.3, 0.2^2)."""
+    mean, variance, process = 0.3, 0.04, DDPM(respacing=f"ddim{1000 // stride}")
+    signal = dict(zip(process.network_times, process.a, strict=True))
+
+    def network(x: torch.Tensor, t: int, classes: None) -> torch.Tensor:
+        a = signal[t]
+        x0 = mean + a.sqrt() * variance / (a * variance + 1 - a) * (x - a.sqrt() * mean)
+        return torch.cat([x0, torch.zeros_like(x)], dim=1)
+
+    def deviation(x: torch.Tensor, t: int) -> torch.Tensor:
+        return (x - signal[t].sqrt() * mean) / (signal[t] * variance + 1 - signal[t]).sqrt()
+
+    prior, last = Prior(network, process, "x0", clip=False, solver=solver), None
+    start = x = torch.linspace(-1, 2, 12, dtype=torch.float64).reshape(1, 3, 2, 2)
+    for i in range(900 // stride, 100 // stride, -1):
+        x, last = prior.reverse_step(x, i, torch.zeros_like(x), last)
+    return float((deviation(x, 100) - deviation(start, 900)).abs().max())
+
+
+def test_the_solvers_without_noise_converge_by_their_order():
+    """Half the step: half the error of DDIM, a quarter of that of DPM-Solver++(2M)."""
+    assert error_on_a_gaussian("ddim", 10) / error_on_a_gaussian("ddim", 5) == pytest.approx(2, abs=0.15)
+    assert error_on_a_gaussian("dpm++2m", 10) / error_on_a_gaussian("dpm++2m", 5) == pytest.approx(4, abs=0.4)
+    assert error_on_a_gaussian("dpm++2m", 20) < error_on_a_gaussian("ddim", 20) / 5
+
+
+def test_after_a_jump_the_second_order_begins_again():
+    """Without two steps down in a row there is nothing to continue: the same states as DDIM's."""
+    process, x0, m = DDPM(respacing="8"), torch.rand(1, 3, 8, 8) * 2 - 1, torch.zeros(1, 1, 8, 8)
+
+    def states(solver: str, times: list[int]) -> list[torch.Tensor]:
+        prior = Prior(lambda x, t, y: torch.cat([x / 2 + t / 1000, torch.zeros_like(x)], dim=1), process, "x0", solver=solver)
+        return [at.x for at in repaint(prior, x0, m, times, lambda like: torch.full_like(like, 0.5))]
+
+    zigzag, straight = [5, 4, 5, 4, 5, 4], [5, 4, 3, 2]
+    assert all(map(torch.equal, states("dpm++2m", zigzag), states("ddim", zigzag)))
+    assert not torch.equal(states("dpm++2m", straight)[2], states("ddim", straight)[2])
+    assert torch.equal(states("dpm++2m", straight)[1], states("ddim", straight)[1])
+
+
 # ---- the method ---------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,9 @@ def add_model_options(parser: argparse.ArgumentParser, usual: str = DEFAULT_MODE
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """How to sample, on what, and how many at a time."""
     solvers = (*get_args(Solver), *get_args(PriorSolver))
-    parser.add_argument("--sampler", choices=solvers, help="how a step is taken (the model's default); ddpm and ddim are RePaint's")
+    parser.add_argument(
+        "--sampler", choices=solvers, help="how a step is taken (the model's default); ddpm, ddim and dpm++2m are RePaint's"
+    )
     parser.add_argument("--steps", type=int, help="how many steps (the model's default; T if that has none)")
     known = dict.fromkeys((*get_args(Resampling), *RESAMPLINGS))
     parser.add_argument("--resampling", choices=known, help="what is denoised again, and how often (the model's default)")

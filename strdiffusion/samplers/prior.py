@@ -17,7 +17,7 @@ from strdiffusion.system.parser import Count, Positive, Range
 
 MOST_TIMES = 100_000  # of a run; the released configurations have some thousands
 Times = Annotated[int, Range(1, 1000)]
-PriorSolver = Literal["ddpm", "ddim"]
+PriorSolver = Literal["ddpm", "ddim", "dpm++2m"]
 
 
 @dataclass
@@ -70,7 +70,8 @@ class RepaintConfig(Jumps):
 
     steps: T, chosen evenly from the steps that the prior was trained with; respacing: instead of it, another choice such as "10,5,7" or
         "ddim50" (sec. 4).
-    solver: of the reverse steps: ddpm, as released, with the learned variance; ddim, without noise.
+    solver: of the reverse steps: ddpm, as released, with the learned variance; ddim, without noise; dpm++2m, the same of second order
+        (DPM-Solver++(2M)). After a jump the first step is one of ddim.
     clip: every predicted x0 to [-1,1].
     put_back: the known pixels of the result are the given ones; false, as released: what the network leaves there.
     label: the class of all images, if the prior is class-conditional or a classifier guides; null, as released: one drawn for each image.
@@ -126,6 +127,13 @@ def count_reverse_steps(times: Sequence[int]) -> int:
     return sum(k < i for i, k in pairwise(times))
 
 
+class Estimate(NamedTuple):
+    """What a reverse step from index i took for the clean images: x0 (B,3,H,W)."""
+
+    i: int
+    x0: Tensor
+
+
 @dataclass(frozen=True)
 class Prior:
     """A network on a process: what one reverse step needs.
@@ -143,15 +151,20 @@ class Prior:
     gradient: Callable[..., Tensor] | None = None
     solver: PriorSolver = "ddpm"
 
-    def reverse_step(self, x: Tensor, i: int, z: Tensor) -> Tensor:
-        """From the state x (B,3,H,W) at i to the state at i-1, with noise z."""
+    def reverse_step(self, x: Tensor, i: int, z: Tensor, last: Estimate | None = None) -> tuple[Tensor, Estimate]:
+        """From the state x (B,3,H,W) at i to the state at i-1, with noise z; and the estimate that it used. last: that of the step before,
+        for the solver of second order.
+        """
         t = self.process.network_times[i]
         reverse = self.process.reverse(x, self.network(x, t, self.classes).to(x.dtype), i, self.prediction, self.clip)
-        if self.solver == "ddim":
-            return self.process.step_without_noise(x, reverse.x0, i)
-        if self.gradient is not None:
-            reverse = reverse.shifted(self.gradient(x, t).to(x.dtype))
-        return self.process.draw(reverse, i, z)
+        estimate = Estimate(i, reverse.x0)
+        if self.solver == "ddpm":
+            reverse = reverse if self.gradient is None else reverse.shifted(self.gradient(x, t).to(x.dtype))
+            return self.process.draw(reverse, i, z), estimate
+        x0 = estimate.x0
+        if self.solver == "dpm++2m" and last is not None and last.i == i + 1:
+            x0 = self.process.extrapolate(x0, last.x0, i)
+        return self.process.step_without_noise(x, x0, i), estimate
 
 
 class Transition(NamedTuple):
@@ -180,16 +193,16 @@ def repaint(
     draw: gives standard normal noise like a tensor; 2 draws a reverse step (1 in the first), 1 a climbing step, and the start.
     begin: an estimate of the clean images, (B,3,H,W); the run then starts from its marginal at the first of `times`, not from noise.
     """
-    process, evaluated = prior.process, False
+    process, last = prior.process, None
     x = draw(x0) if begin is None else process.sample_marginal(begin, times[0], draw(x0))
     yield Transition(times[0], times[0], x)
     for i, k in pairwise(times):
         if k < i:
             z = draw(x)
-            if evaluated:  # the very first evaluation sees pure noise
+            if last is not None:  # the very first evaluation sees pure noise
                 known = process.sample_marginal(x0, i, draw(x))
                 x = torch.where(m > 0, m * known + (1 - m) * x, x)  # a hole may hold anything
-            x, evaluated = prior.reverse_step(x, i, z), True
+            x, last = prior.reverse_step(x, i, z, last)
         else:
             x = process.climb(x, i, draw(x))
         yield Transition(i, k, x)
