@@ -325,7 +325,7 @@ def test_a_lost_terminal_ends_no_run(words, ended, killing, work, tmp_path, lose
         return
     options = [
         *killing.SETTINGS.split(),
-        "network={width: 8, depth: 2}",
+        *killing.words_of(killing.SDE),
         "training.iterations=2",
         "training.warmup=0",
         "validation.every=2",
