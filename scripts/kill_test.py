@@ -1,8 +1,9 @@
 """Kill a small run at random moments until it is done, and compare it with an uninterrupted one: python scripts/kill_test.py 30
 
-A training (--kind structure, texture, joint, discriminator, prior, dgts, upsampler) gets SIGKILL, SIGTERM, SIGUSR1, SIGINT and SIGHUP; half of the SIGKILLs aim at the
-writing of a checkpoint, when its temporary file exists. After each signal the run continues with resume=auto. In the end weights, moving
-average, optimizer, progress and all logged losses must be those of the uninterrupted run, bit for bit.
+A training (--kind structure, texture, joint, discriminator, prior, dgts, upsampler) gets SIGKILL, SIGTERM, SIGUSR1, SIGINT and SIGHUP;
+half of the SIGKILLs aim at the writing of a checkpoint, when its temporary file exists. After each signal the run continues with
+resume=auto. In the end weights, moving average, optimizer, progress and all logged losses must be those of the uninterrupted run, bit for
+bit.
 
 The commands that write folders (--kind test, reproduce, inpaint, masks) get SIGKILL, half of them while a temporary file exists, and are
 given again, unchanged. Each folder that is done is compared with an uninterrupted one, byte for byte except for the seconds that it
