@@ -369,8 +369,8 @@ def kill_commands(kind: str, kills: int, images: int, rng: random.Random, folder
     return found
 
 
-def kill_training(options: argparse.Namespace, rng: random.Random, folder: Path) -> int:
-    """Interrupt a training; returns the exit status."""
+def kill_training(options: argparse.Namespace, rng: random.Random, folder: Path) -> list[str]:
+    """Interrupt a training `kills` times, in as many runs as it takes. Returns what differs from an uninterrupted one."""
     for module in ("strdiffusion.training", "torch.utils.tensorboard"):
         importlib.import_module(module)  # once, and not in each start
     photographs(folder / "train", 9)
@@ -379,29 +379,29 @@ def kill_training(options: argparse.Namespace, rng: random.Random, folder: Path)
     whole = Process(command(options.kind, folder, folder / "whole", options.iterations, workers=0), folder / "log")
     if whole.wait() != 0:
         raise SystemExit((folder / "log").read_text()[-2000:])
-    longest = 2 * (time.monotonic() - began) / options.kills  # so that the kills are spread over the run
+    longest = min(2 * (time.monotonic() - began) / options.kills, 2.0)  # so that the kills are spread over the run
     happened: Counter[str] = Counter()
-    output, workers = folder / "killed", 0
-    while True:
-        workers = (workers + 1) % 3  # the number of loader workers must not matter
-        process = Process(command(options.kind, folder, output, options.iterations, workers), folder / "log")
-        signal_name = None
-        if happened.total() < options.kills:
-            signal_name = hit(process, output, rng, min(longest, 2.0))
-        if signal_name is None:
-            if process.wait() != 0:
-                raise SystemExit((folder / "log").read_text()[-2000:])
-            if happened.total() >= options.kills:
+    found, runs, workers = [], 0, 0
+    while happened.total() < options.kills:
+        output, before = folder / f"killed_{runs}", happened.total()
+        runs += 1
+        while True:
+            workers = (workers + 1) % 3  # the number of loader workers must not matter
+            process = Process(command(options.kind, folder, output, options.iterations, workers), folder / "log")
+            signal_name = hit(process, output, rng, longest) if happened.total() < options.kills else None
+            if signal_name is None:
                 break
-            raise SystemExit(f"the run was done after {happened.total()} kills: give more --iterations")
-        happened[signal_name] += 1
-        newest = max((path.name for path in output.glob("step_*.pt")), default="none")
-        print(f"{happened.total():3d} {signal_name:22s} newest checkpoint {newest}", flush=True)
-    found = differences(folder / "whole", output)
+            happened[signal_name] += 1
+            newest = max((path.name for path in output.glob("step_*.pt")), default="none")
+            print(f"{happened.total():3d} {signal_name:22s} newest checkpoint {newest}", flush=True)
+        if process.wait() != 0:
+            raise SystemExit((folder / "log").read_text()[-2000:])
+        found += [f"{output.name}: {name}" for name in differences(folder / "whole", output)]
+        print(f"run {runs} is done after {happened.total() - before} kills, with {len(logged(output))} logged lines", flush=True)
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(happened.items()))
-    outcome = "DIFFERENT: " + ", ".join(found) if found else "bit for bit the same"
-    print(f"{options.kills} kills ({kinds}), {len(logged(output))} logged lines: {outcome}")
-    return 1 if found else 0
+    outcome = "DIFFERENT: " + ", ".join(found[:10]) if found else "bit for bit the same"
+    print(f"{options.kind}: {happened.total()} kills ({kinds}), {runs} runs: {outcome}")
+    return found
 
 
 @exit_on_user_error(go_on=True)
@@ -419,8 +419,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kill_test_") as temporary:
         if options.kind in COMMANDS:
             found = kill_commands(options.kind, options.kills, options.images, rng, Path(temporary), options.quick)
-            return 1 if found else 0
-        return kill_training(options, rng, Path(temporary))
+        else:
+            found = kill_training(options, rng, Path(temporary))
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
