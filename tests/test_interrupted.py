@@ -111,9 +111,15 @@ def test_a_command_that_was_interrupted_goes_on_to_the_same_results(killing, wor
     assert killing.folder_differences(whole, output) == []
 
 
-def test_the_kill_test_kills_commands(killing, tmp_path):
-    """The loop of the script, and that it sees differences."""
-    assert killing.kill_commands("masks", 4, 6, killing.random.Random(0), tmp_path) == []
+def test_the_kill_test_kills_commands(killing, tmp_path, pytestconfig):
+    """The loop of the script, and that it sees differences; with --kills, for every command."""
+    kills = pytestconfig.getoption("--kills")
+    for kind in KINDS if kills else ("masks",):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        assert killing.kill_commands(kind, kills or 4, 6, killing.random.Random(0), tmp_path) == []
+    write_image(tmp_path / "whole" / "wide" / "00000.png", np.ones((4, 4)))
+    (tmp_path / "whole" / "masks.csv").touch()
     (tmp_path / "copy").mkdir()
     write_image(tmp_path / "copy" / "wide" / "00000.png", np.zeros((4, 4)))
     found = killing.folder_differences(tmp_path / "whole", tmp_path / "copy")
