@@ -6,6 +6,7 @@ The defaults are the released sizes. On a CPU, let nothing else run, or give --c
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
@@ -25,7 +26,8 @@ from strdiffusion.networks import KINDS
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.device import choose_device, device_name, keep_memory
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_text
+from strdiffusion.system.files import Together, write_text
+from strdiffusion.system.folders import output_files
 
 PARTS = ("networks", "samplers", "training")
 TABLES = {"networks": network_table, "samplers": sampler_table, "training": training_table}
@@ -101,6 +103,13 @@ def main() -> None:
     keep_memory(device)
     if found.cpu_time:
         timing.count_cpu_time()
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(output_files([found.output], True, "")) if found.output else None
+        report_of(found, device, files)
+
+
+def report_of(found: argparse.Namespace, device: torch.device, files: Together | None) -> None:
+    """Measure, print the tables, and write all numbers, if a file is given."""
     clock = "CPU time" if found.cpu_time else "wall clock"
     versions = {"torch": f"torch {torch.__version__}", "python": f"Python {platform.python_version()}"}
     report: dict = {"device": device_name(device), "processor": processor(), "clock": clock, **versions}
@@ -108,8 +117,8 @@ def main() -> None:
     for part in found.parts or PARTS[:1]:
         report[part] = measure(part, found, device)
         print(TABLES[part](report[part]) + "\n", flush=True)
-    if found.output:
-        write_text(found.output, json.dumps(report, indent=1) + "\n")
+    if files is not None:
+        write_text(found.output, json.dumps(report, indent=1) + "\n", files)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from strdiffusion.networks import DGTS_KINDS
 from strdiffusion.sde import MeanFill, MeanRevertingSDE
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.folders import output_files
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,16 +36,16 @@ def parse_arguments() -> argparse.Namespace:
 @exit_on_user_error(go_on=True)
 def main() -> None:
     options = parse_arguments()
-    if options.target.exists():
-        raise UserError(f"{options.target} exists and is not overwritten: give another name")
-    loaded = load_network(options.source, weights=options.weights)
-    if loaded.released:
-        record = record_of_released(loaded, options)
-        write_checkpoint(options.target, record | {"step": None, "network": loaded.network.state_dict(), "ema": None})
-    else:
-        if loaded.prediction != "noise" and loaded.kind not in DGTS_KINDS:
-            raise UserError(f"{options.source} predicts {loaded.prediction}: the released form knows only networks that predict noise")
-        save_released(options.target, loaded.network)
+    with output_files([options.target], False, "give another name"):
+        loaded = load_network(options.source, weights=options.weights)
+        if loaded.released:
+            record = record_of_released(loaded, options)
+            content = record | {"step": None, "network": loaded.network.state_dict(), "ema": None}
+            write_checkpoint(options.target, content, replace=False)
+        else:
+            if loaded.prediction != "noise" and loaded.kind not in DGTS_KINDS:
+                raise UserError(f"{options.source} predicts {loaded.prediction}: the released form knows only networks that predict noise")
+            save_released(options.target, loaded.network, replace=False)
     print(f"{loaded.kind} network, {loaded.network.architecture()}: {options.source} -> {options.target}")
 
 

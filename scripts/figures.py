@@ -29,6 +29,7 @@ from strdiffusion.figures import grid as grids
 from strdiffusion.figures.style import fit_text
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.folders import output_files
 
 TITLE_WIDTH = 7.0  # cm
 
@@ -156,8 +157,9 @@ def parse_arguments() -> argparse.Namespace:
 @exit_on_user_error(go_on=True)
 def main() -> None:
     options = parse_arguments()
-    paths = figures.claim_figure(options.out, options.overwrite)
-    figures.save_figure(options.draw(options), paths)
+    paths = figures.figure_files(options.out)
+    with output_files(paths, options.overwrite, "give another --out, or --overwrite") as files:
+        figures.save_figure(options.draw(options), paths, files)
     print(f"wrote {' and '.join(map(str, paths))}")
 
 

@@ -1,23 +1,25 @@
 """Kill a small run at random moments until it is done, and compare it with an uninterrupted one: python scripts/kill_test.py 30
 
-A training (--kind structure, texture, discriminator) gets SIGKILL, SIGTERM, SIGUSR1, SIGINT and SIGHUP; half of the SIGKILLs aim at the
-writing of a checkpoint, when its temporary file exists. After each signal the run continues with resume=auto. In the end weights, moving
-average, optimizer, progress and all logged losses must be those of the uninterrupted run, bit for bit.
+A training (--kind structure, texture, joint, discriminator, prior, dgts, upsampler) gets SIGKILL, SIGTERM, SIGUSR1, SIGINT and SIGHUP;
+half of the SIGKILLs aim at the writing of a checkpoint, when its temporary file exists. After each signal the run continues with
+resume=auto. In the end weights, moving average, optimizer, progress and all logged losses must be those of the uninterrupted run, bit for
+bit.
 
 The commands that write folders (--kind test, reproduce, inpaint, masks) get SIGKILL, half of them while a temporary file exists, and are
 given again, unchanged. Each folder that is done is compared with an uninterrupted one, byte for byte except for the seconds that it
-took, and another is begun until there were enough kills. These commands are forked from this process, so that a start costs little.
+took, and another is begun until there were enough kills. All are forked from this process, so that a start costs little.
 """
 
 import argparse
 import csv
+import importlib
 import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,14 +44,35 @@ from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.folders import LOCK, found_key
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("structure", "texture", "discriminator")
+SMALL = "network={width: 8, depth: 2}"
+SDE = f"sde.T=6 structure.edge_source=known {SMALL}"
+KINDS = {  # configuration, and the options that make it tiny
+    "structure": ("psv/structure", SDE),
+    "texture": ("psv/texture", SDE),
+    "joint": ("benchmark/joint", f"{SDE} objective.ahead=[0,2]"),
+    "discriminator": ("psv/discriminator", "sde.T=6 structure.edge_source=known network.width=8"),
+    "prior": (
+        "benchmark/prior",
+        "process.steps=20 network={width: 32, multipliers: [1, 1], blocks: 1, attention: [], head_channels: 32} "
+        "sampling={steps: 4, jump_length: 2, jump_n_sample: 2}",
+    ),
+    "dgts": (
+        "benchmark/dgts",
+        "network={reduction: 2, patch: 6, grid: 4, width: 16, reference_width: 8, heads: 2, encoder_layers: 1, decoder_layers: 2, "
+        "backbone: small} objective.one_by_one=3",
+    ),
+    "upsampler": (
+        "benchmark/upsampler",
+        "network={width: 4, factor: 4, dilations: [1, 2], critic_width: 4} objective={loss: adversarial, core: null, core_share: 0}",
+    ),
+}
 COMMANDS = ("test", "reproduce", "inpaint", "masks")
 GRACEFUL = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130, signal.SIGHUP: 129}
 TIMINGS = {"seconds", "images_per_second"}  # what may differ in metrics.jsonl
 SETTINGS = (
-    "device=cpu sde.T=6 structure.edge_source=known data.size=32 data.index=null validation.index=null data.masks.folder=null "
+    "device=cpu precision=fp32 data.size=48 data.index=null validation.index=null data.masks.folder=null "
     "training.batch_size=4 training.learning_rate=1e-3 training.clip_gradient=1 training.warmup=5 training.save_every=4 training.keep=3 "
-    "training.log_every=1 training.milestones=[60] validation.every=14 validation.samples=2 resume=auto"
+    "training.log_every=1 training.lr_schedule=steps training.milestones=[60] validation.every=14 validation.samples=2 resume=auto"
 )
 
 
@@ -57,21 +80,22 @@ def photographs(folder: Path, count: int) -> None:
     """Smooth images, one of which is truncated."""
     rng = np.random.default_rng(0)
     for i in range(count):
-        ramp = np.linspace(0, 1, 44)[:, None, None] * rng.random(3) + 0.3 * rng.random((44, 44, 3))
+        ramp = np.linspace(0, 1, 60)[:, None, None] * rng.random(3) + 0.3 * rng.random((60, 60, 3))
         write_image(folder / f"{i}.png", ramp)
     broken = folder / "broken.png"
     broken.write_bytes((folder / "0.png").read_bytes()[:500])
 
 
 def command(kind: str, data: Path, output: Path, iterations: int, workers: int) -> list[str]:
-    network = "network.width=8" if kind == "discriminator" else "network={width: 8, depth: 2}"
+    """The words after `strdiffusion` of a training."""
+    configuration, small = KINDS[kind]
     return [
-        sys.executable,
-        str(ROOT / "scripts" / f"train_{kind}.py"),
+        "train",
+        "texture" if kind == "joint" else kind,
         "-opt",
-        str(ROOT / "configs" / "psv" / f"{kind}.yml"),
+        str(ROOT / "configs" / f"{configuration}.yml"),
         *SETTINGS.split(),
-        network,
+        *words_of(small),
         f"output={output}",
         f"data.images={data / 'train'}",
         f"validation.images={data / 'held_out'}",
@@ -80,13 +104,29 @@ def command(kind: str, data: Path, output: Path, iterations: int, workers: int) 
     ]
 
 
-def start(arguments: list[str], log: Path) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with open(log, "ab") as file:
-        return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, start_new_session=True)
+def words_of(options: str) -> list[str]:
+    """Options in one text, as words: a space inside of brackets ends none."""
+    return re.split(r" (?=[a-z_.]+=)", options)
 
 
-def hit(process: subprocess.Popen, output: Path, rng: random.Random, longest: float) -> str | None:
+class Process:
+    """A command that runs in a process of its own."""
+
+    def __init__(self, words: list[str], log: Path):
+        self.pid, self.status = fork(words, log), None
+
+    def poll(self, how: int = os.WNOHANG) -> int | None:
+        """Its exit status, negative if a signal ended it; None if it runs."""
+        if self.status is None:
+            ended, status = os.waitpid(self.pid, how)
+            self.status = os.waitstatus_to_exitcode(status) if ended else None
+        return self.status
+
+    def wait(self) -> int:
+        return self.poll(0)
+
+
+def hit(process: Process, output: Path, rng: random.Random, longest: float) -> str | None:
     """Send one signal at a random moment after training has begun; returns its name, or None if the run ended before."""
     number = rng.choice([signal.SIGKILL] * 3 + list(GRACEFUL))
     aim_at_writing = number == signal.SIGKILL and rng.random() < 0.5
@@ -102,8 +142,8 @@ def hit(process: subprocess.Popen, output: Path, rng: random.Random, longest: fl
     if number == signal.SIGKILL:
         os.killpg(process.pid, number)
     else:
-        process.send_signal(number)
-    status = process.wait(timeout=120)
+        os.kill(process.pid, number)
+    status = process.wait()
     told = output / "status.txt"  # absent where the run was killed before it wrote one
     finished = told.exists() and "finished" in told.read_text()  # the signal came while the interpreter was ending
     if number in GRACEFUL and status not in (GRACEFUL[number], 0) and not finished:
@@ -219,7 +259,7 @@ def fork(words: list[str], log: Path, before: Callable[[], None] = lambda: None)
         torch.set_num_threads(1)
         before()
         sys.stdin, sys.stdout, sys.stderr = map(opened, (0, 1, 2))
-        status = run_command(words)
+        status = run_command(words) or 0
     except SystemExit as ended:  # --help
         status = ended.code or 0
     except BaseException:
@@ -329,37 +369,39 @@ def kill_commands(kind: str, kills: int, images: int, rng: random.Random, folder
     return found
 
 
-def kill_training(options: argparse.Namespace, rng: random.Random, folder: Path) -> int:
-    """Interrupt a training; returns the exit status."""
+def kill_training(options: argparse.Namespace, rng: random.Random, folder: Path) -> list[str]:
+    """Interrupt a training `kills` times, in as many runs as it takes. Returns what differs from an uninterrupted one."""
+    for module in ("strdiffusion.training", "torch.utils.tensorboard"):
+        importlib.import_module(module)  # once, and not in each start
     photographs(folder / "train", 9)
     photographs(folder / "held_out", 3)
     began = time.monotonic()
-    whole = start(command(options.kind, folder, folder / "whole", options.iterations, workers=0), folder / "log")
+    whole = Process(command(options.kind, folder, folder / "whole", options.iterations, workers=0), folder / "log")
     if whole.wait() != 0:
         raise SystemExit((folder / "log").read_text()[-2000:])
-    longest = 2 * (time.monotonic() - began) / options.kills  # so that the kills are spread over the run
+    longest = min(2 * (time.monotonic() - began) / options.kills, 2.0)  # so that the kills are spread over the run
     happened: Counter[str] = Counter()
-    output, workers = folder / "killed", 0
-    while True:
-        workers = (workers + 1) % 3  # the number of loader workers must not matter
-        process = start(command(options.kind, folder, output, options.iterations, workers), folder / "log")
-        signal_name = None
-        if happened.total() < options.kills:
-            signal_name = hit(process, output, rng, min(longest, 2.0))
-        if signal_name is None:
-            if process.wait() != 0:
-                raise SystemExit((folder / "log").read_text()[-2000:])
-            if happened.total() >= options.kills:
+    found, runs, workers = [], 0, 0
+    while happened.total() < options.kills:
+        output, before = folder / f"killed_{runs}", happened.total()
+        runs += 1
+        while True:
+            workers = (workers + 1) % 3  # the number of loader workers must not matter
+            process = Process(command(options.kind, folder, output, options.iterations, workers), folder / "log")
+            signal_name = hit(process, output, rng, longest) if happened.total() < options.kills else None
+            if signal_name is None:
                 break
-            raise SystemExit(f"the run was done after {happened.total()} kills: give more --iterations")
-        happened[signal_name] += 1
-        newest = max((path.name for path in output.glob("step_*.pt")), default="none")
-        print(f"{happened.total():3d} {signal_name:22s} newest checkpoint {newest}", flush=True)
-    found = differences(folder / "whole", output)
+            happened[signal_name] += 1
+            newest = max((path.name for path in output.glob("step_*.pt")), default="none")
+            print(f"{happened.total():3d} {signal_name:22s} newest checkpoint {newest}", flush=True)
+        if process.wait() != 0:
+            raise SystemExit((folder / "log").read_text()[-2000:])
+        found += [f"{output.name}: {name}" for name in differences(folder / "whole", output)]
+        print(f"run {runs} is done after {happened.total() - before} kills, with {len(logged(output))} logged lines", flush=True)
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(happened.items()))
-    outcome = "DIFFERENT: " + ", ".join(found) if found else "bit for bit the same"
-    print(f"{options.kills} kills ({kinds}), {len(logged(output))} logged lines: {outcome}")
-    return 1 if found else 0
+    outcome = "DIFFERENT: " + ", ".join(found[:10]) if found else "bit for bit the same"
+    print(f"{options.kind}: {happened.total()} kills ({kinds}), {runs} runs: {outcome}")
+    return found
 
 
 @exit_on_user_error(go_on=True)
@@ -373,11 +415,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and signals")
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    torch.set_num_threads(1)  # a fork has no other threads
     with tempfile.TemporaryDirectory(prefix="kill_test_") as temporary:
         if options.kind in COMMANDS:
             found = kill_commands(options.kind, options.kills, options.images, rng, Path(temporary), options.quick)
-            return 1 if found else 0
-        return kill_training(options, rng, Path(temporary))
+        else:
+            found = kill_training(options, rng, Path(temporary))
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

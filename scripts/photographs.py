@@ -10,6 +10,7 @@ hole. Nothing is downloaded. If it is interrupted, the same command goes on with
 
 import argparse
 import csv
+import io
 import math
 import sys
 import time
@@ -29,9 +30,10 @@ from strdiffusion.data.masks import stable_hash
 from strdiffusion.evaluation.metrics import psnr, sharpness, ssim
 from strdiffusion.evaluation.statistics import summarise
 from strdiffusion.figures.grid import grid_figure, open_column
+from strdiffusion.figures.style import save_figure
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_text
+from strdiffusion.system.files import Together, write_text
 from strdiffusion.system.folders import Mark, key_of, output_folder
 
 SHIPPED = (
@@ -194,15 +196,17 @@ def main() -> None:
             fill_all(photograph, folder, options, how)
         names = [f"{photograph.stem}.png" for photograph in photographs]
         records = judge(names, rows, folder)
-        with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, records[0])
-            writer.writeheader()
-            writer.writerows(records)
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, records[0])
+        writer.writeheader()
+        writer.writerows(records)
+        write_text(folder / "table.csv", file.getvalue())
         text = table(records, rows)
         write_text(folder / "table.md", text)
         shown = ["masked", "Telea", "biharmonic", row_of(False, 10), row_of(True, 10), row_of(True, 2), "truth"]
         stems = [photograph.stem for photograph in photographs][:60]
-        grid_figure([open_column(label, folder / label) for label in shown], stems).savefig(folder / "pictures.png")
+        with Together() as files:
+            save_figure(grid_figure([open_column(label, folder / label) for label in shown], stems), [folder / "pictures.png"], files)
         mark.end()
     print(text)
 

@@ -18,6 +18,7 @@ import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest
 from strdiffusion.commands.web import example_streets, model_sources
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import write_atomically
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -71,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             paint_and_fill(page, options.sampler, options.seconds)
             shot = Image.open(io.BytesIO(page.screenshot(full_page=True)))
             browser.close()
-    shot.convert("RGB").save(options.output, optimize=True)
+    content = io.BytesIO()
+    shot.convert("RGB").save(content, "PNG", optimize=True)
+    write_atomically(options.output, content.getvalue(), durable=True)
     print(f"{options.output}: {shot.width}x{shot.height}, {options.output.stat().st_size / 1000:.0f} kB")
 
 

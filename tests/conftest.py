@@ -33,7 +33,9 @@ CASES: Counter[str] = Counter()  # of the fuzz, by what was broken
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz-cases", type=int, default=0, help="random cases of each property in test_fuzz.py (default: 8 fixed ones)")
+    parser.addoption("--fuzz-cases", type=int, default=0, help="random cases of each property in test_fuzz*.py (default: 8 fixed ones)")
+    said = "kills of each kind of training in test_survival.py, and of each command in test_interrupted.py (default: a few of one kind)"
+    parser.addoption("--kills", type=int, default=0, help=said)
 
 
 def pytest_configure(config):

@@ -3,6 +3,7 @@ lost terminal ends nothing. Training: test_survival.py. More kills: python scrip
 """
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from strdiffusion.system import folders
 from strdiffusion.system.cli import exit_on_user_error
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import Together, rename_new, write_text
-from strdiffusion.system.folders import Mark, found_key, locked, output_folder, sweep
+from strdiffusion.system.folders import Mark, found_key, locked, locked_files, output_folder, sweep
 from strdiffusion.system.terminal import enduring_streams
 from strdiffusion.training.interrupt import StopRequest
 
@@ -110,9 +111,15 @@ def test_a_command_that_was_interrupted_goes_on_to_the_same_results(killing, wor
     assert killing.folder_differences(whole, output) == []
 
 
-def test_the_kill_test_kills_commands(killing, tmp_path):
-    """The loop of the script, and that it sees differences."""
-    assert killing.kill_commands("masks", 4, 6, killing.random.Random(0), tmp_path) == []
+def test_the_kill_test_kills_commands(killing, tmp_path, pytestconfig):
+    """The loop of the script, and that it sees differences; with --kills, for every command."""
+    kills = pytestconfig.getoption("--kills")
+    for kind in KINDS if kills else ("masks",):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        assert killing.kill_commands(kind, kills or 4, 6, killing.random.Random(0), tmp_path) == []
+    write_image(tmp_path / "whole" / "wide" / "00000.png", np.ones((4, 4)))
+    (tmp_path / "whole" / "masks.csv").touch()
     (tmp_path / "copy").mkdir()
     write_image(tmp_path / "copy" / "wide" / "00000.png", np.zeros((4, 4)))
     found = killing.folder_differences(tmp_path / "whole", tmp_path / "copy")
@@ -142,10 +149,14 @@ def elsewhere(context):
         os.close(tell)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "evaluate"])
+@pytest.mark.parametrize("kind", [*KINDS, "evaluate", "compose"])
 def test_two_processes_do_not_write_one_folder(words, work, tmp_path, capsys, kind):
     if kind == "evaluate":
         arguments = ["evaluate", f"outputs={work}/photos", f"truths={work}/photos", f"output={tmp_path}/out", "metrics=[psnr]"]
+    elif kind == "compose":
+        shutil.copy(work / "photos" / "a" / "0.png", tmp_path / "x.png")
+        shutil.copy(work / "mask.png", tmp_path / "x_mask.png")
+        arguments = ["compose", str(tmp_path / "x.png"), "-o", f"{tmp_path}/out", "--model", "telea"]
     else:
         arguments = words(kind)
     with elsewhere(lambda: output_folder(tmp_path / "out", True, "")) as number:
@@ -187,6 +198,57 @@ def test_two_processes_do_not_write_one_file(work, tmp_path, capsys, monkeypatch
     monkeypatch.setattr("strdiffusion.commands.inpaint.open_picture", appears)
     assert "appeared meanwhile" in single_error((strdiffusion(arguments), *capsys.readouterr()))
     assert out.read_text() == "theirs" and sorted(path.suffix for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.fixture(params=["figures", "convert_checkpoint"])
+def single(request, work, tmp_path, monkeypatch):
+    """A script that writes one thing: its main function, the files, and what it calls before it writes."""
+    program = script(request.param)
+    if request.param == "figures":
+        importlib.import_module("matplotlib.pyplot")  # once, and not in each process
+        arguments, files = ["histogram", str(work / "photos"), "--out", str(tmp_path / "out")], ["out.png", "out.pdf"]
+        before = (program.figures, "histogram_figure")
+    else:
+        arguments, files = [str(work / "networks" / "structure.pt"), str(tmp_path / "out.pth")], ["out.pth"]
+        before = (program, "save_released")
+    monkeypatch.setattr(sys, "argv", [request.param, *arguments])
+    return program.main, [tmp_path / name for name in files], before
+
+
+def test_single_files_are_written_by_one_process_and_whole_or_not_at_all(single, tmp_path, capsys, monkeypatch):
+    main, files, before = single
+    with elsewhere(lambda: locked_files(files[-1:])) as number:
+        assert f"process {number} on " in single_error((main(), *capsys.readouterr()))
+    at, killed = 1, 0
+    while True:
+        number = os.fork()
+        if not number:
+            with contextlib.suppress(BaseException):
+                crash(tmp_path, at, True)
+                os._exit(main() or 0)
+            os._exit(70)
+        status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        assert all(file.stat().st_size > 500 for file in files if file.exists())
+        for file in files:
+            file.unlink(missing_ok=True)
+        at, killed = at + 3, killed + 1
+    assert killed >= 2 and sorted(tmp_path.iterdir()) == sorted(files)
+    assert "exists, and nothing is overwritten" in single_error((main(), *capsys.readouterr()))
+    place, name = before
+    compute = getattr(place, name)
+    for file in files:
+        file.unlink()
+
+    def appears(*arguments, **options):
+        files[0].write_text("theirs")
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(place, name, appears)
+    assert f"{files[0]} appeared meanwhile" in single_error((main(), *capsys.readouterr()))
+    assert files[0].read_text() == "theirs" and list(tmp_path.iterdir()) == files[:1]
 
 
 def test_a_lock_says_who_holds_it_and_is_held_once(tmp_path):
@@ -325,7 +387,7 @@ def test_a_lost_terminal_ends_no_run(words, ended, killing, work, tmp_path, lose
         return
     options = [
         *killing.SETTINGS.split(),
-        "network={width: 8, depth: 2}",
+        *killing.words_of(killing.SDE),
         "training.iterations=2",
         "training.warmup=0",
         "validation.every=2",

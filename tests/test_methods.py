@@ -30,6 +30,7 @@ from strdiffusion.methods.prior_loading import PriorCheckpointsConfig
 from strdiffusion.methods.strdiffusion import StrDiffusionOptions
 from strdiffusion.samplers import Paper, Released, Repaint, SamplerConfig
 from strdiffusion.samplers.prior import RepaintConfig
+from strdiffusion.system.files import Together
 from strdiffusion.system.parser import build, load_config
 
 MARKER = 188  # a level that nothing else in the pictures has
@@ -98,11 +99,13 @@ def test_a_method_of_ten_lines_is_tested_judged_tabled_and_drawn(gray, test_yml,
     assert main(["reproduce", str(tmp_path / "table.yml")]) == 0  # nothing is done again
     # figures: of results, and of its states
     column = figures.open_column("gray", out)
-    figures.save_figure(figures.grid_figure([column], ["a", "b"]), figures.claim_figure(tmp_path / "grid", False))
+    with Together() as files:
+        figures.save_figure(figures.grid_figure([column], ["a", "b"]), figures.figure_files(tmp_path / "grid"), files)
     config = build(figures.FiguresConfig, {"methods": [{"label": "gray", "opt": str(test_yml), "options": ["method=gray"]}]}, "here")
     (process,) = figures.record_process(config)
     assert process.texture and not process.structure
-    figures.save_figure(figures.process_figure([process]), figures.claim_figure(tmp_path / "process", False))
+    with Together() as files:
+        figures.save_figure(figures.process_figure([process]), figures.figure_files(tmp_path / "process"), files)
     # a photograph of any size
     arguments = [str(photos / "a.png"), str(masks / "a.png"), "-o", str(tmp_path / "a.png")]
     assert main(["inpaint", *arguments, "--method", "gray"]) == 0

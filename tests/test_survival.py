@@ -127,12 +127,14 @@ def test_what_was_logged_after_the_checkpoint_is_forgotten(tmp_path):
     forget_later_lines(tmp_path / "absent.jsonl", 0, None)
 
 
-def test_kill_test(tmp_path):
-    """The script that kills a training, with two kills; more with python scripts/kill_test.py 30."""
+def test_kill_test(tmp_path, pytestconfig):
+    """The script that kills a training, with two kills; with --kills, of every kind of training."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    command = [sys.executable, str(ROOT / "scripts" / "kill_test.py"), "2", "--kind", "structure", "--iterations", "40"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert result.returncode == 0 and "bit for bit the same" in result.stdout, result.stdout + result.stderr
+    kills = pytestconfig.getoption("--kills")
+    for kind in script("kill_test").KINDS if kills else ("structure",):
+        command = [sys.executable, str(ROOT / "scripts" / "kill_test.py"), str(kills or 2), "--kind", kind, "--iterations", "40"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200 + 120 * kills)
+        assert result.returncode == 0 and "bit for bit the same" in result.stdout, result.stdout + result.stderr
 
 
 def test_differences_are_found(tmp_path, configure):  # noqa: F811

@@ -5,10 +5,12 @@ import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -288,7 +290,9 @@ def test_take_back_zoom_masks_reload_and_go_on(visit, tmp_path):
 
 
 def test_a_lost_session_loses_nothing(visit):
-    page = visit()
+    """Nor does a connection that says nothing stay open meanwhile."""
+    page = visit(head_time=2)
+    silent = socket.create_connection(("127.0.0.1", urlsplit(page.url).port), timeout=15)
     pixels = np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     upload(page, "a.png", encoded(pixels))
     wait_until_open(page, 40, 30)
@@ -301,6 +305,8 @@ def test_a_lost_session_loses_nothing(visit):
     wait_for_text(page, "#cost", "Expected: ")
     (session,) = page.service.sessions._open.values()
     assert kept(page) == [1, 0] and np.array_equal(session.photo.open().levels, pixels)
+    with silent:
+        assert silent.recv(1) == b""
 
 
 def test_on_a_phone_the_settings_are_below(visit):

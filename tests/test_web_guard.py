@@ -3,9 +3,12 @@ pages that nobody looks at.
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from strdiffusion.app import open_picture
 from strdiffusion.app.web import session as session_module
 from strdiffusion.app.web.calls import MOST_BYTES, Function, Malformed, read_call
 from strdiffusion.app.web.composing import Cutout
+from strdiffusion.app.web.connections import hasten
 from strdiffusion.app.web.guard import EVENTS, JOIN, PREDICT, Guard, Hosts
 from strdiffusion.app.web.job import Busy, Line
 from strdiffusion.app.web.limits import Limits
@@ -228,6 +232,63 @@ def test_requests_that_trickle_end(path, pause, limits):
     began = time.monotonic()
     status, said = ask("POST", path, chunks=[b"x"] * 20, pause=pause, limits=limits)
     assert (status, said) == (408, "The request came too slowly: try again.") and time.monotonic() - began < 5
+
+
+def speak(port, first, rest):
+    """Say something, then one byte of `rest` after another. Returns what is answered, and the seconds until the connection is closed."""
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(first)
+        connection.settimeout(0.1)
+        said = b""
+        for byte in rest:
+            try:
+                more = connection.recv(1 << 16)
+                if not more:
+                    break
+                said += more
+            except TimeoutError:
+                connection.sendall(bytes([byte])) if byte else None
+            except ConnectionError:
+                break
+        return said, time.monotonic() - began
+
+
+@contextlib.contextmanager
+def uvicorn_server(app):
+    """A running server of an ASGI application; yields it and its port."""
+    uvicorn = pytest.importorskip("uvicorn")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield server, listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+async def answer(scope, receive, send):
+    """Answers at once, or for /slow after more seconds than a request's head may take."""
+    await asyncio.sleep(1.5 if scope["path"] == "/slow" else 0)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def test_connections_that_ask_too_slowly_are_closed():
+    """Silence, heads that trickle, first or after an answered request, and a body that nobody asked for; answers are never cut off."""
+    get, slow, silent = b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"x" * 60, bytes(60)
+    cases = [(b"", silent), (get, slow), (get + b"\r\n" + get, slow), (get + b"Content-Length: 9999\r\n\r\n", slow)]
+    cases += [(get.replace(b"/", b"/slow", 1) + b"Connection: close\r\n\r\n", silent)]
+    with uvicorn_server(answer) as (server, port), ThreadPoolExecutor() as threads:
+        hasten(server, 1)
+        found = list(threads.map(lambda case: speak(port, *case), cases))
+    assert all(0.8 < seconds < 4 for _, seconds in found), found
+    assert [said.count(b"200 OK") for said, _ in found] == [0, 0, 1, 1, 1] and found[-1][1] > 1.4
 
 
 def test_an_error_behind_the_guard_is_one_line(caplog):

@@ -1,14 +1,13 @@
 """The files that `inpaint` writes: one process at a time, nothing is overwritten by a race, and an interrupted folder is gone on with."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from strdiffusion.app.picture import Picture
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import NAME_KEPT, Together, file_hash, make_folder
-from strdiffusion.system.folders import Mark, locked, output_folder, sweep
+from strdiffusion.system.files import Together, file_hash
+from strdiffusion.system.folders import Mark, locked_files, output_folder
 
 HOW_TO = "choose another place, or give --overwrite"
 
@@ -91,15 +90,6 @@ def outputs_at(files: Sequence[Path], overwrite: bool) -> Iterator[Outputs]:
     """Hold single files in this context. Raises UserError if another process writes one of them, or if one exists."""
     outputs = Outputs(overwrite)
     outputs.require_new(files)
-    with contextlib.ExitStack() as stack:
-        for file in files:
-            digest = hashlib.sha256(file.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-            try:
-                make_folder(file.parent)
-                lock = file.with_name(f".{file.name[:NAME_KEPT]}.{digest}.lock")
-                stack.enter_context(locked(lock, str(file)))
-                sweep(file.parent, file.name)
-            except OSError as error:
-                raise UserError(f"{file} cannot be written: {error.strerror}; choose another place") from None
+    with locked_files(files):
         outputs.require_new(files)  # now that nobody else writes them
         yield outputs

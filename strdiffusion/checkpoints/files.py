@@ -149,16 +149,21 @@ def tensors_in(content: object) -> Iterator[torch.Tensor]:
             waiting.extend(value.values() if isinstance(value, Mapping) else value)
 
 
-def write_checkpoint(path: Path, content: dict) -> None:
-    """Write a checkpoint and verify it. Raises WriteError if that fails; the file is then as it was before."""
+def write_checkpoint(path: Path, content: dict, replace: bool = True) -> None:
+    """Write a checkpoint and verify it. Raises WriteError if that fails; the file is then as it was before.
+
+    replace: false if a file that exists must stay as it is; then FileExistsError is raised.
+    """
     try:
-        with replacing(path) as temporary:
+        with replacing(path, replace) as temporary:
             with open(temporary, "wb") as file:
                 torch.save(content, file)
                 sync_file(file)
                 _forget_cached(file.fileno())
             verify(temporary, content)
         sync_folder(path.parent)
+    except FileExistsError:
+        raise
     except (OSError, RuntimeError) as error:  # RuntimeError: torch could not write its file
         reason = _write_failure(error)
         raise WriteError(f"the checkpoint {path} cannot be written: {reason}; free some space or change output") from None

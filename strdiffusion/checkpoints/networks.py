@@ -155,9 +155,9 @@ def export_released(network: nn.Module) -> dict[str, Tensor]:
     return {released: state[ours].clone() for ours, released in released_names(network).items()}
 
 
-def save_released(path: Path, network: nn.Module) -> None:
-    """Write a network as a file in the released format."""
-    write_checkpoint(path, export_released(network))
+def save_released(path: Path, network: nn.Module, replace: bool = True) -> None:
+    """Write a network as a file in the released format. replace: as of `write_checkpoint`."""
+    write_checkpoint(path, export_released(network), replace)
 
 
 def _load_ours(path: Path, content: dict, weights: Weights) -> LoadedNetwork:

@@ -22,6 +22,7 @@ import numpy as np
 
 from strdiffusion.app import Composition, Output, Picture, StrDiffusion
 from strdiffusion.app.composition import Composed
+from strdiffusion.app.outputs import HOW_TO
 from strdiffusion.commands.painting import (
     add_model_options,
     add_sampling_options,
@@ -35,6 +36,8 @@ from strdiffusion.data.listing import IMAGE_SUFFIXES, find_images
 from strdiffusion.data.masks import Polarity
 from strdiffusion.system.cli import OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.files import Together
+from strdiffusion.system.folders import output_folder, require_new
 from strdiffusion.system.parser import build, read_yaml
 
 log = logging.getLogger(__name__)
@@ -105,13 +108,14 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if options.samples < 1:
         raise UserError(f"--samples must be at least 1, not {options.samples}")
     scenes = [checked(composition, options) for path in options.scenes for composition in compositions_of(path, options.polarity)]
-    require_free([file for scene in scenes for file in scene.files(options.samples)], options.overwrite)
-    descriptions = [scene.description for scene in scenes if scene.description is not None]
-    existing = next((file for file in descriptions if file.exists() and not options.overwrite), None)
-    if existing is not None:
-        raise UserError(f"{existing} exists, and nothing is overwritten: choose another place, or give --overwrite")
+    files = [file for scene in scenes for file in scene.files(options.samples)]
+    require_free(files, options.overwrite)
+    files += [scene.description for scene in scenes if scene.description is not None]
+    require_new(files, options.overwrite, HOW_TO)
     with by_options():
         model = open_model(options)
+    with output_folder(options.output, True, HOW_TO), by_options():
+        require_new(files, options.overwrite, HOW_TO)  # now that nobody else writes there
         for scene in scenes:
             composed = scene.composition.render()
             write(scene, composed, paint(model, scene.composition.name, composed, options), options.samples)
@@ -164,15 +168,14 @@ def paint(model: StrDiffusion, name: str, composed: Composed, options: argparse.
 
 def write(scene: Scene, composed: Composed, output: Output, samples: int) -> None:
     """Write the files of a scene, its composition last."""
-    Picture(composed.rgba).save(scene.file("_composed.png"))
-    Picture(255 * composed.hole[..., None].astype(np.uint8)).save(scene.file("_mask.png"))
-    for picture, file in zip(output.images, scene.painted(samples), strict=True):
-        picture.save(file)
-        print(file)
-    Picture(contact_sheet(composed.rgba, [picture.eight_bits().levels[..., :3] for picture in output.images])).save(
-        scene.file("_sheet.png")
-    )
-    print(scene.file("_sheet.png"))
+    sheet = contact_sheet(composed.rgba, [picture.eight_bits().levels[..., :3] for picture in output.images])
+    hole = 255 * composed.hole[..., None].astype(np.uint8)
+    with Together() as files:
+        for pixels, ending in ((composed.rgba, "_composed.png"), (hole, "_mask.png"), (sheet, "_sheet.png")):
+            Picture(pixels).save(scene.file(ending), files)
+        for picture, file in zip(output.images, scene.painted(samples), strict=True):
+            picture.save(file, files)
+    print(*scene.painted(samples), scene.file("_sheet.png"), sep="\n")
     if scene.description is not None:
         scene.composition.save(scene.description)
 

@@ -24,6 +24,7 @@ from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import file_hash, write_text
 from strdiffusion.system.folders import Mark, found_key, output_folder
+from strdiffusion.system.parser import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +110,16 @@ class Run:
         except UserError:
             rows = []
         counted = re.search(r": (\d+)$", (self.folder / FINISHED).read_text(encoding="utf-8", errors="replace").strip())
-        texts = all((self.folder / name).is_file() and (self.folder / name).stat().st_size for name in (CONFIG, SUMMARY))
+        summary = self.folder / SUMMARY
+        texts = self._has_config() and summary.is_file() and summary.stat().st_size
         complete = rows and (counted is None or int(counted[1]) == len(rows)) and texts and is_whole_png(self.folder / OVERVIEW)
         return bool(complete) and all(self.is_whole(row) for row in rows)
+
+    def _has_config(self) -> bool:
+        """Whether the configuration is written beside the results, and can be read."""
+        with contextlib.suppress(UserError):
+            return bool(read_yaml(self.folder / CONFIG))
+        return False
 
     def is_whole(self, row: ResultRow) -> bool:
         """Whether the pictures and the trace of a row are there, and none is empty or cut off."""
@@ -134,6 +142,8 @@ class Run:
             if rows:
                 log.info("%d images are done already in %s", len(rows), self.folder)
                 self._mark()
+                if not self._has_config():
+                    save_config(self.config, self.folder / CONFIG)
             yield rows
 
     def _may_write(self, folder: Path) -> bool:

@@ -27,7 +27,7 @@ from strdiffusion.figures.histogram import histogram_figure, hole_shares
 from strdiffusion.figures.methods import FiguresConfig
 from strdiffusion.figures.process import Process, process_figure, record_process
 from strdiffusion.figures.schedules import Schedule, read_schedules, schedules_figure
-from strdiffusion.figures.style import claim_figure, save_figure
+from strdiffusion.figures.style import figure_files, save_figure
 from strdiffusion.figures.trace import TraceSummary, read_traces, summarise, trace_figure
 from strdiffusion.figures.tradeoff import Point, read_points, tradeoff_figure
 
@@ -42,7 +42,7 @@ __all__ = [
     "Process",
     "Schedule",
     "TraceSummary",
-    "claim_figure",
+    "figure_files",
     "curves_figure",
     "discrepancy_figure",
     "filling_figure",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import write_atomically
+from strdiffusion.system.files import Together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,22 +135,19 @@ def check_labels(labels: list[str]) -> None:
             raise UserError(f"the label {label!r} is given to several methods: give each its own")
 
 
-def claim_figure(out: str | Path, overwrite: bool) -> list[Path]:
-    """The files OUT.png and OUT.pdf (OUT may end in either). Raises UserError if one exists, unless `overwrite`."""
+def figure_files(out: str | Path) -> list[Path]:
+    """The files OUT.png and OUT.pdf (OUT may end in either)."""
     out = Path(out).expanduser()
     if out.suffix in (".png", ".pdf"):
         out = out.with_suffix("")
-    paths = [out.with_name(out.name + suffix) for suffix in (".png", ".pdf")]
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} exists and is not overwritten: give another --out, or --overwrite")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return paths
+    return [out.with_name(out.name + suffix) for suffix in (".png", ".pdf")]
 
 
 @styled
-def save_figure(figure: "Figure", paths: list[Path]) -> None:
-    """Write a figure to these files, in the formats of their suffixes. They hold no date, so the same figure gives the same bytes."""
+def save_figure(figure: "Figure", paths: list[Path], into: Together) -> None:
+    """Write a figure to these files of `into`, in the formats of their suffixes. They hold no date, so the same figure gives the same
+    bytes. Raises OSError.
+    """
     metadata = {".png": {"Software": "strdiffusion"}, ".pdf": {"Creator": "strdiffusion", "Producer": "matplotlib", "CreationDate": None}}
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every embedded font
     for path in paths:
@@ -159,4 +156,4 @@ def save_figure(figure: "Figure", paths: list[Path]) -> None:
                 image.set_interpolation("none" if path.suffix == ".pdf" else "auto")
         content = io.BytesIO()
         figure.savefig(content, format=path.suffix[1:], dpi=PNG_DPI, metadata=metadata[path.suffix])
-        write_atomically(path, content.getvalue())
+        into.write(path, content.getvalue())

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from strdiffusion.denoiser import Precision, autocast
 from strdiffusion.methods.dgts_loading import DGTSCheckpoints, DGTSModel, FillingOptions, load_dgts
 from strdiffusion.methods.dgts_released import enlarge_as_released
 from strdiffusion.methods.finite import Watch
-from strdiffusion.methods.method import Door, Evaluations, Method, Options, Result, register
+from strdiffusion.methods.method import LARGEST, Door, Evaluations, Method, Options, Result, register
 from strdiffusion.networks.dgts.filling import Filled
-from strdiffusion.networks.dgts.structure import known_counts
+from strdiffusion.networks.dgts.structure import cut, known_counts
 from strdiffusion.networks.dgts.upsampler import reduced
 from strdiffusion.system.device import float32_precision, require_precision
 from strdiffusion.system.errors import UserError
@@ -83,12 +84,12 @@ class DGTSMethod(Method):
         """The inpainted images (B,3,H,W) of a batch, in [0,1]."""
         sized, watch = self.sized(known), Watch(self.precision)
         filled = self.fill(sized)
-        watch.look("dgts", None, filled.image)
+        watch.look("dgts", partial(self.broken_patch, filled), filled.image)
         with float32_precision(self.precision, self.device), autocast(self.device, self.precision):
             if self.settings.released:
-                image = enlarge_as_released(self.upsampler, filled.image, sized)
+                image = enlarge_as_released(partial(self.enlarge, watch), self.upsampler.factor, filled.image, sized)
             else:
-                image = (watch.look("upsampler", None, self.enlarged(filled.image, sized)).float().clamp(-1, 1) + 1) / 2
+                image = (self.enlarged(filled.image, sized, watch).float().clamp(-1, 1) + 1) / 2
         watch.finish()
         if image.shape[2:] != known.image.shape[2:]:
             image = F.interpolate(image, size=known.image.shape[2:], mode="bicubic", antialias=True).clamp(0, 1)
@@ -102,10 +103,24 @@ class DGTSMethod(Method):
             filled = core(x, m, self.settings.order_for(missing), self.settings.one_by_one)
         return replace(filled, image=filled.image.float(), attention=filled.attention.float())
 
-    def enlarged(self, small: Tensor, known: Known) -> Tensor:
+    def broken_patch(self, filled: Filled) -> str:
+        """Which patch is the first that is not finite, or absurdly large, in words."""
+        largest = cut(filled.image, self.model.core.patch).abs().amax(dim=(2, 3, 4))  # (B,G)
+        for step, positions in enumerate(filled.order.T.tolist()):
+            for found, position in zip(largest, positions, strict=True):
+                if position >= 0 and not found[position] <= LARGEST:  # true for NaN
+                    row, column = divmod(position, filled.image.shape[-1] // self.model.core.patch)
+                    return f" in the patch in row {row + 1} and column {column + 1}, the {step + 1}. that is filled"
+        return ""
+
+    def enlarge(self, watch: Watch, y: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+        """What the enlarging network gives, under watch."""
+        return watch.look("upsampler", None, self.upsampler.unlimited(y, image, mask)).tanh()
+
+    def enlarged(self, small: Tensor, known: Known, watch: Watch) -> Tensor:
         """A filled small image (B,3,S,S) in [-1,1] at the size of the known pixels."""
         if self.upsampler is not None:
-            return self.upsampler(reduced(small, self.size // self.upsampler.factor), 2 * known.image - 1, known.mask)
+            return self.enlarge(watch, reduced(small, self.size // self.upsampler.factor), 2 * known.image - 1, known.mask)
         return small if small.shape[-1] == self.size else F.interpolate(small, size=(self.size, self.size), mode="bicubic")
 
     def sized(self, known: Known) -> Known:
@@ -133,7 +148,7 @@ class DGTSMethod(Method):
         known = Known(image, (image[:, :1] > 0.5).float())
         calls = {"dgts": lambda: self.fill(known).image}
         if self.upsampler is not None:
-            calls["upsampler"] = lambda: self.enlarged(self.model.core.reduced(image), known)
+            calls["upsampler"] = lambda: self.enlarged(self.model.core.reduced(image), known, Watch(self.precision))
         return calls
 
     def varied(self, precision: Precision | None = None, **settings: Any) -> "DGTSMethod":

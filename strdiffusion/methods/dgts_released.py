@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from strdiffusion.batch import Known
-from strdiffusion.networks.dgts import Upsampler
 
 log = logging.getLogger(__name__)
 
 
-def enlarge_as_released(upsampler: Upsampler, small: Tensor, known: Known) -> Tensor:
+def enlarge_as_released(enlarge: Callable[..., Tensor], factor: int, small: Tensor, known: Known) -> Tensor:
     """Enlarge filled small images (B,3,S,S) in [-1,1] as the released program does. Returns images (B,3,H,W) in [0,1], whose known pixels
     have changed; by how much is logged.
 
+    enlarge: the network, which enlarges by `factor`.
     The released program stretches and compresses the true image, hole and all. The truth is not known here: the hole holds the filling.
     """
     size, device = known.image.shape[-1], small.device
@@ -25,9 +26,9 @@ def enlarge_as_released(upsampler: Upsampler, small: Tensor, known: Known) -> Te
     for f, image, mask in zip(small, known.image, known.mask, strict=True):
         coarse = F.interpolate(f[None], size=(size, size), mode="bicubic")[0].clamp(-1, 1)
         x = through_jpeg(stretched(torch.where(mask > 0.5, 2 * image - 1, coarse)))  # (size,size,3), 8 bits
-        y = through_jpeg(stretched(f), side=size // upsampler.factor)
+        y = through_jpeg(stretched(f), side=size // factor)
         x, y = (torch.from_numpy(levels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1)[None].to(device) for levels in (x, y))
-        output = upsampler(y, x, mask[None]).float() * (1 - mask) + x * mask
+        output = enlarge(y, x, mask[None]).float() * (1 - mask) + x * mask
         final = through_jpeg(((output[0].clamp(-1, 1) + 1) * 127.5).permute(1, 2, 0).cpu().numpy().astype(np.uint8))
         results.append(torch.from_numpy(final.transpose(2, 0, 1).astype(np.float32) / 255))
     result = torch.stack(results).to(device)

@@ -41,7 +41,7 @@ class Watch:
         return watched
 
     def look(self, kind: str, t: object, values: Tensor) -> Tensor:
-        """The values, which a network predicted at the time t (None: it has no times)."""
+        """The values, which a network predicted at the time t (None: it has no times; a function: gives the words that say where)."""
         self.waiting.append((kind, t, torch.linalg.vector_norm(values.detach(), torch.inf, dtype=torch.float32)))
         if values.device.type == "cpu" or len(self.waiting) == LOOK_EVERY:
             self.finish()
@@ -62,6 +62,6 @@ def in_words(largest: Tensor) -> str:
 
 
 def at_time(t: object) -> str:
-    if t is None:
-        return ""
+    if t is None or callable(t):
+        return "" if t is None else t()
     return f" at t={t if not isinstance(t, Tensor) else t.flatten()[0].item()}"

@@ -74,15 +74,16 @@ def temporary_name(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, replace: bool = True) -> Iterator[Path]:
     """A temporary file beside `path`, to be written in this context; at the end of the context it replaces `path`.
 
-    So `path` holds either the old content or all of the new. After an error the temporary file is removed. Raises OSError.
+    So `path` holds either the old content or all of the new. After an error the temporary file is removed. Raises OSError; without
+    `replace` FileExistsError if there is a file.
     """
     temporary = temporary_name(path)
     try:
         yield temporary
-        os.replace(temporary, path)
+        (os.replace if replace else rename_new)(temporary, path)
     except OSError as error:
         if error.filename is None and error.errno is not None:  # a write names no file: "No space left on device" would not say where
             error.filename = str(path)

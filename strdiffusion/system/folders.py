@@ -8,12 +8,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from strdiffusion.system.errors import UserError, one_line
-from strdiffusion.system.files import NAME_KEPT, TEMPORARY, sync_file, sync_folder, write_text
+from strdiffusion.system.files import NAME_KEPT, TEMPORARY, Together, make_folder, sync_file, sync_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,52 @@ def locked(path: Path, what: str) -> Iterator[None]:
             _held.discard(name)
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)  # while it is locked, so that no other process can have locked it
+
+
+@contextlib.contextmanager
+def locked_files(files: Sequence[Path]) -> Iterator[None]:
+    """Hold single files in this context: no other process writes them. What a killed process left beside them is removed.
+
+    The folders above them are created. Raises UserError, which says who holds one, or why it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            digest = hashlib.sha256(file.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+            try:
+                make_folder(file.parent)
+                lock = file.with_name(f".{file.name[:NAME_KEPT]}.{digest}.lock")
+                stack.enter_context(locked(lock, str(file)))
+                sweep(file.parent, file.name)
+            except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+                reason = getattr(error, "strerror", None) or error
+                raise UserError(f"{file} cannot be written: {reason}; choose another place") from None
+        yield
+
+
+@contextlib.contextmanager
+def output_files(files: Sequence[Path], overwrite: bool, how_to: str) -> Iterator[Together]:
+    """Hold single files in this context, into which they are written; at its end they appear together, flushed to the disk.
+
+    Raises UserError if another process writes one of them, if one cannot be written, or, with `how_to` at its end, if one exists or
+    appears meanwhile, unless `overwrite`.
+    """
+    require_new(files, overwrite, how_to)
+    with locked_files(files):
+        require_new(files, overwrite, how_to)  # now that nobody else writes them
+        try:
+            with Together(replace=overwrite) as together:
+                yield together
+        except FileExistsError as error:
+            raise UserError(f"{error.filename2 or error.filename} appeared meanwhile, and nothing is overwritten: {how_to}") from None
+        except OSError as error:
+            raise UserError(f"{error.filename or files[0]} cannot be written: {error.strerror or error}; choose another place") from None
+
+
+def require_new(files: Sequence[Path], overwrite: bool, how_to: str) -> None:
+    """Raise UserError if one of the files exists and would be overwritten."""
+    existing = next((file for file in files if os.path.lexists(file)), None)
+    if existing is not None and not overwrite:
+        raise UserError(f"{existing} exists, and nothing is overwritten: {how_to}")
 
 
 def same_file(file: IO, path: Path) -> bool:

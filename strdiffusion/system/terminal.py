@@ -43,6 +43,9 @@ class Enduring:
         try:
             if not self.lost:
                 action(*arguments)
+        except UnicodeEncodeError as error:  # a stream that is strict about its encoding
+            text = [str(argument).encode(error.encoding, "backslashreplace").decode(error.encoding) for argument in arguments]
+            self._try(action, *text)
         except (OSError, ValueError):  # EPIPE, EIO of a lost terminal; ValueError: the stream object was closed
             self.lost = True
             self._drop()

@@ -12,7 +12,8 @@ class Limits:
     minutes: for which a model may learn from a picture before it fills it.
     queue: how many inpaintings may wait for their turn. sessions: how many pages may be open. cutouts: in a visitor's pool.
     away: seconds for which a page's files are kept after it was closed or lost. patience: seconds without a byte of a request.
-    call_time, upload_time: seconds in which a request must have come. decodings: how many pictures may wait to be decoded.
+    head_time, call_time, upload_time: seconds in which a request's head, a call, a file must have come.
+    decodings: how many pictures may wait to be decoded.
     """
 
     megabytes: int = 64
@@ -24,6 +25,7 @@ class Limits:
     cutouts: int = 24
     away: int = 300
     patience: int = 20
+    head_time: int = 20
     call_time: int = 60
     upload_time: int = 600
     decodings: int = 16

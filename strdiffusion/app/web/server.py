@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from strdiffusion.app.web import view
 from strdiffusion.app.web.calls import Function
+from strdiffusion.app.web.connections import hasten
 from strdiffusion.app.web.guard import Guard, Hosts
 from strdiffusion.app.web.job import Busy
 from strdiffusion.app.web.service import Service
@@ -97,6 +98,7 @@ def serve(service: Service, host: str, port: int | None, open_browser: bool = Fa
             )
         except OSError as error:
             raise UserError(f"cannot serve at {host}{f':{port}' if port else ''}: {error}; give another --port or --host") from None
+        hasten(page.server, limits.head_time)
         try:
             with swept(sessions):
                 yield address

@@ -60,6 +60,10 @@ class Upsampler(nn.Module):
 
     def forward(self, y: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         """y (B,3,H/factor,W/factor), image (B,3,H,W), of which the known pixels are seen, mask (B,1,H,W), 1 = known."""
+        return self.unlimited(y, image, mask).tanh()
+
+    def unlimited(self, y: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+        """The same before tanh, which would hide values that are absurdly large."""
         Z = torch.cat([image * mask + (1 - mask), 1 - mask], dim=1)  # (B,4,H,W): holes are white, and marked
         h = self.small[0](y)
         h = self.small[1](enlarge(h) if self.factor == 8 else h)  # (B,4n,H/4,W/4)
@@ -68,4 +72,4 @@ class Upsampler(nn.Module):
         h = self.attention(h)
         for block in self.refine:
             h = block(enlarge(h), Z)  # (B,4n,H/2,W/2), (B,2n,H,W)
-        return self.out(F.leaky_relu(h, SLOPE)).tanh()
+        return self.out(F.leaky_relu(h, SLOPE))
