@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     existing = next((file for file in descriptions if file.exists() and not options.overwrite), None)
     if existing is not None:
         raise UserError(f"{existing} exists, and nothing is overwritten: choose another place, or give --overwrite")
-    with by_options():
+    with by_options(options):
         model = open_model(options)
         for scene in scenes:
             composed = scene.composition.render()
