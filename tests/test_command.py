@@ -318,8 +318,20 @@ def test_help(command, capsys):
         (["zzz"], "known: "),
         (["train"], "structure, texture"),
         (["train", "x"], "structure, texture"),
-        (["test"], "-opt"),
-        (["info"], "FILE"),
+        (["test"], "missing: -opt/--opt; for example: strdiffusion test -opt configs/psv/test.yml (see"),
+        (["train", "texture"], "for example: strdiffusion train texture -opt configs/"),
+        (["info"], "missing: FILE; for example: strdiffusion info runs/psv/texture/latest.pt (see"),
+        (["inpaint", "x.png"], "missing: mask, -o/--output; for example: strdiffusion inpaint photo.jpg mask.png -o out.png (see"),
+        (
+            ["reproduce"],
+            "missing: TABLE.yml (configs/tables of the checkout holds those that ship: ls configs/tables); for example: strdiff",
+        ),
+        (["evaluate"], "missing: outputs=FOLDER, truths=FOLDER; for example: strdiffusion evaluate outputs="),
+        (["reproduce", f"{ROOT}/configs/tables/dem.yml"], "did you mean " + f"{ROOT}/configs/tables/demo.yml?"),
+        (
+            ["reproduce", f"{ROOT}/configs/tables"],
+            "is a folder: give a YAML file; there is " + f"{ROOT}/configs/tables/benchmark_cheap.yml",
+        ),
     ],
 )
 def test_commands_that_there_are_not(command, arguments, said):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from strdiffusion.system.errors import Option, UserError, brief, one_line
+from strdiffusion.system.errors import Option, UserError, brief, one_line, some
 from strdiffusion.system.files import read_regular, write_atomically
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ def read_yaml(path: Path) -> dict:
     try:
         tree = parse_yaml(read_regular(path, MAX_BYTES).decode("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"the configuration {path} does not exist: give an existing YAML file") from None
+        near = _close(path.name, (file.name for file in path.parent.glob("*.yml")), str(path.parent), "/")
+        raise UserError(f"the configuration {path} does not exist: give an existing YAML file{near}") from None
+    except IsADirectoryError:
+        found = some(sorted(path.rglob("*.yml")))
+        raise UserError(f"the configuration {path} is a folder: give a YAML file; there is {found}") from None
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
@@ -309,10 +313,10 @@ def _nearest(word: str, known: Iterable, prefix: str = "") -> str:
     return _close(word, words, prefix) or all_of_them
 
 
-def _close(word: str, known: Iterable, prefix: str = "") -> str:
+def _close(word: str, known: Iterable, prefix: str = "", dot: str = ".") -> str:
     """A hint that names the nearest known word, or nothing if none is close."""
     close = difflib.get_close_matches(word, map(str, known), n=1, cutoff=0.5)
-    return f"; did you mean {_dotted(prefix, close[0])}?" if close else ""
+    return f"; did you mean {prefix}{dot if prefix else ''}{close[0]}?" if close else ""
 
 
 def _plain(value: Any) -> Any:
