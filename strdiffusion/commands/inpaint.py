@@ -165,6 +165,8 @@ def require_inputs(options: argparse.Namespace) -> None:
     absent = [f"{name} {path}" for name, path in given.items() if path is not None and not path.expanduser().exists()]
     if len(absent) > 1:
         raise UserError(f"{', '.join(absent)} do not exist: check the paths")
+    if absent and not absent[0].startswith("--model"):  # what a model may be, its own message says
+        raise UserError(f"cannot read {absent[0]}: it does not exist; check the path")
 
 
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
