@@ -1,6 +1,7 @@
 """The command strdiffusion: every command, its help, inpainting files and folders, and one line for each mistake."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from strdiffusion.checkpoints import save_released
 from strdiffusion.commands.main import COMMANDS, main
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import default_model
+from strdiffusion.system.errors import Option, UserError
 from strdiffusion.system.parser import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +126,9 @@ def test_folders(command, photo, tmp_path):
         (["--context", "-1"], "--context must be from 0"),
         (["--sampler", "ddpm"], "error: --sampler must be one of"),
         (["--polarity", "white_known", "--feather", "500"], "the mask {tmp}/mask.png leaves no known pixel"),
-        (["--precision", "tf32", "--device", "cpu"], "--precision tf32"),
+        (["--precision", "tf32", "--device", "cpu"], "--precision tf32 is a way of NVIDIA's GPUs"),
+        (["--polarity", "white_known", "--feather", "500"], "lower --feather, or if it is inverted: --polarity white_hole"),
+        (["--seed", "-1", "--adapt", "1"], "error: --seed must be from 0"),
     ],
 )
 def test_mistakes(command, photo, tmp_path, change, said):
@@ -152,6 +156,24 @@ def test_all_files_that_are_missing_are_named_at_once(command, tmp_path):
     given = [tmp_path / name for name in ("photo.jpg", "m.png", "hints.png", "model")]
     error = single_error(command("inpaint", *given[:2], "-o", tmp_path / "out.png", "--hints", given[2], "--model", given[3]))
     assert all(str(path) in error for path in given) and "--hints" in error and "--model" in error
+
+
+def test_an_option_of_a_file_keeps_its_name(command, photo, runs, tmp_path):
+    """What the user did not type is not written as if."""
+    text = f"output: x\nsde: {{T: {T}}}\ncheckpoints: {{texture: {runs / 'texture/latest.pt'}}}\nmethod: irsde\ndata: {{images: x}}\n"
+    (tmp_path / "late.yml").write_text(text + "sampler: {steps: 500, resampling: none}\n")
+    (tmp_path / "wrong.yml").write_text(text + "sampler: {steps: many}\n")
+    for name, said in (("late", "sampler.steps must be from 2 to sde.T="), ("wrong", f"{tmp_path / 'wrong.yml'}: sampler.steps must be")):
+        given = ("inpaint", photo, tmp_path / "mask.png", "-o", tmp_path / "out.png", "--model", tmp_path / f"{name}.yml")
+        assert said in single_error(command(*given)) and "--steps" not in single_error(command(*given))
+
+
+def test_an_error_says_which_option_it_concerns():
+    error = UserError(Option("steps", 5), " is wrong in\n", Option("sampler.steps", where="a.yml"), ", not ", 7)
+    assert str(error) == "steps=5 is wrong in\\na.yml: sampler.steps, not 7"
+    spelled = error.spelled(lambda option: f"<{option.name} {option.value} {option.where}>")
+    assert str(spelled) == "<steps 5 > is wrong in\\n<sampler.steps None a.yml>, not 7"
+    assert str(pickle.loads(pickle.dumps(error)).spelled(lambda option: "x")) == "x is wrong in\\nx, not 7"
 
 
 def test_a_port_that_cannot_be(command):
@@ -296,8 +318,20 @@ def test_help(command, capsys):
         (["zzz"], "known: "),
         (["train"], "structure, texture"),
         (["train", "x"], "structure, texture"),
-        (["test"], "-opt"),
-        (["info"], "FILE"),
+        (["test"], "missing: -opt/--opt; for example: strdiffusion test -opt configs/psv/test.yml (see"),
+        (["train", "texture"], "for example: strdiffusion train texture -opt configs/"),
+        (["info"], "missing: FILE; for example: strdiffusion info runs/psv/texture/latest.pt (see"),
+        (["inpaint", "x.png"], "missing: mask, -o/--output; for example: strdiffusion inpaint photo.jpg mask.png -o out.png (see"),
+        (
+            ["reproduce"],
+            "missing: TABLE.yml (configs/tables of the checkout holds those that ship: ls configs/tables); for example: strdiff",
+        ),
+        (["evaluate"], "missing: outputs=FOLDER, truths=FOLDER; for example: strdiffusion evaluate outputs="),
+        (["reproduce", f"{ROOT}/configs/tables/dem.yml"], "did you mean " + f"{ROOT}/configs/tables/demo.yml?"),
+        (
+            ["reproduce", f"{ROOT}/configs/tables"],
+            "is a folder: give a YAML file; there is " + f"{ROOT}/configs/tables/benchmark_cheap.yml",
+        ),
     ],
 )
 def test_commands_that_there_are_not(command, arguments, said):

@@ -11,7 +11,7 @@ from strdiffusion.app.reading import Source, open_picture
 from strdiffusion.data.decoding import opencv
 from strdiffusion.data.images import filled_from, resize_image
 from strdiffusion.data.masks import GRAY_SHARE, LUMA, SUSPICIOUS_SHARE, Polarity, gray_share, other_polarity, require_levels, resize_mask
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def read_inputs(image: Source, mask: Source, hints: Source | None, polarity: Pol
         seen = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > feather
     if not seen.any():
         raise UserError(
-            f"{named} leaves no known pixel; replace it, lower the feather, or if it is inverted: "
-            f"polarity {other_polarity(polarity)} (--polarity)"
+            f"{named} leaves no known pixel; replace it, lower ",
+            *(Option("feather"), ", or if it is inverted: ", Option("polarity", other_polarity(polarity))),
         )
     made = isinstance(mask, np.ndarray) and mask.dtype == bool  # by a program, which does not confuse white and black
     if not made and (share := 1 - known.mean()) > SUSPICIOUS_SHARE:

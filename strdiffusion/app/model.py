@@ -32,7 +32,7 @@ from strdiffusion.networks import Kind
 from strdiffusion.samplers import ImageTrace, SamplerConfig
 from strdiffusion.sde import MeanFill
 from strdiffusion.system.device import choose_device
-from strdiffusion.system.errors import UserError, brief, one_line
+from strdiffusion.system.errors import Option, UserError, brief, one_line
 from strdiffusion.system.files import read_regular, write_text
 from strdiffusion.system.parser import Count, Range, convert, load_config
 
@@ -294,7 +294,7 @@ class StrDiffusion:
     def _canvases(self, inputs: Inputs, layout: Layout) -> list[Canvas]:
         canvases = [make_canvas(inputs, window, self.method.size) for window in layout.windows]
         if None in canvases:
-            raise UserError(f"{inputs.picture.name} has a hole with no known pixel around it: give a larger context")
+            raise UserError(f"{inputs.picture.name} has a hole with no known pixel around it: give a larger ", Option("context"))
         return canvases
 
 
@@ -323,7 +323,7 @@ def whole(seed: object) -> int:
     try:
         return operator.index(seed)
     except TypeError:
-        raise UserError(f"the call: seed must be a whole number, not {brief(seed)}") from None
+        raise UserError(Option("seed", where="the call"), f" must be a whole number, not {brief(seed)}") from None
 
 
 def share_of_late(method: Method) -> float:
@@ -337,4 +337,4 @@ def require_same(method: Method, source: Path, T: int | None, size: int | None) 
     sde = getattr(method, "sde", None)
     for name, wanted, recorded in (("T", T, sde and sde.T), ("size", size, method.size)):
         if wanted is not None and wanted != recorded:
-            raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave {name} out")
+            raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave ", Option(name), " out")

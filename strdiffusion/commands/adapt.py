@@ -20,7 +20,7 @@ from typing import get_args
 from strdiffusion.app import StrDiffusion
 from strdiffusion.app.adapting import AdaptOptions, adapt
 from strdiffusion.app.inputs import Inputs, read_inputs
-from strdiffusion.commands.painting import add_model_options, open_model
+from strdiffusion.commands.painting import add_model_options, by_options, open_model
 from strdiffusion.config.common import Device
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.masks import Polarity
@@ -53,6 +53,12 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 @exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
+    with by_options(options):
+        learn(options)
+
+
+def learn(options: argparse.Namespace) -> None:
+    """Write the model that has learnt. Raises UserError."""
     how = amount(options.amount, options.seed, "--for")
     take_learning_model(options)
     work = {name: value for name, value in vars(options).items() if name not in ("output", "device")}

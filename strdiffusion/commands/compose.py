@@ -112,9 +112,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     require_free(files, options.overwrite)
     files += [scene.description for scene in scenes if scene.description is not None]
     require_new(files, options.overwrite, HOW_TO)
-    with by_options():
+    with by_options(options):
         model = open_model(options)
-    with output_folder(options.output, True, HOW_TO), by_options():
+    with output_folder(options.output, True, HOW_TO), by_options(options):
         require_new(files, options.overwrite, HOW_TO)  # now that nobody else writes there
         for scene in scenes:
             composed = scene.composition.render()

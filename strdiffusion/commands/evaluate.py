@@ -21,4 +21,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("-opt", "--opt", metavar="FILE", help="YAML configuration; without it every option is given as key=value")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options, see strdiffusion/config/evaluation.py")
     options = parser.parse_intermixed_args(arguments)
+    if options.opt is None and not options.overrides:
+        parser.error(f"{parser.MISSING}outputs=FOLDER, truths=FOLDER")
     evaluate(load_evaluation(options.opt, options.overrides))

@@ -38,6 +38,7 @@ from strdiffusion.commands.painting import (
     require_places,
     sample_names,
     sampling,
+    typed,
 )
 from strdiffusion.config import load_config
 from strdiffusion.data.listing import find_images
@@ -99,12 +100,18 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 @exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = parse_arguments(arguments, prog)
+    with by_options(options):
+        inpaint_all(options)
+
+
+def inpaint_all(options: argparse.Namespace) -> None:
+    """Inpaint every photograph. Raises UserError, also if some were left out."""
     if options.adapt is not None:
         options.adapt = amount(options.adapt, options.seed, "--adapt")
         take_learning_model(options)
     require_inputs(options)
     jobs = plan_jobs(options)
-    with hold_outputs(options, jobs) as outputs, by_options():
+    with hold_outputs(options, jobs) as outputs:
         model = open_model(options)
         if options.structure is not None and "structure" not in model.method.Options.pictures:
             raise UserError(f"the method {model.method.name} has no structure to write: leave out --structure")
@@ -118,10 +125,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             except UserError as error:
                 if len(jobs) == 1:
                     raise
-                log.warning("left out: %s", error)
+                log.warning("left out: %s", typed(error, options))
                 problems.append(error)
         if problems:
-            raise UserError(f"{len(problems)} of {len(jobs)} photographs were left out, the first because: {problems[0]}")
+            raise UserError(f"{len(problems)} of {len(jobs)} photographs were left out, the first because: ", *problems[0].parts)
         outputs.finish()
 
 
@@ -152,12 +159,14 @@ def require_inputs(options: argparse.Namespace) -> None:
     """Raise UserError for a number out of range, and for all files that do not exist at once."""
     hints = get_type_hints(LayoutOptions, include_extras=True)
     for name, hint in (("samples", Samples), ("batch_size", BatchSize), ("feather", Count), ("context", hints["context"])):
-        convert(hint, getattr(options, name), "the command line", f"--{name.replace('_', '-')}")
+        convert(hint, getattr(options, name), "the call", name)
     model = None if options.model is None or str(options.model) in METHODS else options.model
     given = {"the image": options.image, "the mask": options.mask, "--hints": options.hints, "--model": model}
     absent = [f"{name} {path}" for name, path in given.items() if path is not None and not path.expanduser().exists()]
     if len(absent) > 1:
         raise UserError(f"{', '.join(absent)} do not exist: check the paths")
+    if absent and not absent[0].startswith("--model"):  # what a model may be, its own message says
+        raise UserError(f"cannot read {absent[0]}: it does not exist; check the path")
 
 
 def plan_jobs(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -23,18 +22,15 @@ from strdiffusion.sde import MeanFill
 from strdiffusion.system import threads
 from strdiffusion.system.cli import DEFAULT_MODEL, default_model
 from strdiffusion.system.device import choose_device
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 
-TYPED = {  # what errors of the model say (patterns), and what was typed
-    r"^the call: ": "",
-    r"\bsampler\.solver\b": "--sampler",
-    r"\bsampler\.steps\b": "--steps",
-    r"; null visits every t$": "; leave it out for the model's own",
-    r"\b(steps|sampler|resampling|precision|T): leave it out$": r"--\1: leave it out",
-    r"^(batch_size|feather|context|seed) must": lambda found: f"--{found[1].replace('_', '-')} must",
-    r"\b(device|precision)=": r"--\1 ",
-    r"\bleave (T|size) out$": r"leave --\1 out",
-    r"\blower the feather\b": "lower --feather",
+IN_CALLS = ("", "the call", "adapting")  # where options are named that the command line may have set
+TYPED = {  # the options of the command line that have another name in Python or in files
+    "num_samples": "samples",
+    "sampler.solver": "sampler",
+    "sampler.steps": "steps",
+    "sampler.resampling": "resampling",
+    "repaint.steps": "steps",
 }
 
 
@@ -70,15 +66,25 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def by_options() -> Iterator[None]:
-    """A context in which errors name the options of the command line instead of the arguments of a call and the keys of a file."""
+def by_options(options: argparse.Namespace) -> Iterator[None]:
+    """A context in which errors write the options of the command line as they are typed."""
     try:
         yield
     except UserError as error:
-        text = str(error)
-        for name, option in TYPED.items():
-            text = re.sub(name, option, text)
-        raise UserError(text) from None
+        raise typed(error, options) from None
+
+
+def typed(error: UserError, options: argparse.Namespace) -> UserError:
+    """The error with options as they are typed, `--batch-size 8`; those of a file, and those that the command lacks, stay as they are."""
+
+    def spell(option: Option) -> str:
+        name = TYPED.get(option.name, option.name)
+        of_a_file = name != option.name and getattr(options, name, None) is None
+        if of_a_file or option.where not in IN_CALLS or not hasattr(options, name):
+            return str(option)
+        return f"--{name.replace('_', '-')}" + ("" if option.value is None else f" {option.value}")
+
+    return error.spelled(spell)
 
 
 def sampling(options: argparse.Namespace) -> dict:
@@ -97,7 +103,7 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
     if model.size is not None:
         threads.fit(model.size**2)
     if options.method not in (None, model.method.name):
-        raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave --method out")
+        raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave ", Option("method"), " out")
     return model
 
 

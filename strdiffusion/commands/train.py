@@ -39,7 +39,7 @@ CONFIGURATIONS = {
 
 @exit_on_user_error(go_on=True)
 def main(arguments: Sequence[str] | None = None, prog: str | None = None, network: Kind = "texture") -> None:
-    options = parse_options(__doc__, arguments, prog, dry_run=True)
+    options = parse_options(__doc__, arguments, prog or f"strdiffusion train {network}", dry_run=True)
     config = load_config(CONFIGURATIONS[network], options.opt, options.overrides)
     from strdiffusion.training import dry_run, train
 

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods.method import LARGEST, Evaluate
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 
 LOOK_EVERY = 64  # predictions on a GPU, where looking at a number waits for it
 ADVICE = {
-    "fp16": "numbers above 65504 overflow in it: use precision=bf16 or fp32",
-    "bf16": "use precision=fp32; if it stays, the weights are damaged or do not fit the process",
-    "tf32": "use precision=fp32; if it stays, the weights are damaged or do not fit the process",
-    "fp32": "the weights are damaged or do not fit the process",
+    "fp16": ("numbers above 65504 overflow in it: use ", Option("precision", "bf16"), " or fp32"),
+    "bf16": ("use ", Option("precision", "fp32"), "; if it stays, the weights are damaged or do not fit the process"),
+    "tf32": ("use ", Option("precision", "fp32"), "; if it stays, the weights are damaged or do not fit the process"),
+    "fp32": ("the weights are damaged or do not fit the process",),
 }
 
 
@@ -53,7 +53,7 @@ class Watch:
         if waiting and not bool((torch.stack([largest for _, _, largest in waiting]) <= LARGEST).all()):  # false for NaN
             kind, t, largest = next(each for each in waiting if not each[2].item() <= LARGEST)
             found, advice = in_words(largest) + at_time(t), ADVICE[self.precision]
-            raise UserError(f"the {kind} network predicts {found}, with precision {self.precision}: {advice}")
+            raise UserError(f"the {kind} network predicts {found}, with precision {self.precision}: ", *advice)
 
 
 def in_words(largest: Tensor) -> str:

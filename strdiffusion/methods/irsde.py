@@ -27,7 +27,7 @@ from strdiffusion.samplers.state import Moment
 from strdiffusion.samplers.trace import total_evaluations
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.device import float32_precision
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 from strdiffusion.system.parser import convert, to_dict
 
 KEPT = 0.4  # sampling from an estimate begins at the first time with exp(-theta_bar) <= KEPT
@@ -226,7 +226,8 @@ class IRSDEMethod(Method):
         chosen: SamplerConfig = convert(SamplerConfig, tree, "the call", "sampler")
         chosen.check(self.sde, self.guided, self.joint)
         if chosen.scored and self.model.networks.discriminator is None:
-            raise UserError(f"the model has no discriminator, which resampling={chosen.resampling} needs: use none, fixed or repaint")
+            needs = Option("resampling", chosen.resampling)
+            raise UserError("the model has no discriminator, which ", needs, " needs: use none, fixed or repaint")
         precision = convert(Precision, precision or self.precision, "the call", "precision")
         other = copy.copy(self)
         other.sampler, other.precision = chosen, precision

@@ -16,7 +16,7 @@ from strdiffusion.config.training import LARGEST_SIZE
 from strdiffusion.networks import DGTS_KINDS, KINDS, PRIOR_KINDS, Kind
 from strdiffusion.samplers import SamplerConfig
 from strdiffusion.sde import MeanFill
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 from strdiffusion.system.folders import output_folder
 from strdiffusion.system.parser import Positive, build, read_yaml, save_config
 
@@ -138,7 +138,7 @@ def require_same_settings(config: ModelConfig, source: Path, T: int | None, size
     filled = config.sde.mean_fill or "black"
     for name, wanted, recorded in (("T", T, config.sde.T), ("size", size, config.size), ("mean_fill", mean_fill, filled)):
         if wanted is not None and wanted != recorded:
-            raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave {name} out")
+            raise UserError(f"{source} is a model of {name}={recorded}, not {wanted}: leave ", Option(name), " out")
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -201,13 +201,15 @@ def from_checkpoints(loaded: Iterable[LoadedNetwork], T: int | None, size: int |
         raise UserError(f"there is no structure network, and the texture network {texture.path} needs one: add its checkpoint")
     recorded = next((n for n in found.values() if n.sde is not None), None)
     if recorded is None and T is None:
-        raise UserError(f"{texture.path} is a released file, which does not record its T: give the one it was trained with, T=100 or T=400")
+        advice = "a released file, which does not record its T: give the one it was trained with, "
+        raise UserError(f"{texture.path} is {advice}", Option("T", 100), " or ", Option("T", 400))
     sde = SDEConfig(**recorded.sde) if recorded else build(SDEConfig, {"T": T, "mean_fill": mean_fill}, "the call")
     require_mean_fill(texture, sde, "mean_fill")
     if mean_fill is not None and mean_fill != (sde.mean_fill or "black"):
-        raise UserError(f"the checkpoint {recorded.path} was trained with mean_fill={sde.mean_fill}, not {mean_fill}: leave it out")
+        found = f"the checkpoint {recorded.path} was trained with mean_fill={sde.mean_fill}, not {mean_fill}"
+        raise UserError(f"{found}: leave ", Option("mean_fill"), " out")
     if T is not None and T != sde.T:
-        raise UserError(f"the checkpoint {recorded.path} was trained with T={sde.T}, not {T}: leave T out")
+        raise UserError(f"the checkpoint {recorded.path} was trained with T={sde.T}, not {T}: leave ", Option("T"), " out")
     structure = StructureConfig(**recorded.structure) if recorded else StructureConfig()
     for network in found.values():
         require_same_process(network, sde, structure)
@@ -297,8 +299,8 @@ def require_mean_fill(texture: LoadedNetwork, sde: SDEConfig, key: str) -> None:
     """Raise UserError if nothing says what the mean of a released IR-SDE holds in the hole: its file does not."""
     if texture.released and not texture.network.guided and sde.mean_fill is None:
         raise UserError(
-            f"the checkpoint {texture.path} is a released file of IR-SDE, which does not record what its mean holds in the hole: set "
-            f"{key}=white, as its authors trained theirs, or {key}=black"
+            f"the checkpoint {texture.path} is a released file of IR-SDE, which does not record what its mean holds in the hole: set ",
+            *(Option(key, "white"), ", as its authors trained theirs, or ", Option(key, "black")),
         )
 
 

@@ -26,7 +26,7 @@ from strdiffusion.batch import Known
 from strdiffusion.samplers.grid import TimeGrid
 from strdiffusion.samplers.trace import ImageTrace
 from strdiffusion.system.device import keep_memory
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 from strdiffusion.system.parser import convert
 
 log = logging.getLogger(__name__)
@@ -216,9 +216,9 @@ class Method:
 
     def varied(self, **settings) -> "Method":
         """The same weights with other settings, by the names that `StrDiffusion` takes. Raises UserError for unknown settings."""
-        given = [name for name, value in settings.items() if value is not None]
+        given = [part for name, value in settings.items() if value is not None for part in (" and no ", Option(name))]
         if given:
-            raise UserError(f"the method {self.name} has no {' and no '.join(given)}: leave it out")
+            raise UserError(f"the method {self.name} has no ", *given[1:], ": leave it out")
         return self
 
     def true_pictures(self, image: np.ndarray) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from strdiffusion.networks.unet import pad_by_reflection
 from strdiffusion.samplers import SeededNoise
 from strdiffusion.samplers.prior import Prior, PriorSolver, RepaintConfig, begin_late, count_reverse_steps, repaint, truncated
 from strdiffusion.system.device import float32_precision
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 from strdiffusion.system.parser import convert, to_dict
 
 ONCE = {"jump_n_sample": 1, "jump2_n_sample": 1, "jump3_n_sample": 1, "n_sample": 1}  # no resampling
@@ -230,7 +230,7 @@ class RepaintMethod(Method):
         """
         super().varied(**others)  # it has none of them
         if resampling is not None and resampling not in RESAMPLINGS:
-            raise UserError(f"the method repaint knows resampling {', '.join(RESAMPLINGS)}, not {resampling}")
+            raise UserError("the method repaint knows ", Option("resampling"), f" {', '.join(RESAMPLINGS)}, not {resampling}")
         tree = to_dict(sampler if isinstance(sampler, RepaintConfig) else self.config)
         tree |= {"solver": sampler} if isinstance(sampler, str) else {}
         if steps is not None:

@@ -10,7 +10,7 @@ from strdiffusion.samplers.plain import Guided, Unguided
 from strdiffusion.samplers.repaint import Fixed, Repaint, jump_range
 from strdiffusion.samplers.sampling import Sampler, Stepping
 from strdiffusion.sde import MeanRevertingSDE
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 
 Resampling = Literal["none", "released", "paper", "repaint", "fixed"]
 SCORED = ("released", "paper")  # a discriminator decides
@@ -57,11 +57,10 @@ class SamplerConfig(Stepping):
         if self.ahead > (sde.T if joint else 0):
             raise UserError(f"sampler.ahead={self.ahead} must be at most T={sde.T} with method=joint, and 0 with other methods")
         if not guided and self.resampling in OF_STRUCTURE:
-            raise UserError(
-                f"sampler.resampling={self.resampling} resamples the structure, but IR-SDE has none: set sampler.resampling=none"
-            )
+            chosen, none = (Option("sampler.resampling", value) for value in (self.resampling, "none"))
+            raise UserError(chosen, " resamples the structure, but IR-SDE has none: set ", none)
         if self.steps is not None and self.steps > sde.T:
-            raise UserError(f"sampler.steps must be from 2 to sde.T={sde.T}, not {self.steps}; null visits every t")
+            raise UserError(Option("sampler.steps"), f" must be from 2 to sde.T={sde.T}, not {self.steps}")
         if self.resampling == "repaint":
             self._check_repaint(self.grid(sde), guided)
 

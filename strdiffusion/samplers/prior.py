@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from strdiffusion.ddpm import DDPM, NoiseSchedule, Predicted
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 from strdiffusion.system.parser import Count, Positive, Range
 
 MOST_TIMES = 100_000  # of a run; the released configurations have some thousands
@@ -90,11 +90,12 @@ class RepaintConfig(Jumps):
 
     def process(self, trained: int, schedule: NoiseSchedule, key: str = "repaint") -> DDPM:
         """The process that is sampled, of one with `trained` steps. Raises UserError if these options do not fit it."""
-        chosen = f"respacing={self.respacing}" if self.respacing is not None else f"steps={self.steps}"
+        chosen = "steps" if self.respacing is None else "respacing"
         try:
             process = DDPM(trained, schedule, self.respacing if self.respacing is not None else str(self.steps))
         except ValueError as error:
-            raise UserError(f"{key}.{chosen} does not fit a prior that was trained with {trained} steps: {error}") from None
+            option = Option(f"{key}.{chosen}", getattr(self, chosen))
+            raise UserError(option, f" does not fit a prior that was trained with {trained} steps: {error}") from None
         for name in ("jump", "jump2", "jump3"):
             length, samples = getattr(self, f"{name}_length"), getattr(self, f"{name}_n_sample")
             if samples > 1 and length >= process.T:

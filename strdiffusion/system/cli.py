@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,10 +117,29 @@ class CleanStream:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are UserErrors."""
+    """An ArgumentParser whose errors are UserErrors. What is missing is said with the description's first example of this command.
+
+    where: where a user finds what is missing, in words.
+    """
+
+    MISSING = "the following arguments are required: "
+
+    def __init__(self, *arguments, where: str | None = None, **options):
+        super().__init__(*arguments, **options)
+        self.where = where
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith(self.MISSING):
+            where = f" ({self.where})" if self.where else ""
+            example = self.example()
+            message = f"missing: {message.removeprefix(self.MISSING)}{where}" + (f"; for example: {example}" if example else "")
         raise UserError(f"{message} (see --help)")
+
+    def example(self) -> str | None:
+        """The first example of this command in the description, without optional parts and what is said about it; None if there is none."""
+        lines = [re.split(r"  +| \[|\\\\?$", line.strip())[0] for line in (self.description or "").splitlines() if line.startswith("    ")]
+        lines = [line for line in lines if line.startswith(("strdiffusion ", "python "))]
+        return next((line for line in lines if line.startswith(f"{self.prog} ")), lines[0] if lines else None)
 
 
 def parse_options(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import Option, UserError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -24,9 +24,10 @@ def set_float32_precision(precision: str) -> None:
 def require_precision(precision: str, device: torch.device) -> None:
     """Raise UserError if the device has no fast kernels for the option `precision`."""
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision=fp16 needs a GPU: on a CPU use precision=bf16 or fp32")
+        raise UserError(Option("precision", "fp16"), " needs a GPU: on a CPU use ", Option("precision", "bf16"), " or fp32")
     if precision == "tf32" and device.type != "cuda":
-        raise UserError("precision=tf32 is a way of NVIDIA's GPUs to compute: without one use precision=fp32 or bf16")
+        advice = " is a way of NVIDIA's GPUs to compute: without one use "
+        raise UserError(Option("precision", "tf32"), advice, Option("precision", "fp32"), " or bf16")
 
 
 @contextlib.contextmanager
@@ -70,5 +71,6 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there()))
     if not available[name]():
-        raise UserError(f"device={name} is not available on this machine: use device=auto or device=cpu")
+        auto, cpu = Option("device", "auto"), Option("device", "cpu")
+        raise UserError(Option("device", name), " is not available on this machine: use ", auto, " or ", cpu)
     return torch.device(name)

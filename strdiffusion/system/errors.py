@@ -2,9 +2,25 @@
 
 import reprlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that a message names, written as in files and in Python: "sampler.steps", "device=cpu", "a.yml: steps".
+
+    name: with dots, as in files. value: that it has or may have; None if the message names none. where: what gave it, a file or "the call".
+    """
+
+    name: str
+    value: object = None
+    where: str = ""
+
+    def __str__(self) -> str:
+        return (f"{self.where}: " if self.where else "") + self.name + ("" if self.value is None else f"={self.value}")
 
 
 class UserError(Exception):
@@ -12,10 +28,17 @@ class UserError(Exception):
 
     The message is one line: what is wrong, where, and what to do about it. Control characters in it, which names and contents of files
     may hold, are escaped. The command line prints it without a traceback and exits with status 2.
+
+    parts: of the message, one after the other. An `Option` among them can be written otherwise by who knows what the user typed.
     """
 
-    def __init__(self, *arguments: object):
-        super().__init__(*(one_line(part) if isinstance(part, str) else part for part in arguments))
+    def __init__(self, *parts: object):
+        super().__init__("".join(one_line(str(part)) for part in parts))
+        self.parts = parts
+
+    def spelled(self, spell: Callable[[Option], str]) -> "UserError":
+        """The same error with its options as `spell` writes them."""
+        return UserError(*(spell(part) if isinstance(part, Option) else part for part in self.parts))
 
 
 class Stopped(KeyboardInterrupt):

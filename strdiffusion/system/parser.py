@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from strdiffusion.system.errors import UserError, brief, one_line
+from strdiffusion.system.errors import Option, UserError, brief, one_line, some
 from strdiffusion.system.files import read_regular, write_atomically
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ def read_yaml(path: Path) -> dict:
     try:
         tree = parse_yaml(read_regular(path, MAX_BYTES).decode("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"the configuration {path} does not exist: give an existing YAML file") from None
+        near = _close(path.name, (file.name for file in path.parent.glob("*.yml")), str(path.parent), "/")
+        raise UserError(f"the configuration {path} does not exist: give an existing YAML file{near}") from None
+    except IsADirectoryError:
+        found = some(sorted(path.rglob("*.yml")))
+        raise UserError(f"the configuration {path} is a folder: give a YAML file; there is {found}") from None
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
@@ -213,7 +217,8 @@ def convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return convert(inner, value, where, key)
     if origin is Literal:
         if value not in args or isinstance(value, bool) != isinstance(args[0], bool):
-            raise UserError(f"{where}: {key} must be one of {', '.join(map(str, args))}, not {brief(value)}{_close(_word(value), args)}")
+            known = ", ".join(map(str, args))
+            raise UserError(Option(key, where=where), f" must be one of {known}, not {brief(value)}{_close(_word(value), args)}")
         return value
     if origin in (list, tuple):
         return _sequence(origin, args, value, where, key)
@@ -251,14 +256,14 @@ def _scalar(hint: type, value: Any, where: str, key: str) -> Any:
     if hint is float or hint is int:
         number = _number(value)
         if number is None or hint(number) != number:
-            raise UserError(f"{where}: {key} must be a {'finite' if hint is float else 'whole'} number, not {brief(value)}")
+            raise UserError(Option(key, where=where), f" must be a {'finite' if hint is float else 'whole'} number, not {brief(value)}")
         return hint(number)
     names = {bool: "true or false", str: "text"}
     if isinstance(value, str) and "\0" in value:
-        raise UserError(f"{where}: {key} must be text without a zero byte")
+        raise UserError(Option(key, where=where), " must be text without a zero byte")
     if not isinstance(value, hint):
         hint_text = "; put it in quotes" if hint is str and value is not None else ""
-        raise UserError(f"{where}: {key} must be {names[hint]}, not {brief(value)}{hint_text}")
+        raise UserError(Option(key, where=where), f" must be {names[hint]}, not {brief(value)}{hint_text}")
     return value
 
 
@@ -277,10 +282,10 @@ def _number(value: Any) -> int | float | None:
 
 def _sequence(origin: type, args: tuple, value: Any, where: str, key: str) -> list | tuple:
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where}: {key} must be a list such as [..., ...], not {brief(value)}")
+        raise UserError(Option(key, where=where), f" must be a list such as [..., ...], not {brief(value)}")
     hints = args if origin is tuple else args * len(value)
     if len(hints) != len(value):
-        raise UserError(f"{where}: {key} must hold {len(hints)} values, not {len(value)}")
+        raise UserError(Option(key, where=where), f" must hold {len(hints)} values, not {len(value)}")
     return origin(convert(h, v, where, f"{key}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
 
 
@@ -288,7 +293,7 @@ def _in_range(value: Any, bounds: Range, where: str, key: str) -> Any:
     numbers = value if isinstance(value, list | tuple) else [value]
     for number in numbers:
         if number is not None and number not in bounds:
-            raise UserError(f"{where}: {key} must be {bounds}, not {number}")
+            raise UserError(Option(key, where=where), f" must be {bounds}, not {number}")
     return value
 
 
@@ -308,10 +313,10 @@ def _nearest(word: str, known: Iterable, prefix: str = "") -> str:
     return _close(word, words, prefix) or all_of_them
 
 
-def _close(word: str, known: Iterable, prefix: str = "") -> str:
+def _close(word: str, known: Iterable, prefix: str = "", dot: str = ".") -> str:
     """A hint that names the nearest known word, or nothing if none is close."""
     close = difflib.get_close_matches(word, map(str, known), n=1, cutoff=0.5)
-    return f"; did you mean {_dotted(prefix, close[0])}?" if close else ""
+    return f"; did you mean {prefix}{dot if prefix else ''}{close[0]}?" if close else ""
 
 
 def _plain(value: Any) -> Any:
