@@ -854,8 +854,15 @@ def forms_of(value):
         yield from forms_of(part)
 
 
+near_calls = st.builds(
+    lambda value, place: {"fn_index": 1, "session_hash": "abc123", "data": [*[0] * place, value, *[0] * (2 - place)]},
+    value=sent_values | FILE_DATA,
+    place=st.integers(0, 2),
+)
+
+
 @given(
-    call=sent_calls,
+    call=sent_calls | near_calls,
     body=broken([b'{"data": [{"number": 1, "hole": null}, 1, "a"], "fn_index": 1, "session_hash": "abc"}']),
     whole=st.booleans(),
 )
@@ -887,10 +894,14 @@ def open_page(runs, tmp_path_factory):
     service.sessions.close_all()
 
 
-@given(painted=sent_values, arranged=sent_values, settings=st.lists(sent_values, min_size=8, max_size=8), ours=st.booleans())
-def test_values_of_the_page(open_page, painted, arranged, settings, ours):
+OUR_SETTINGS = ("tiny", "custom", "mars_sde", 2, "none", 0, 1, 0)
+
+
+@given(painted=sent_values, arranged=sent_values, wrong=st.dictionaries(st.integers(0, 7), sent_values, max_size=2))
+def test_values_of_the_page(open_page, painted, arranged, wrong):
     with one_clear_line("values"):
-        chosen = Settings("tiny", "custom", "mars_sde", 2, "none") if ours else Settings.read(settings)
+        chosen = Settings.read([wrong.get(place, value) for place, value in enumerate(OUR_SETTINGS)])
+        assert all(type(value) is type(ours) for value, ours in zip(vars(chosen).values(), OUR_SETTINGS, strict=True))
         open_page.expected("page", painted, chosen, arranged)
 
 
