@@ -28,7 +28,7 @@ class Case(NamedTuple):
     options: dict | None = None
 
 
-TIME, PATCH = r" at t=\d+", r" in the patch in row \d and column \d, the \d+\. that is filled"
+TIME, PATCH = r" at t=\d+", r" in the patch in row \d and column \d, number \d+ in the order of filling"
 STEPS = {"repaint": {"steps": 20, "jump_n_sample": 1}}
 CASES = {
     "prior": Case("repaint", ("prior",), "prior", TIME, STEPS),

@@ -110,7 +110,7 @@ class DGTSMethod(Method):
             for found, position in zip(largest, positions, strict=True):
                 if position >= 0 and not found[position] <= LARGEST:  # true for NaN
                     row, column = divmod(position, filled.image.shape[-1] // self.model.core.patch)
-                    return f" in the patch in row {row + 1} and column {column + 1}, the {step + 1}. that is filled"
+                    return f" in the patch in row {row + 1} and column {column + 1}, number {step + 1} in the order of filling"
         return ""
 
     def enlarge(self, watch: Watch, y: Tensor, image: Tensor, mask: Tensor) -> Tensor:
