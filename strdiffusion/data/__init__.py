@@ -13,7 +13,7 @@ datasets      training samples by running number, and the sampler to resume them
 testset       test images with their masks
 checking      what is wrong with a folder of images or masks
 tensors       arrays to tensors
-facades       procedural street facades; facade_files: as PNG files
+facades       procedural street facades; leaves: dead leaves; drawn_files: both as PNG files
 """
 
 from strdiffusion.data.datasets import StepSampler, TrainingDataset
