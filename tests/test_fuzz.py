@@ -667,10 +667,11 @@ def test_pickles_that_grow(saved):
     path = saved.folder / "grows.pt"
     call = b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\0\0\0\0\x10\x85R."
     nested = b"\x80\x02}(K\x01" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(40)) + b"K\x01u."  # its hash would take years
-    for content in (call, nested, call.replace(b"__builtin__", b"builtins")):
+    for content, said in ((call, "bytearray"), (nested, "damaged"), (call.replace(b"__builtin__", b"builtins"), "bytearray")):
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("archive/data.pkl", content)
-        with pytest.raises(UserError):
+            for name, record in (("data.pkl", content), ("version", b"3\n"), ("byteorder", b"little")):
+                archive.writestr(f"archive/{name}", record)
+        with pytest.raises(UserError, match=said):
             read_checkpoint(path)
 
 
