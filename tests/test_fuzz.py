@@ -771,9 +771,17 @@ steps = st.fixed_dictionaries(
         "x_evaluations": json_values,
     },
 )
+near_steps = st.fixed_dictionaries(
+    {
+        "t": st.integers(0, 100),
+        "scores": st.lists(st.floats(-20, 20), max_size=3),
+        "decisions": st.lists(st.sampled_from(["accepted", "rejected", "x"]), max_size=3),
+        "texture_evaluations": st.integers(0, 9),
+    }
+)
 
 
-@given(found=st.lists(steps, max_size=3) | json_values, cells=st.lists(st.text(max_size=8) | st.floats().map(str), max_size=9))
+@given(found=st.lists(steps | near_steps, max_size=3) | json_values, cells=st.lists(st.text(max_size=8) | st.floats().map(str), max_size=9))
 def test_traces_and_tables_that_are_damaged(tmp_path_factory, found, cells):
     folder = tmp_path_factory.getbasetemp()
     (folder / "trace.json").write_text(json.dumps({"steps": found}))
