@@ -74,7 +74,7 @@ def read_yaml(path: Path) -> dict:
         raise UserError(f"the configuration {path} does not exist: give an existing YAML file{near}") from None
     except IsADirectoryError:
         found = some(sorted(path.rglob("*.yml")))
-        raise UserError(f"the configuration {path} is a folder: give a YAML file; there is {found}") from None
+        raise UserError(f"the configuration {path} cannot be read, it is a folder: give a YAML file; there is {found}") from None
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
