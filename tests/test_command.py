@@ -330,7 +330,7 @@ def test_help(command, capsys):
         (["reproduce", f"{ROOT}/configs/tables/dem.yml"], "did you mean " + f"{ROOT}/configs/tables/demo.yml?"),
         (
             ["reproduce", f"{ROOT}/configs/tables"],
-            "is a folder: give a YAML file; there is " + f"{ROOT}/configs/tables/benchmark_cheap.yml",
+            "it is a folder: give a YAML file; there is " + f"{ROOT}/configs/tables/benchmark_cheap.yml",
         ),
     ],
 )

@@ -220,7 +220,11 @@ def test_files_that_hold_no_keys(load, tmp_path):
     assert "must hold keys and values, not a list" in refusal(load, "- a\n- b\n")
     assert "must hold keys and values, not a str" in refusal(load, "just text\n")
     (tmp_path / "bytes.yml").write_bytes(b"\xff\xfe\x00\x81")
-    for name, said in [("absent.yml", "does not exist"), (".", "cannot be read, it is a folder: give a YAML file"), ("bytes.yml", "not valid YAML")]:
+    for name, said in [
+        ("absent.yml", "does not exist"),
+        (".", "cannot be read, it is a folder: give a YAML file"),
+        ("bytes.yml", "not valid YAML"),
+    ]:
         with pytest.raises(UserError, match=said):
             load_config(TrainStructureConfig, tmp_path / name)
 
