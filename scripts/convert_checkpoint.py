@@ -36,6 +36,10 @@ def parse_arguments() -> argparse.Namespace:
 @exit_on_user_error(go_on=True)
 def main() -> None:
     options = parse_arguments()
+    if options.target.exists():
+        raise UserError(f"{options.target} exists and is not overwritten: give another name")
+    if not options.target.parent.is_dir():
+        raise UserError(f"{options.target} cannot be written: {options.target.parent} is no folder; make it, or choose another place")
     with output_files([options.target], False, "give another name"):
         loaded = load_network(options.source, weights=options.weights)
         if loaded.released:

@@ -97,7 +97,7 @@ def draw_split(folder: Path, split: str, options: argparse.Namespace) -> None:
 def main() -> None:
     options = parse_arguments()
     about = {"images": options.images, "version": OF[options.images][2], "size": options.size}
-    how_to = "give a new folder, or one that this program began with the same --images and --size"
+    how_to = "give a new folder, or one that this program began with the same --size and --images"
     with output_folder(options.output, lambda folder: is_mine(folder, about), how_to) as folder:
         mark = Mark(folder, json.dumps(about))
         mark.begin()

@@ -227,6 +227,10 @@ def test_files_that_hold_no_keys(load, tmp_path):
     ]:
         with pytest.raises(UserError, match=said):
             load_config(TrainStructureConfig, tmp_path / name)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "deep.yml").touch()
+    with pytest.raises(UserError, match="give a YAML file$"):  # no whole disk is searched for one
+        load_config(TrainStructureConfig, tmp_path / "a")
 
 
 def test_yaml_tags_run_nothing(load, tmp_path):

@@ -245,4 +245,4 @@ def test_make_dataset_writes_into_nobody_elses_folder(make_dataset, tmp_path):
 
 def test_make_dataset_refuses_another_size_in_the_same_folder(make_dataset, tmp_path):
     make_dataset(tmp_path / "new", "--splits", "val", "--count", 1, "--workers", 1)
-    assert "same --images and --size" in single_error(make_dataset(tmp_path / "new", "--size", 128, "--splits", "val", "--count", 1))
+    assert "same --size" in single_error(make_dataset(tmp_path / "new", "--size", 128, "--splits", "val", "--count", 1))

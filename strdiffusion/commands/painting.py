@@ -8,6 +8,7 @@ from typing import get_args
 
 from strdiffusion.app import StrDiffusion
 from strdiffusion.app.model import BATCH_SIZE
+from strdiffusion.app.outputs import HOW_TO
 from strdiffusion.app.writing import require_format
 from strdiffusion.config.common import Device
 from strdiffusion.denoiser import Precision
@@ -23,6 +24,7 @@ from strdiffusion.system import threads
 from strdiffusion.system.cli import DEFAULT_MODEL, default_model
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import Option, UserError
+from strdiffusion.system.folders import require_new
 
 IN_CALLS = ("", "the call", "adapting")  # where options are named that the command line may have set
 TYPED = {  # the options of the command line that have another name in Python or in files
@@ -110,9 +112,7 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
 def require_free(files: list[Path], overwrite: bool) -> None:
     """Raise UserError for a picture that cannot be written, exists, or would be written twice."""
     require_places(files)
-    existing = next((file for file in files if file.exists() and not overwrite), None)
-    if existing is not None:
-        raise UserError(f"{existing} exists, and nothing is overwritten: choose another place, or give --overwrite")
+    require_new(files, overwrite, HOW_TO)
 
 
 def require_places(files: list[Path]) -> None:

@@ -73,8 +73,9 @@ def read_yaml(path: Path) -> dict:
         near = _close(path.name, (file.name for file in path.parent.glob("*.yml")), str(path.parent), "/")
         raise UserError(f"the configuration {path} does not exist: give an existing YAML file{near}") from None
     except IsADirectoryError:
-        found = some(sorted(path.rglob("*.yml")))
-        raise UserError(f"the configuration {path} cannot be read, it is a folder: give a YAML file; there is {found}") from None
+        found = sorted(path.glob("*.yml"))  # not further below: that may be a whole disk
+        there = f"; there is {some(found)}" if found else ""
+        raise UserError(f"the configuration {path} cannot be read, it is a folder: give a YAML file{there}") from None
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
