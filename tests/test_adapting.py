@@ -160,7 +160,9 @@ def test_the_same_seed_gives_the_same_weights(weights, name, tmp_path):
     assert changed == set(KINDS[name])
     told = adapted.method.model.config.provenance[-len(changed) :]
     assert all(f"the {kind} network adapted to the image: 2 iterations, seed 3" in told for kind in changed)
-    assert adapted.size == WIDTH  # it sees the whole picture at once
+    assert adapted.size == SIZE and adapted.method.largest == 512
+    (window,) = adapted.plan(stripes(), HOLE, context=4.0).windows
+    assert window.box == (0, 0, HEIGHT, WIDTH) and window.canvas == (HEIGHT, WIDTH)  # it sees the whole picture at once
     again = StrDiffusion.load(adapted.save(tmp_path / "adapted"), device="cpu")
     first, second = (each(stripes(), HOLE, steps=2).images[0].levels for each in (adapted, again))
     assert np.array_equal(first, second)

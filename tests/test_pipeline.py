@@ -1,5 +1,6 @@
 """StrDiffusion as a program uses it: pictures of any size and kind, known pixels, seeds, hints, seams, memory, and model folders."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -301,6 +302,37 @@ def test_notices(model, caplog):
     require_filled(out, image, mask)
     for said in ("resized", "covers 80 %", "transparent in the hole"):
         assert said in caplog.text
+
+
+def seeing_widely(model, size, largest):
+    """The same networks as ones that learnt from parts of pictures."""
+    config = dataclasses.replace(config_of(model), size=size, largest=largest)
+    return StrDiffusion(type(model.method)(model.method.model._replace(config=config), torch.device("cpu")))
+
+
+def test_networks_that_see_a_whole_picture_give_what_their_training_size_would(model):
+    """Where one window holds the picture and its hole is thin, a large window is that of networks trained at this size."""
+    image, mask = photograph(64, 64), hole(64, 64, (30, 4, 5, 50))
+    wide, trained = seeing_widely(model, 32, 64), seeing_widely(model, 64, None)
+    (first,), (second,) = (each.plan(image, mask, context=2.0, **FAST).windows for each in (wide, trained))
+    assert first.box == second.box == (0, 0, 64, 64) and first.canvas == second.canvas
+    outs = [each(image, mask, context=2.0, seed=1, **FAST).images[0].levels for each in (wide, trained)]
+    assert np.array_equal(*outs)
+
+
+def test_thick_holes_begin_from_a_smaller_canvas(runs):
+    """The networks see the whole window small first, then again at the picture's scale, as planned; known pixels stay."""
+    model = seeing_widely(StrDiffusion.load(runs, device="cpu"), 16, 200)
+    image, mask, seen, done = photograph(120, 120), hole(120, 120, (30, 30, 60, 60), (4, 4, 3, 3)), [], []
+    networks_of(model).texture.network.register_forward_hook(lambda _, inputs, output: seen.append(tuple(output.shape[-2:])))
+    plan = model.plan(image, mask, **FAST | {"steps": 6})
+    out = model(image, mask, callback=lambda step: done.append(step.done), **FAST | {"steps": 6}).images[0]
+    require_filled(out, image, mask)
+    thick = [shape for shape in seen if shape != (35, 35)]  # the window of the thin hole
+    assert sorted(set(thick)) == [(16, 16), (44, 44), (120, 120)] and thick == sorted(thick)  # in two equal parts of 60 / 8
+    assert len(seen) == plan.evaluations["texture"].least == plan.evaluations["texture"].most
+    assert plan.tiles == [1, 1] and np.isclose(plan.area, np.mean([h * w for h, w in seen]) / 16**2, rtol=0.1)
+    assert done == sorted(done) and np.isclose(done[-1], 1)
 
 
 # ---- while it runs ------------------------------------------------------------------------------------

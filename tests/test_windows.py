@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from strdiffusion.app.tiles import Tiles, ramp
-from strdiffusion.app.windows import Box, LayoutOptions, lay_out, tiles_of
+from strdiffusion.app.windows import THICK, THIN, Box, LayoutOptions, lay_out, shrink_first, tiles_of
 from strdiffusion.system.errors import UserError
 
 SIZE = 64
@@ -106,6 +106,51 @@ def test_random_holes():
         boxes = [(rng.integers(shape[0]), rng.integers(shape[1]), *rng.integers(1, 120, 2)) for _ in range(rng.integers(1, 12))]
         hole, options = holes(shape, *boxes), LayoutOptions(rng.uniform(0, 1), rng.uniform(1, 4), int(rng.integers(1, 20)))
         check(hole, lay_out(hole, SIZE, options), options)
+
+
+WIDE = 256
+
+
+def deepest(hole, window, layout):
+    """The largest distance from a pixel of the window's own holes to a known pixel, by brute force."""
+    own = np.argwhere(layout.own(window) & hole[window.box.slices]) + window.box[:2]
+    known = np.argwhere(~hole)
+    return max(np.sqrt(((known - pixel) ** 2).sum(axis=1).min()) for pixel in own)
+
+
+def test_networks_that_see_large_windows_see_long_scratches_at_the_scale_of_the_picture():
+    hole = holes((400, 400), (200, 20, 6, 350))
+    (window,) = (layout := lay_out(hole, SIZE, LayoutOptions(), largest=400)).windows
+    check(hole, layout, size=400)
+    assert window.box == (203 - 67, 0, 134, 400) and window.canvas == (134, 400)  # half of the context on each side: 64 pixels
+    assert window.thickness == 6 and shrink_first(window, SIZE) == 1
+    (shrunk,) = lay_out(hole, SIZE, LayoutOptions()).windows
+    assert shrunk.canvas == (64, 200)  # a network that knows the place in its images sees it half as long
+
+
+def test_thick_holes_have_windows_of_their_own_and_are_shrunk_first():
+    hole = holes((600, 600), (100, 100, 100, 120), (100, 240, 8, 8), (120, 260, 40, 40))
+    layout = lay_out(hole, SIZE, LayoutOptions(), largest=WIDE)
+    check(hole, layout, size=WIDE)
+    thick, thin = layout.windows
+    assert thick.thickness == 100 and thin.thickness == 40 <= THICK * SIZE
+    assert thick.box[2:] == thick.canvas == (300 + 200, 320 + 200)  # as much as the picture has
+    assert shrink_first(thick, SIZE) == 100 / (THIN * SIZE) and shrink_first(thin, SIZE) == 1
+
+
+def test_random_holes_of_networks_that_see_large_windows():
+    rng = np.random.default_rng(1)
+    for _ in range(12):
+        shape = tuple(rng.integers(20, 200, 2))
+        boxes = [(rng.integers(shape[0]), rng.integers(shape[1]), *rng.integers(1, 60, 2)) for _ in range(rng.integers(1, 6))]
+        hole, options = holes(shape, *boxes), LayoutOptions(rng.uniform(0, 3), rng.uniform(1, 4), int(rng.integers(1, 20)))
+        layout = lay_out(hole, 24, options, largest=96)
+        check(hole, layout, options, size=96)
+        for window in layout.windows:
+            assert np.isclose(window.thickness, 2 * deepest(hole, window, layout))
+            assert window.thickness <= THICK * 24 or len(window.labels) == 1
+    everything = lay_out(np.ones((40, 40), bool), 24, LayoutOptions(), largest=96).windows
+    assert len(everything) == 1 and everything[0].thickness >= 40
 
 
 def test_options_out_of_range():

@@ -33,7 +33,7 @@ from strdiffusion.data.images import enlarged_size, write_image
 from strdiffusion.data.masks import resize_mask
 from strdiffusion.methods import method_class
 from strdiffusion.methods.irsde import IRSDEMethod
-from strdiffusion.methods.loading import DESCRIPTION, LoadedNetworks, describe
+from strdiffusion.methods.loading import DESCRIPTION, WIDE, LoadedNetworks, describe
 from strdiffusion.networks import Kind
 from strdiffusion.system.errors import Stopped, UserError
 from strdiffusion.system.parser import Positive, Range, Rate, Seed, convert
@@ -43,7 +43,6 @@ from strdiffusion.training.state import TrainingState
 log = logging.getLogger(__name__)
 
 LEAST = 0.5  # a crop with less known than this teaches nothing
-WINDOW = 512  # pixels a side, see `with_network`
 ONE_COLOUR = 1 / 255  # the spread of the known pixels, in each channel, up to which they are one colour
 IMAGES, UNKNOWN = "known", "unknown"  # folders beside the trainings
 
@@ -241,16 +240,14 @@ def watcher(
 def with_network(model: StrDiffusion, network: LoadedNetwork, pictures: Sequence[Inputs], options: AdaptOptions) -> StrDiffusion:
     """The model with another network of a kind that it has, which has learnt from the pictures.
 
-    Networks that learn from crops know nothing of the place in the picture, so they work on windows of any size, and better on large ones:
-    the model's size becomes that of the smallest picture, up to WINDOW.
+    Networks that learn from crops know nothing of the place in the picture, so they see windows of up to WIDE pixels as a whole.
     """
     method = model.method
     networks = LoadedNetworks(**({loaded.kind: loaded for loaded in method.model.networks} | {network.kind: network}))
     names = ", ".join(inputs.picture.name for inputs in pictures[:3]) + (", ..." if len(pictures) > 3 else "")
     told = f"the {network.kind} network adapted to {names}: {network.step} iterations, seed {options.seed}"
-    longest = [max(inputs.picture.size) for inputs in pictures]
-    size = max(options.crop, min([WINDOW, *longest]))
-    config = replace(method.model.config, networks=describe(networks), size=size, provenance=[*method.model.config.provenance, told])
+    seen = dict(size=options.crop, largest=max(options.crop, WIDE))
+    config = replace(method.model.config, networks=describe(networks), **seen, provenance=[*method.model.config.provenance, told])
     other = method_class(method.name)(method.model._replace(networks=networks, config=config), method.device, method.precision)
     other.sampler = method.sampler
     return StrDiffusion(other)

@@ -1,6 +1,6 @@
 """Canvases: a window of the picture at the networks' scale, and its result put back into the picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from strdiffusion.app.inputs import Inputs
-from strdiffusion.app.windows import Box, Layout, Window, tiles_of
+from strdiffusion.app.windows import Box, Layout, Window, shrink_first, tiles_of
 from strdiffusion.batch import Known
 from strdiffusion.data.images import filled_from, opencv, resize_image
 from strdiffusion.data.masks import resize_mask
@@ -28,14 +28,25 @@ def as_image(texture: Tensor) -> np.ndarray:
 class Canvas:
     """A window at the size at which the networks see it: its known pixels, bool (h, w), and the tiles over the hole.
 
-    coarse: if there are several tiles, the same window shrunk to one tile, which is inpainted first. A tile in the middle of a large
-    hole may have no known pixel, so sampling on tiles begins from the coarse result.
+    coarse: the same window on a smaller canvas, from whose result the sampling begins: shrunk to one tile if there are several, for a tile
+    in the middle of a large hole may have no known pixel; or shrunk because the hole is thick.
     """
 
     window: Window
     known: np.ndarray
     tiles: tuple[Box, ...]
     coarse: "Canvas | None" = None
+
+    def steps(self) -> "Iterator[Canvas]":
+        """The canvases that are inpainted one after the other, the coarsest first."""
+        if self.coarse is not None:
+            yield from self.coarse.steps()
+        yield self
+
+    @property
+    def area(self) -> int:
+        """The pixels of all tiles, which a network sees in one evaluation of each."""
+        return sum(tile.height * tile.width for tile in self.tiles)
 
     def image(self, inputs: Inputs) -> np.ndarray:
         """The picture's window at this size, float32 (h, w, 3), zero in the hole. The hole's content has no influence."""
@@ -69,8 +80,10 @@ def together(parts: Sequence[Known]) -> Known:
     return Known(torch.cat([part.image for part in parts]), torch.cat([part.mask for part in parts]), maps)
 
 
-def make_canvas(inputs: Inputs, window: Window, size: int | None) -> Canvas | None:
-    """The canvas of a window, in tiles of `size` (None: without tiles); None if no pixel of the window is known."""
+def make_canvas(inputs: Inputs, window: Window, size: int | None, largest: int | None = None) -> Canvas | None:
+    """The canvas of a window, in tiles of `size` (None: without tiles), or of `largest`, see `lay_out`; None if no pixel of the window is
+    known.
+    """
     seen = inputs.seen[window.box.slices]
     if not seen.any():
         return None
@@ -80,12 +93,17 @@ def make_canvas(inputs: Inputs, window: Window, size: int | None) -> Canvas | No
         known = resize_image(seen.astype(np.float32), *window.canvas) > WHOLLY
     if size is None:
         return Canvas(window, known, (Box(0, 0, *known.shape),))
-    tiles = tiles_of(known, size)
-    coarse = None
-    if len(tiles) > 1:
-        factor = max(window.canvas) / size
-        smaller = tuple(max(round(side / factor), SMALLEST_SIDE) for side in window.canvas)
-        coarse = make_canvas(inputs, replace(window, canvas=smaller), max(size, *smaller))
+    if window.thickness is None:
+        tiles = tiles_of(known, size)
+        factor = max(window.canvas) / size if len(tiles) > 1 else 1.0
+    else:
+        tiles = tiles_of(known, largest)
+        factor = shrink_first(window, size)
+    smaller = tuple(max(round(side / factor), SMALLEST_SIDE) for side in window.canvas) if factor > 1 else window.canvas
+    if smaller == window.canvas:
+        return Canvas(window, known, tiles)
+    first = replace(window, canvas=smaller)
+    coarse = make_canvas(inputs, first, max(size, *smaller)) if largest is None else make_canvas(inputs, first, size, largest)
     return Canvas(window, known, tiles, coarse)
 
 

@@ -45,11 +45,15 @@ Samples, BatchSize = Annotated[int, Range(1, 1000)], Annotated[int, Range(1, 65_
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call will do. evaluations: of each network by its name, for all samples; at least and at most, if decisions change them."""
+    """What a call will do. evaluations: of each network by its name, for all samples; at least and at most, if decisions change them.
+
+    area: the mean number of pixels that an evaluation sees, divided by those of a training image.
+    """
 
     windows: list[Window]
     tiles: list[int]  # of each window
     evaluations: dict[str, Evaluations]
+    area: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -160,12 +164,15 @@ class StrDiffusion:
         inputs = read_inputs(image, mask, hints, polarity, feather)
         canvases = self._canvases(inputs, self._layout(inputs, LayoutOptions(context, shrink, max_tiles)))
         method = self.method.varied(sampler=sampler, steps=steps, resampling=resampling)
-        tiles = [len(canvas.tiles) for canvas in canvases]
-        singles, several = len(tiles), sum(count for count in tiles if count > 1)  # several tiles are inpainted as one first
-        rest = method.cost(late=True) if several else {}
-        none = Evaluations(0, 0)
-        evaluations = {name: (cost * singles + rest.get(name, none) * several) * num_samples for name, cost in method.cost().items()}
-        return Plan([canvas.window for canvas in canvases], tiles, evaluations)
+        steps = [step for canvas in canvases for step in canvas.steps()]
+        first, later = ([step for step in steps if (step.coarse is None) == begins] for begins in (True, False))
+        counts, areas = zip(*((sum(len(step.tiles) for step in part), sum(step.area for step in part)) for part in (first, later)))
+        rest, none = method.cost(late=True) if later else {}, Evaluations(0, 0)
+        costs = [(cost, rest.get(name, none)) for name, cost in method.cost().items()]
+        evaluations = {name: (a * counts[0] + b * counts[1]) * num_samples for name, (a, b) in zip(method.cost(), costs, strict=True)}
+        seen, made = (sum(a.most * of[0] + b.most * of[1] for a, b in costs) for of in (areas, counts))
+        area = seen / made / method.size**2 if method.size and made else 1.0
+        return Plan([canvas.window for canvas in canvases], [len(canvas.tiles) for canvas in canvases], evaluations, area)
 
     def time_evaluations(self) -> dict[str, float]:
         """Seconds of one evaluation of each network on a picture of the training size, measured once after a warm-up."""
@@ -278,9 +285,9 @@ class StrDiffusion:
         tiles = Tiles(canvases[0].tiles, 1 if method.device.type == "cpu" else batch_size, work.check_cancel)
         known = together([canvas.known_image(image, method) for canvas, image in zip(canvases, images)])
         numbers = [stable_hash(seed) % 2**62 for seed in seeds]
-        watch = work.after_step(jobs, canvases[0], images[0], begin is not None)
+        watch = work.after_step(jobs, canvases[0], images[0])
         result = run(method, known.to(method.device), numbers, watch, tiles, begin)
-        work.finish(len(jobs) * len(canvases[0].tiles) * work.share(begin is not None))
+        work.finish(len(jobs) * work.weight(canvases[0]))
         if not earlier:
             return result
         traces = [ImageTrace(before.steps + after.steps) for before, after in zip(earlier, result.traces, strict=True)]
@@ -289,10 +296,11 @@ class StrDiffusion:
     def _layout(self, inputs: Inputs, options: LayoutOptions) -> Layout:
         if self.method.size is None:
             return whole_picture(~inputs.seen)
-        return lay_out(~inputs.seen, self.method.size, options if self.method.tiles else replace(options, max_tiles=1))
+        options = options if self.method.tiles else replace(options, max_tiles=1)
+        return lay_out(~inputs.seen, self.method.size, options, self.method.largest)
 
     def _canvases(self, inputs: Inputs, layout: Layout) -> list[Canvas]:
-        canvases = [make_canvas(inputs, window, self.method.size) for window in layout.windows]
+        canvases = [make_canvas(inputs, window, self.method.size, self.method.largest) for window in layout.windows]
         if None in canvases:
             raise UserError(f"{inputs.picture.name} has a hole with no known pixel around it: give a larger ", Option("context"))
         return canvases

@@ -47,14 +47,14 @@ class WindowStep:
 
 
 class Work:
-    """The windows and samples of a call, in batches, and their progress, counted in runs of single tiles."""
+    """The windows and samples of a call, in batches, and their progress, counted in the pixels that the networks see."""
 
     def __init__(
         self, canvases: list[Canvas], num_samples: int, later: float, progress: bool, callback: Callable | None, cancel: Callable | None
     ):
         self.canvases, self.later, self.callback, self.cancel = canvases, later, callback, cancel
         self.jobs = [(i, sample) for i in range(len(canvases)) for sample in range(num_samples)]
-        self.total = sum(1 if canvas.coarse is None else 1 + len(canvas.tiles) * self.later for canvas in canvases) * num_samples or 1
+        self.total = sum(self.weight(step) for canvas in canvases for step in canvas.steps()) * num_samples or 1
         self.finished = 0.0
         shape = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
         self.bar = tqdm(total=100, disable=not progress, desc="inpainting", bar_format=shape)
@@ -64,24 +64,24 @@ class Work:
         groups = defaultdict(list)
         for i, sample in self.jobs:
             canvas = self.canvases[i]
-            groups[canvas.known.shape, canvas.tiles, canvas.coarse and canvas.coarse.known.shape].append((i, sample))
+            groups[tuple((step.known.shape, step.tiles) for step in canvas.steps())].append((i, sample))
         for group in groups.values():
             for start in range(0, len(group), batch_size):
                 yield group[start : start + batch_size]
 
-    def share(self, later: bool) -> float:
-        """The share of the steps that are taken: all, or fewer if sampling begins from an estimate (`later`)."""
-        return self.later if later else 1.0
+    def weight(self, canvas: Canvas) -> float:
+        """The work of a canvas. If its sampling begins from an estimate, fewer steps are taken."""
+        return canvas.area * (self.later if canvas.coarse is not None else 1.0)
 
     def check_cancel(self) -> None:
         if self.cancel is not None and self.cancel():
             raise Cancelled
 
-    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, image: np.ndarray, later: bool) -> Callable[[Step], None]:
+    def after_step(self, jobs: list[tuple[int, int]], canvas: Canvas, image: np.ndarray) -> Callable[[Step], None]:
         """The watcher of the method for a batch of jobs; `canvas` and `image` are of the first job."""
         number, sample = jobs[0]
         reached = 0.0  # the furthest so far: resampling may jump back
-        weight = len(jobs) * len(canvas.tiles) * self.share(later)
+        weight = len(jobs) * self.weight(canvas)
 
         def tell(step: Step) -> None:
             nonlocal reached

@@ -103,7 +103,7 @@ def open_model(options: argparse.Namespace) -> StrDiffusion:
     source = options.model or default_model()
     model = StrDiffusion.load(source, T=options.T, mean_fill=options.mean_fill, device=options.device, precision=options.precision)
     if model.size is not None:
-        threads.fit(model.size**2)
+        threads.fit(max(model.size, model.method.largest or 0) ** 2)
     if options.method not in (None, model.method.name):
         raise UserError(f"{source} is a model of the method {model.method.name}, not of {options.method}: leave ", Option("method"), " out")
     return model

@@ -46,12 +46,17 @@ class NetworksConfig:
 
 @dataclass
 class ModelConfig:
-    """model.yml. size: of the training images, in pixels. sampler: the defaults. provenance: the origin of the weights, for people."""
+    """model.yml. size: of the training images, in pixels. sampler: the defaults. provenance: the origin of the weights, for people.
+
+    largest: the longest side of a window that the networks see as a whole, in pixels, if it is more than `size`. Networks that learnt from
+    parts of pictures, and know nothing of the place in them, fill better what they see at once.
+    """
 
     networks: NetworksConfig
     method: Literal["strdiffusion", "irsde", "joint"]
     format: Literal["strdiffusion model 1"] = FORMAT
     size: Annotated[int, Range(8, LARGEST_SIZE)] = 256
+    largest: Annotated[int, Range(8, LARGEST_SIZE)] | None = None
     sde: SDEConfig = field(default_factory=SDEConfig)
     structure: StructureConfig = field(default_factory=StructureConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)

@@ -109,7 +109,7 @@ class IRSDEMethod(Method):
         self.model, self.device, self.precision, self.compile = model, device, precision, compile
         self.sampler = sampler or model.config.sampler
         self.sde = MeanRevertingSDE(**vars(model.config.sde))
-        self.size = model.config.size
+        self.size, self.largest = model.config.size, model.config.largest
         model.networks.to(device)
 
     @classmethod

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 DESCRIPTION = "model.yml"
 CHECKPOINT_SUFFIXES = {".pt", ".pth"}
 FAMILIES = (("texture", *KINDS), PRIOR_KINDS, DGTS_KINDS)  # networks that belong together; the first of each is always there
+WIDE = 512  # pixels a side that networks see as a whole if they learnt from parts of pictures; more needs more memory, and shows them no more
 
 
 @dataclass
@@ -232,6 +233,14 @@ def recorded_size(checkpoint: Path) -> int | None:
     return size if isinstance(size, int) and 8 <= size <= LARGEST_SIZE else None
 
 
+def recorded_largest(checkpoint: Path) -> int | None:
+    """WIDE, if the configuration beside a checkpoint says that the training images were parts of pictures at several scales."""
+    run = checkpoint.parent / "config.yml"
+    data = read_yaml(run).get("data") if run.is_file() else None
+    shrink = data.get("shrink") if isinstance(data, dict) else None
+    return WIDE if isinstance(shrink, list) and len(shrink) == 2 and isinstance(shrink[1], (int, float)) and shrink[1] > 1 else None
+
+
 def describe(networks: LoadedNetworks) -> NetworksConfig:
     """The networks as model.yml records them."""
 
@@ -254,7 +263,7 @@ def load_for_test(checkpoints: CheckpointsConfig, sde: SDEConfig, structure: Str
     guided = method == "strdiffusion"
     kinds: list[Kind] = ["texture", *["structure"] * guided, *["discriminator"] * sampler.scored]
     provenance: list[str] = []
-    size: int | None = None
+    size = largest = None
     if checkpoints.folder is not None:
         folder = Path(checkpoints.folder).expanduser()
         if not (folder / DESCRIPTION).is_file():
@@ -262,7 +271,7 @@ def load_for_test(checkpoints: CheckpointsConfig, sde: SDEConfig, structure: Str
                 f"checkpoints.folder={checkpoints.folder} has no {DESCRIPTION}: give a model folder, or checkpoints.texture etc."
             )
         networks, described = load_folder(folder, kinds)
-        size, provenance = described.size, described.provenance
+        size, largest, provenance = described.size, described.largest, described.provenance
         missing = next((kind for kind in kinds if getattr(networks, kind) is None), None)
         if missing and networks.texture.network.guided == guided:
             raise UserError(
@@ -276,17 +285,24 @@ def load_for_test(checkpoints: CheckpointsConfig, sde: SDEConfig, structure: Str
     require_mean_fill(networks.texture, sde, "sde.mean_fill")
     if method_of(networks) != method:
         raise UserError(f"the checkpoint {networks.texture.path} {FORMS[method_of(networks)]}, so method must be {method_of(networks)}")
-    return make_model(networks, size, sde, structure, sampler, provenance)
+    return make_model(networks, size, sde, structure, sampler, provenance, largest)
 
 
 def make_model(
-    networks: LoadedNetworks, size: int | None, sde: SDEConfig, structure: StructureConfig, sampler: SamplerConfig, provenance: list[str]
+    networks: LoadedNetworks,
+    size: int | None,
+    sde: SDEConfig,
+    structure: StructureConfig,
+    sampler: SamplerConfig,
+    provenance: list[str],
+    largest: int | None = None,
 ) -> Model:
-    """The model of these networks. size: None if it is not given; then it is the recorded one, or 256."""
+    """The model of these networks. size, largest: None if they are not given; then they are the recorded ones, size is 256 without."""
     config = ModelConfig(
         networks=describe(networks),
         method=method_of(networks),
         size=size or recorded_size(networks.texture.path) or 256,
+        largest=largest or recorded_largest(networks.texture.path),
         sde=sde,
         structure=structure,
         sampler=sampler,

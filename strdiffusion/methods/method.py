@@ -157,13 +157,15 @@ class Method:
     """A method of inpainting, ready for use. Only `inpaint` must be implemented.
 
     name: set by `register`. Options: the class of its options.
-    size: the preferred side of images, in pixels; None if it does not matter.
+    size: the preferred side of images, in pixels; None if it does not matter. largest: the longest side that it sees as a whole, if that is
+    more: of networks that learnt from parts of pictures.
     tiles: `inpaint` accepts `evaluate` and `begin`, so that holes larger than `size` can be filled in overlapping tiles.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
     size: int | None = None
+    largest: int | None = None
     tiles: bool = False
     closed: bool = False
 
