@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 DESCRIPTION = "model.yml"
 CHECKPOINT_SUFFIXES = {".pt", ".pth"}
 FAMILIES = (("texture", *KINDS), PRIOR_KINDS, DGTS_KINDS)  # networks that belong together; the first of each is always there
-WIDE = 512  # pixels a side that networks see as a whole if they learnt from parts of pictures; more needs more memory, and shows them no more
+WIDE = (
+    512  # pixels a side that networks see as a whole if they learnt from parts of pictures; more needs more memory, and shows them no more
+)
 
 
 @dataclass
