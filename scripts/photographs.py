@@ -23,7 +23,7 @@ import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest
 from strdiffusion.app import StrDiffusion, adapt
 from strdiffusion.app.adapting import AdaptOptions
 from strdiffusion.commands.adapt import AMOUNT, amount
-from strdiffusion.data.images import read_image, resize_image, write_image
+from strdiffusion.data.images import opencv, read_image, resize_image, write_image
 from strdiffusion.data.listing import find_images
 from strdiffusion.data.mask_families import numbered_mask
 from strdiffusion.data.masks import stable_hash
@@ -31,7 +31,7 @@ from strdiffusion.evaluation.metrics import psnr, sharpness, ssim
 from strdiffusion.evaluation.statistics import summarise
 from strdiffusion.figures.grid import grid_figure, open_column
 from strdiffusion.figures.style import save_figure
-from strdiffusion.system.cli import OneLineParser, exit_on_user_error
+from strdiffusion.system.cli import LEARNING_MODEL, OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import Together, write_text
 from strdiffusion.system.folders import Mark, key_of, output_folder
@@ -40,13 +40,13 @@ SHIPPED = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
     *("hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg"),
 )
-CLASSICAL = ("telea", "navier_stokes", "biharmonic")
+CLASSICAL = ("telea", "navier_stokes", "biharmonic", *["shift_map"] * hasattr(opencv(), "xphoto"))
 KINDS = ("strokes", "squares", "large")  # 1, 2, 3 in the map of holes
 SQUARES, SQUARE, LARGE = 4, 0.12, 0.3  # how many; sides, as shares of the photograph's shorter side
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {"PSNR": psnr, "SSIM": ssim, "sharpness": sharpness}
 DIGITS = {"PSNR": 2, "SSIM": 4, "sharpness": 3}
 STEPS = (10, 2)
-NAMES = {"telea": "Telea", "navier_stokes": "Navier-Stokes", "biharmonic": "biharmonic"}
+NAMES = {"telea": "Telea", "navier_stokes": "Navier-Stokes", "biharmonic": "biharmonic", "shift_map": "shift map (patches)"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="the folder to write")
     parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="take these instead of those of scikit-image")
     parser.add_argument("--size", type=int, default=384, help="the longer side that photographs are shrunk to, in pixels (384)")
-    parser.add_argument("--model", type=Path, default=Path("weights/benchmark_irsde"), help="what is adapted (weights/benchmark_irsde)")
+    parser.add_argument("--model", type=Path, default=Path(LEARNING_MODEL), help=f"what is adapted ({LEARNING_MODEL})")
     parser.add_argument("--for", dest="amount", metavar="AMOUNT", help=AMOUNT)
     parser.add_argument("--seed", type=int, default=0, help="of holes, learning and filling (0)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photographs")
@@ -169,6 +169,16 @@ def table(records: list[dict], rows: list[str]) -> str:
     return "\n".join(lines)
 
 
+def time_told(names: list[str], folder: Path) -> str:
+    """How long the learning took, in a sentence; empty if nothing was measured."""
+    files = [file for file in (folder / "time" / f"{Path(name).stem}.csv" for name in names) if file.exists()]
+    times = [dict(line.split(",") for line in file.read_text().splitlines()) for file in files]
+    if not times:
+        return ""
+    seconds, cpu = (sum(float(each[key]) for each in times) / len(times) for key in ("seconds", "cpu_seconds"))
+    return f"Learning took {seconds:.0f} seconds a photograph, {cpu:.0f} CPU seconds.\n"
+
+
 def told(summary, digits: int, sign: str = "") -> str:
     """A mean with its interval."""
     if summary is None:
@@ -201,7 +211,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(records)
         write_text(folder / "table.csv", file.getvalue())
-        text = table(records, rows)
+        text = table(records, rows) + time_told(names, folder)
         write_text(folder / "table.md", text)
         shown = ["masked", "Telea", "biharmonic", row_of(False, 10), row_of(True, 10), row_of(True, 2), "truth"]
         stems = [photograph.stem for photograph in photographs][:60]

@@ -10,7 +10,10 @@ import torch
 from strdiffusion.batch import Known
 from strdiffusion.data.images import opencv
 from strdiffusion.methods.method import Method, Options, Result, register
+from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Range
+
+SMALLEST_SHIFTED = 16  # pixels a side that OpenCV's shift map needs
 
 
 class Filling(Method):
@@ -74,6 +77,27 @@ class NavierStokes(OpenCVInpainting):
     """Bertalmio's method, based on fluid dynamics."""
 
     flag = "INPAINT_NS"
+
+
+@register("shift_map")
+class ShiftMap(Filling):
+    """Filling by pieces of the known part, moved by the shifts that occur most between alike patches: OpenCV's `xphoto`, which is in
+    opencv-contrib-python-headless alone. Slow: a minute for 384x384 pixels. The image needs at least 16 pixels a side.
+    """
+
+    def require_size(self, height: int, width: int) -> None:
+        if min(height, width) < SMALLEST_SHIFTED:
+            raise UserError(f"is smaller than {SMALLEST_SHIFTED} pixels a side, which shift_map needs: choose another method")
+
+    def fill(self, image: np.ndarray, known: np.ndarray) -> np.ndarray:
+        cv2 = opencv()
+        if not hasattr(cv2, "xphoto"):
+            advice = "pip uninstall opencv-python-headless, then pip install opencv-contrib-python-headless"
+            raise UserError(f"the method shift_map needs OpenCV's xphoto, which this OpenCV has not: {advice}")
+        pixels = cv2.cvtColor(np.round(image * 255).astype(np.uint8), cv2.COLOR_RGB2Lab)
+        filled = np.zeros_like(pixels)
+        cv2.xphoto.inpaint(pixels, known.astype(np.uint8) * 255, filled, cv2.xphoto.INPAINT_SHIFTMAP)
+        return np.where(known[..., None], image, cv2.cvtColor(filled, cv2.COLOR_Lab2RGB).astype(np.float32) / 255)
 
 
 @register("biharmonic")
