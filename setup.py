@@ -4,7 +4,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-MODELS = ("weights/benchmark", "weights/benchmark_irsde")  # the default of the commands, and of those that learn: 15 MB
+MODELS = ("weights/benchmark", "weights/photographs")  # the default of the commands, and of those that learn: 15 MB
 
 
 class WithModel(build_py):

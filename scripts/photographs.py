@@ -31,7 +31,7 @@ from strdiffusion.evaluation.metrics import psnr, sharpness, ssim
 from strdiffusion.evaluation.statistics import summarise
 from strdiffusion.figures.grid import grid_figure, open_column
 from strdiffusion.figures.style import save_figure
-from strdiffusion.system.cli import LEARNING_MODEL, OneLineParser, exit_on_user_error
+from strdiffusion.system.cli import PHOTOGRAPHS_MODEL, OneLineParser, exit_on_user_error
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import Together, write_text
 from strdiffusion.system.folders import Mark, key_of, output_folder
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="the folder to write")
     parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="take these instead of those of scikit-image")
     parser.add_argument("--size", type=int, default=384, help="the longer side that photographs are shrunk to, in pixels (384)")
-    parser.add_argument("--model", type=Path, default=Path(LEARNING_MODEL), help=f"what is adapted ({LEARNING_MODEL})")
+    parser.add_argument("--model", type=Path, default=Path(PHOTOGRAPHS_MODEL), help=f"what is adapted ({PHOTOGRAPHS_MODEL})")
     parser.add_argument("--for", dest="amount", metavar="AMOUNT", help=AMOUNT)
     parser.add_argument("--seed", type=int, default=0, help="of holes, learning and filling (0)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photographs")

@@ -283,8 +283,8 @@ def test_ctrl_c_ends_the_learning_and_fills(files):
     assert np.array_equal(out[~HOLE], before[~HOLE]) and not np.array_equal(out[HOLE], before[HOLE])
 
 
-def test_unless_a_model_is_named_the_quickest_one_learns():
-    for given, expected in (((None, None), ROOT / "weights" / "benchmark_irsde"), (("m", None), "m"), ((None, "telea"), None)):
+def test_unless_a_model_is_named_that_for_photographs_learns():
+    for given, expected in (((None, None), ROOT / "weights" / "photographs"), (("m", None), "m"), ((None, "telea"), None)):
         options = argparse.Namespace(model=given[0], method=given[1])
         take_learning_model(options)
         assert options.model == expected or options.model.resolve() == expected

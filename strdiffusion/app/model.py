@@ -31,6 +31,7 @@ from strdiffusion.methods.folders import load_method, save_method
 from strdiffusion.networks import Kind
 from strdiffusion.samplers import ImageTrace, SamplerConfig
 from strdiffusion.sde import MeanFill
+from strdiffusion.system.cli import PHOTOGRAPHS_MODEL, default_model
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import Option, UserError, brief, one_line
 from strdiffusion.system.files import read_regular, write_text
@@ -122,7 +123,10 @@ class StrDiffusion:
     def say_what_it_has_seen(self, source: Path | None) -> None:
         """Warn that other pictures are filled like those of the training, if the model says what these were."""
         if self.trained_on:
-            log.warning("the model %s was trained on %s, and fills every picture as if it were one of them", source, self.trained_on)
+            other = default_model(PHOTOGRAPHS_MODEL)
+            advice = f"; for photographs there is {other}" if other.exists() else ""
+            text = "the model %s was trained on %s, and fills every picture as if it were one of them%s"
+            log.warning(text, source, self.trained_on, advice)
 
     @classmethod
     def from_config(cls, config: TestConfig, device: torch.device | None = None) -> "StrDiffusion":

@@ -27,7 +27,7 @@ from strdiffusion.data.masks import Polarity
 from strdiffusion.data.pairing import pair_masks
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods.loading import DESCRIPTION
-from strdiffusion.system.cli import LEARNING_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.cli import PHOTOGRAPHS_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.folders import Mark, key_of, output_folder
 
@@ -41,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("image", type=Path, help="a photograph, or a folder of them")
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the model folder to write")
-    add_model_options(parser, LEARNING_MODEL)
+    add_model_options(parser, PHOTOGRAPHS_MODEL)
     parser.add_argument("--for", dest="amount", metavar="AMOUNT", help=AMOUNT)
     parser.add_argument("--seed", type=int, default=0, help="another seed, other crops and holes (0)")
     parser.add_argument("--polarity", choices=get_args(Polarity), default="white_hole", help="what white means in the mask (white_hole)")
@@ -77,7 +77,7 @@ def learn(options: argparse.Namespace) -> None:
 def take_learning_model(options: argparse.Namespace) -> None:
     """Name the shipped model that learns, if the user names none."""
     if options.model is None and options.method is None:
-        options.model = default_model(LEARNING_MODEL)
+        options.model = default_model(PHOTOGRAPHS_MODEL)
 
 
 def amount(text: str | None, seed: int, option: str) -> AdaptOptions:

@@ -47,7 +47,7 @@ from strdiffusion.data.pairing import pair_masks
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS
 from strdiffusion.methods.strdiffusion import StrDiffusionMethod
-from strdiffusion.system.cli import DEFAULT_MODEL, LEARNING_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.cli import DEFAULT_MODEL, PHOTOGRAPHS_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import file_hash
 from strdiffusion.system.folders import key_of
@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("image", type=Path, help="a photograph, or a folder of them")
     parser.add_argument("mask", type=Path, help="its mask; or a folder of masks of the same names (x.png or x_mask.png for x.jpg)")
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write ({' '.join(FORMATS)}), or a folder")
-    add_model_options(parser, f"{DEFAULT_MODEL}; with --adapt {LEARNING_MODEL}")
+    add_model_options(parser, f"{DEFAULT_MODEL}; with --adapt {PHOTOGRAPHS_MODEL}")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (0)")
     parser.add_argument("--samples", type=int, default=1, help="how many different pictures (1)")
     parser.add_argument("--hints", type=Path, help="an RGBA picture; its opaque pixels in the hole count as known")

@@ -19,7 +19,7 @@ from strdiffusion.system.terminal import BROKEN_PIPE, Ended, ReaderGone, ending_
 
 TEXT = (str, os.PathLike, BaseException)  # what names of files, and contents, come in
 DEFAULT_MODEL = "weights/benchmark"
-LEARNING_MODEL = "weights/benchmark_irsde"  # what learns from a photograph unless the user says otherwise: one network, so the quickest
+PHOTOGRAPHS_MODEL = "weights/photographs"  # for pictures of all kinds; it also learns from a photograph unless the user says otherwise
 
 
 def default_model(name: str = DEFAULT_MODEL) -> Path:
