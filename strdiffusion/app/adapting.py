@@ -43,6 +43,7 @@ from strdiffusion.training.state import TrainingState
 log = logging.getLogger(__name__)
 
 LEAST = 0.5  # a crop with less known than this teaches nothing
+STEADY = 1 / 3  # the share of the learning rate that stays where minutes decide
 ONE_COLOUR = 1 / 255  # the spread of the known pixels, in each channel, up to which they are one colour
 IMAGES, UNKNOWN = "known", "unknown"  # folders beside the trainings
 
@@ -51,13 +52,15 @@ IMAGES, UNKNOWN = "known", "unknown"  # folders beside the trainings
 class AdaptOptions:
     """How long and how fast. minutes: of all trainings together; null: iterations alone decide, and the same seed gives the same weights.
 
+    learning_rate: it falls to zero along a cosine; where minutes decide, a third of it stays, since nobody knows the last iteration.
+
     crop: the side of the crops in pixels. shrink: they are taken at scales from the picture's own to one so many times smaller, as far
     as the picture is large enough.
     """
 
-    iterations: Positive = 400
+    iterations: Positive = 300
     minutes: Annotated[float, Range(0, 10**5, open_low=True)] | None = None
-    learning_rate: Rate = 5e-4
+    learning_rate: Rate = 3e-4
     batch_size: Annotated[int, Range(1, 4096)] = 16
     crop: Annotated[int, Range(8, LARGEST_SIZE)] = 64
     shrink: Annotated[float, Range(1, 64)] = 3.0
@@ -201,10 +204,11 @@ def configure(
         training=TrainingConfig(
             iterations=options.iterations,
             batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
+            learning_rate=options.learning_rate * (1 if options.minutes is None else STEADY),
+            lr_schedule="cosine" if options.minutes is None else "steps",
             warmup=min(20, options.iterations - 1),
             clip_gradient=1.0,
-            ema_decay=0.98,
+            ema_decay=0.99,
             max_minutes=None if options.minutes is None else options.minutes / trainings,
             log_every=50,
             save_every=100,
