@@ -187,11 +187,16 @@ function remember() {
   }
 }
 
-async function recalled() { // what was done to this picture before the page was loaded again
-  let kept = null;
+function stored() {
   try {
-    kept = JSON.parse(sessionStorage.getItem(KEPT));
-  } catch (error) {}
+    return JSON.parse(sessionStorage.getItem(KEPT));
+  } catch (error) {
+    return null;
+  }
+}
+
+async function recalled() { // what was done to this picture before the page was loaded again
+  const kept = stored();
   if (!kept || kept.token !== props.token || kept.number !== props.number || !kept.strokes) return { strokes: [], undone: [] };
   for (const one of [...kept.strokes, ...kept.undone]) {
     if (one.mode !== "mask") continue;
@@ -355,6 +360,7 @@ function listen() {
 function arrived() {
   const again = alive && source;
   listen();
+  if (stored()?.token !== props.token) remember(); // also without a picture: the session may have cut-outs
   if (!again || (props.picture && !root.dataset.lost)) return;
   keep = true; // the same picture for the new session
   source();
