@@ -12,7 +12,6 @@ from typing import NoReturn, TextIO
 
 from strdiffusion.system import threads
 
-
 SOON = 1.5  # seconds in which nobody wonders
 LOADING = "loading PyTorch (a few seconds; longer on a busy machine)"
 
