@@ -321,6 +321,9 @@ def test_help(command, capsys):
         (["test"], "missing: -opt/--opt; for example: strdiffusion test -opt configs/psv/test.yml (see"),
         (["train", "texture"], "for example: strdiffusion train texture -opt configs/"),
         (["info"], "missing: FILE; for example: strdiffusion info runs/psv/texture/latest.pt (see"),
+        (["inpaint", "x.png", "y.png", "--outt", "z.png"], "unknown option --outt; did you mean --out"),
+        (["inpaint", "x.png", "y.png", "-o", "z.png", "--seeds", "3"], "unknown option --seeds; did you mean --seed? (see"),
+        (["inpaint", "x.png", "y.png", "-o", "z.png", "--samples", "two"], "--samples must be a whole number, not 'two' (see"),
         (["inpaint", "x.png"], "missing: mask, -o/--output; for example: strdiffusion inpaint photo.jpg mask.png -o out.png (see"),
         (
             ["reproduce"],

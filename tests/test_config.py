@@ -1,5 +1,6 @@
 """YAML and overrides to a checked configuration, and what is said about each mistake."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -214,6 +215,19 @@ def test_lengths(load):
 @pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tx: 1", "a: 'open", "data: {images: 2026-99-99}", "x: !!int word"])
 def test_invalid_yaml(load, text):
     assert "config.yml is not valid YAML" in refusal(load, text)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("data:\n  images: p\n   size: 64\n", "line 3, column 8: mapping values are not allowed here; indent this line as those beside it"),
+        ("data:\n  images: p\n size: 64\n", "line 3, column 2: did not find expected|line 3, column 2: expected <block end>"),
+        ("data:\n\timages: p\n", "line 2, column 1: a tab stands where .* indent with spaces"),
+        ("a: 'open", "line 1, column 9: while scanning a quoted scalar"),
+    ],
+)
+def test_invalid_yaml_is_told_by_its_line(load, text, said):
+    assert re.search(f"config.yml is not valid YAML: ({said})", refusal(load, text))
 
 
 def test_files_that_hold_no_keys(load, tmp_path):

@@ -1,5 +1,6 @@
 """Torch's threads: how many processors are free, what limits them, and that the user's own variables stay."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from strdiffusion.system import threads
+from strdiffusion.system import start, threads
 
 
 @pytest.fixture
@@ -150,3 +151,18 @@ def in_a_process(code: str, given: dict[str, str]) -> str:
     kept = {name: value for name, value in os.environ.items() if name not in (*threads.COUNT, *threads.WAITING)}
     environment = kept | {"PYTHONPATH": str(ROOT)} | given
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True).stdout.strip()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_is_told_that_the_libraries_are_being_imported():
+    said, quick, pipe = Terminal(), Terminal(), io.StringIO()
+    start.announce(said, 0).join()
+    assert said.getvalue() == start.LOADING + "\n"
+    in_time = start.announce(quick, 60)
+    in_time.cancel()
+    in_time.join()
+    assert quick.getvalue() == "" and start.announce(pipe, 0) is None and start.announce(None) is None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion import __version__
-from strdiffusion.system.errors import UserError
+from strdiffusion.system.errors import one_line
 
 
 class Command(NamedTuple):
@@ -54,16 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return refuse(arguments)
 
 
-def say(text: str) -> int:
-    """Print a text. Returns the exit status."""
+def say(text: str, wrong: bool = False) -> int:
+    """Print a text, to stderr if something is wrong. Returns the exit status."""
     from strdiffusion.system.terminal import BROKEN_PIPE, ReaderGone, enduring_streams
 
     try:
         with enduring_streams(go_on=False):
-            print(text)
+            print(text, file=sys.stderr if wrong else sys.stdout)
     except ReaderGone:
         return BROKEN_PIPE
-    return 0
+    return 2 if wrong else 0
 
 
 def usage() -> str:
@@ -85,10 +85,8 @@ def usage() -> str:
 
 
 def refuse(arguments: list[str]) -> int:
-    """Report an unknown command in one line."""
+    """Report an unknown command in one line, at once: nothing is imported for it."""
     import difflib
-
-    from strdiffusion.system.cli import exit_on_user_error
 
     second = {words[1] for words in COMMANDS if len(words) > 1 and words[0] == arguments[0]}
     known = sorted({words[0] for words in COMMANDS})
@@ -98,8 +96,4 @@ def refuse(arguments: list[str]) -> int:
         typed = f", not {arguments[1]}" if len(arguments) > 1 else ""
         said = f"{arguments[0]} needs one of {', '.join(sorted(second))} after it{typed}"
 
-    @exit_on_user_error
-    def fail() -> None:
-        raise UserError(f"{said} (see strdiffusion --help)")
-
-    return fail()
+    return say(f"error: {one_line(said)} (see strdiffusion --help)", wrong=True)

@@ -27,6 +27,7 @@ from strdiffusion.denoiser import Precision
 from strdiffusion.methods import METHODS
 from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.terminal import leave
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,16 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     return options
 
 
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Serve the page until Ctrl-C or SIGTERM, and end the process then. If it was never served, return the exit status."""
+    served = threading.Event()
+    status = run(arguments, prog, served)
+    return leave(status) if served.is_set() else status  # Python would take seconds to take torch and Gradio down
+
+
 @exit_on_user_error(go_on=True)
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+def run(arguments: Sequence[str] | None, prog: str | None, served: threading.Event) -> None:
+    """Serve the page until Ctrl-C or SIGTERM; `served` is set when it is."""
     options = parse_arguments(arguments, prog)
     limits = Limits(**{name: getattr(options, name) for name in LIMITS})
     sources = model_sources(options.model)
@@ -112,6 +121,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     with working_folder() as root:
         service = Service(Sessions(root, limits), offers, example_streets(offers[offers.names[0]].model.size), limits, cutouts)
         with serve(service, options.host, options.port, options.open, options.allow_host) as address:
+            served.set()
             print(f"{address}  (Ctrl-C ends it)", flush=True)
             if not is_loopback(options.host):
                 log.warning("%s is reached from other machines, too, and there is no password", options.host)

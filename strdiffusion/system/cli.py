@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import functools
 import logging
 import os
@@ -127,13 +128,36 @@ class OneLineParser(argparse.ArgumentParser):
     def __init__(self, *arguments, where: str | None = None, **options):
         super().__init__(*arguments, **options)
         self.where = where
+        self.given: list[str] = []
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith(self.MISSING):
+        if (unknown := self.unknown(message)) is not None:  # said first: it may be what is missing, misspelt
+            close = difflib.get_close_matches(unknown.partition("=")[0], self._option_string_actions, n=1)
+            message = f"unknown option {unknown}" + (f"; did you mean {close[0]}?" if close else "")
+        elif number := re.fullmatch(r"argument (.+): invalid (int|float) value: (.+)", message):
+            name, kind, value = number.groups()
+            message = f"{name} must be a {'whole number' if kind == 'int' else 'number'}, not {value}"
+        elif message.startswith(self.MISSING):
             where = f" ({self.where})" if self.where else ""
             example = self.example()
             message = f"missing: {message.removeprefix(self.MISSING)}{where}" + (f"; for example: {example}" if example else "")
         raise UserError(f"{message} (see --help)")
+
+    def unknown(self, message: str) -> str | None:
+        """The first word that looks like an option and is none, if that is why argparse says this; None otherwise."""
+        others = "unrecognized arguments: "
+        if message.startswith(others):
+            words = message.removeprefix(others).split()
+        elif message.startswith(self.MISSING) and self._subparsers is None:  # otherwise the words may be options of a part
+            words = self.given[: self.given.index("--")] if "--" in self.given else self.given
+            words = [word for word in words if not any(known.startswith(word.partition("=")[0]) for known in self._option_string_actions)]
+        else:
+            words = []
+        return next((word for word in words if word.startswith("--")), None)
 
     def example(self) -> str | None:
         """The first example of this command in the description, without optional parts and what is said about it; None if there is none."""

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from strdiffusion.system import terminal
 from strdiffusion.system.device import choose_device
 from strdiffusion.system.errors import UserError
 
@@ -123,10 +124,7 @@ def place() -> str:
 def leave(status: int) -> None:
     """Exit immediately if torchrun started this process: in a normal exit, torch's threads abort one finished process in a hundred."""
     if launched():
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        terminal.leave(status)
 
 
 def fresh_store(store: dist.Store, number: int, total: int) -> dist.Store:

@@ -79,12 +79,25 @@ def read_yaml(path: Path) -> dict:
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
-        raise UserError(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"the configuration {path} is not valid YAML: {spelled(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"the configuration {path} must hold keys and values, not a {type(tree).__name__}")
     return tree
+
+
+def spelled(error: Exception) -> str:
+    """What is wrong with a YAML text, and in which line, as far as its reader knows."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return " ".join(str(error).split())[:300]
+    where = f"line {mark.line + 1}, column {mark.column + 1}"
+    if "'\\t'" in problem:
+        return f"{where}: a tab stands where a key or a value should begin; indent with spaces"
+    if "mapping values" in problem or "block mapping" in (getattr(error, "context", None) or ""):
+        return f"{where}: {problem}; indent this line as those beside it, and put a value that holds ': ' in quotes"
+    return f"{where}: {' '.join(filter(None, (error.context, problem)))}"[:300]
 
 
 def parse_yaml(text: str) -> Any:

@@ -8,7 +8,7 @@ const named = (name) => find("[name=" + name + "]");
 const [kind, width, height, erode, scale, angle, file] = ["canvas", "width", "height", "erode", "scale", "angle", "file"].map(named);
 const pen = view.getContext("2d");
 const LARGEST = 1024; // pixels of the view
-const SQUARE = 8;
+const SQUARE = 8, KEPT = "strdiffusion scene";
 let objects = [], chosen = null, drag = null, picture = null;
 
 function size() {
@@ -91,7 +91,19 @@ function send() {
     canvas: kind.value, number: props.number || 0, width: w, height: h, erode: Math.max(Math.round(Number(erode.value)) || 0, 0),
     objects: objects.map((one) => ({ cutout: one.cutout.number, x: one.x, y: one.y, scale: one.scale, angle: one.angle })),
   };
+  sessionStorage.setItem(KEPT, JSON.stringify({ token: props.token, ...props.value }));
   trigger("input");
+}
+
+function recall(cutouts) { // what was arranged before the page was loaded again
+  const kept = JSON.parse(sessionStorage.getItem(KEPT));
+  if (!kept || kept.token !== props.token || objects.length) return;
+  [width.value, height.value, erode.value] = [kept.width, kept.height, kept.erode];
+  for (const { cutout, ...where } of kept.objects) {
+    const one = cutouts.find(({ number }) => number === cutout);
+    if (one) objects.push({ cutout: one, ...where });
+  }
+  if (objects.length) change();
 }
 
 function change() {
@@ -147,8 +159,10 @@ function complain(text) {
   problem.hidden = !text;
 }
 
-function offer(cutout) {
+function offer(cutout) { // returns when its picture is there
   const image = (cutout.image = new Image());
+  let there;
+  const shown = new Promise((resume) => (there = resume));
   const button = document.createElement("button");
   button.type = "button";
   button.title = cutout.name + ", " + cutout.width + "x" + cutout.height;
@@ -160,12 +174,22 @@ function offer(cutout) {
     cutout.pixels.height = image.naturalHeight;
     cutout.pixels.getContext("2d").drawImage(image, 0, 0);
     button.disabled = false;
+    there();
   };
   button.addEventListener("click", () => add(cutout));
   button.append(image);
   pool.append(button);
   find(".sd-empty").hidden = true;
   image.src = cutout.address;
+  return shown;
+}
+
+async function arrived() { // with the cut-outs of the session; after it was lost, of a new one
+  const cutouts = props.pool;
+  for (const button of pool.querySelectorAll("button")) button.remove();
+  await Promise.all(cutouts.map(offer));
+  recall(cutouts);
+  if (sessionStorage.getItem("strdiffusion mode") === "compose") document.querySelector("#mode input[value=compose]:not(:checked)")?.click();
 }
 
 async function upload(files) {
@@ -251,6 +275,11 @@ view.addEventListener("wheel", (event) => {
 }, { passive: false });
 view.addEventListener("keydown", (event) => {
   const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (event.key === "Enter" && objects.length && !event.ctrlKey && !event.metaKey) { // the next object
+    event.preventDefault();
+    chosen = objects[(objects.indexOf(chosen) + 1) % objects.length];
+    return show();
+  }
   if (!chosen || !(way || ["Delete", "Backspace"].includes(event.key))) return;
   event.preventDefault();
   if (way) [chosen.x, chosen.y] = [chosen.x + way[0], chosen.y + way[1]];
@@ -281,7 +310,7 @@ document.addEventListener("paste", (event) => {
 });
 document.addEventListener("sd-mode", () => requestAnimationFrame(show));
 watch("picture", load);
-watch("pool", () => props.pool.forEach(offer));
+watch("pool", arrived);
 width.value = height.value = props.side;
 show();
 load();

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,26 @@ import gradio as gr
 from strdiffusion.app import Cancelled
 from strdiffusion.app.web import view
 from strdiffusion.app.web.offers import CUSTOM
-from strdiffusion.app.web.service import Service, Settings, spelled
+from strdiffusion.app.web.service import NO_PICTURE, Service, Settings, spelled
 from strdiffusion.methods.method import Choices
 from strdiffusion.system.errors import UserError
 
 HERE = Path(__file__).parent
 CSS = HERE / "page.css"
+HEAD = """<div class="sd-head"><h1>StrDiffusion</h1><p>Paint over what should go; the hole is filled from its surroundings, structure first.
+Or lay cut-outs on a canvas, and a scene is painted around them.</p></div>"""
 NO_CHOICES = Choices((), "", 2, 2, (), "")
 TOKEN = "() => { try { return [JSON.parse(sessionStorage.getItem('strdiffusion')).token || ''] } catch { return [''] } }"
-SCROLL = "() => document.querySelector('#result .sd-compare')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' })"
+SCROLL = "() => document.querySelector('#result .sd-result > div')?.scrollIntoView({ behavior: 'smooth', block: 'nearest' })"
 PAINT, COMPOSE = "paint", "compose"
 MODES = {PAINT: "Fill a hole", COMPOSE: "Compose a scene"}
 BUTTONS = {PAINT: "Fill the hole", COMPOSE: "Paint the scene"}
 SHOW_MODE = """(mode) => {
   document.body.classList.toggle('sd-composing', mode === 'compose');
+  sessionStorage.setItem('strdiffusion mode', mode);
   document.dispatchEvent(new Event('sd-mode'));
 }"""
+LEFT = "The page was loaded again, which ended the filling: begin it once more."
 MOST_SEEDS = 10**6
 SIDE = 512  # of a blank canvas, for methods without a size of their own
 TAKE_EXAMPLE = """element.addEventListener('click', (event) => {
@@ -37,103 +42,158 @@ QUIET = {"show_progress": "hidden", "api_visibility": "private", "preprocess": F
 AT_ONCE = {"queue": False, **QUIET}
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is worked on: a picture with its hole, or a scene."""
+
+    mode: gr.Radio
+    paint: gr.HTML
+    compose: gr.HTML
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.mode, self.paint, self.compose]
+
+
+@dataclass(frozen=True)
+class Actions:
+    """The buttons, what is expected before, and the progress."""
+
+    run: gr.Button
+    cancel: gr.Button
+    cost: gr.HTML
+    status: gr.HTML
+
+    @property
+    def buttons(self) -> list[Any]:
+        return [self.run, self.cancel]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The settings. custom: the group that is shown for a sampler of one's own."""
+
+    model: gr.Radio
+    preset: gr.Radio
+    custom: gr.Group
+    solver: gr.Radio
+    steps: gr.Slider
+    resampling: gr.Radio
+    seed: gr.Number
+    new_seed: gr.Button
+    samples: gr.Slider
+    learn: gr.Slider
+
+    @property
+    def inputs(self) -> list[Any]:
+        """In the order of Settings."""
+        return [self.model, self.preset, self.solver, self.steps, self.resampling, self.seed, self.samples, self.learn]
+
+    @property
+    def of_the_model(self) -> list[Any]:
+        """What another model changes."""
+        return [self.model, self.preset, self.custom, self.solver, self.steps, self.resampling]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result, and which of several samples is shown."""
+
+    chosen: gr.Radio
+    result: gr.HTML
+
+
 def build_page(service: Service) -> gr.Blocks:
     """The page as Gradio's Blocks. It offers no API."""
-    handlers = _Handlers(service)
-    first = service.offers[service.offers.names[0]]
-    own = first.choices or NO_CHOICES
     with gr.Blocks(title="StrDiffusion", analytics_enabled=False, fill_width=False) as page:
-        gr.HTML(
-            '<div class="sd-head"><h1>StrDiffusion</h1><p>Paint over what should go; the hole is filled from its surroundings, '
-            "structure first. Or lay cut-outs on a canvas, and a scene is painted around them.</p></div>"
-        )
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=320, elem_id="work"):
-                gr.HTML(view.examples(service.examples), js_on_load=TAKE_EXAMPLE, apply_default_css=False, elem_id="examples")
-                mode = gr.Radio(choices(MODES), value=PAINT, show_label=False, container=False, elem_id="mode")
-                paint = gr.HTML(
-                    None,
-                    html_template=(HERE / "paint.html").read_text("utf-8"),
-                    js_on_load=(HERE / "paint.js").read_text("utf-8"),
-                    apply_default_css=False,
-                    elem_id="paint",
-                    token=None,
-                    picture=None,
-                    number=0,
-                    megabytes=service.limits.megabytes,
+        gr.HTML(HEAD)
+        with gr.Column(elem_id="parts"):  # page.css has their order on a phone
+            with gr.Row(equal_height=False, elem_id="above"):
+                with gr.Column(scale=5, min_width=320, elem_id="work"):
+                    work = add_work(service)
+                with gr.Column(scale=3, min_width=300, elem_id="side"):
+                    with gr.Column(elem_id="actions"):
+                        actions = add_actions()
+                    with gr.Column(elem_id="settings"):
+                        controls = add_controls(service)
+            with gr.Column(elem_id="outcome"):
+                outcome = Outcome(
+                    gr.Radio([], label="Sample", visible=False, elem_id="chosen"), gr.HTML(elem_id="result", apply_default_css=False)
                 )
-                compose = gr.HTML(
-                    None,
-                    html_template=(HERE / "compose.html").read_text("utf-8"),
-                    js_on_load=(HERE / "compose.js").read_text("utf-8"),
-                    apply_default_css=False,
-                    elem_id="compose",
-                    token=None,
-                    picture=None,
-                    number=0,
-                    size=None,
-                    pool=[],
-                    side=min(2 * (first.model.size or SIDE // 2), SIDE),
-                    megabytes=service.limits.megabytes,
-                )
-            with gr.Column(scale=3, min_width=300, elem_id="side"):
-                model = gr.Dropdown(service.offers.names, value=first.name, label="Model", info=first.seen or None, elem_id="model")
-                preset = gr.Radio(choices(first.presets()), value=next(iter(first.presets())), label="Sampler", elem_id="preset")
-                with gr.Group(visible=False) as custom:
-                    solver = gr.Dropdown(list(own.solvers), value=own.solver or None, label="Solver", elem_id="solver")
-                    steps = gr.Slider(2, own.most_steps, value=own.steps, step=1, label="Steps", elem_id="steps")
-                    resampling = gr.Dropdown(list(own.resamplings), value=own.resampling or None, label="Resampling", elem_id="resampling")
-                with gr.Row():
-                    with gr.Column(min_width=140):
-                        seed = gr.Number(0, precision=0, label="Seed", elem_id="seed", info="The same seed, the same result")
-                        new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
-                    samples = gr.Slider(
-                        1, service.limits.samples, value=1, step=1, label="Samples", min_width=140, elem_id="samples", info="Alternatives"
-                    )
-                learn = gr.Slider(
-                    0,
-                    service.limits.minutes,
-                    value=0,
-                    step=1,
-                    label="Learn from the picture first (minutes)",
-                    elem_id="learn",
-                    info="For a picture unlike those that the model knows",
-                )
-                with gr.Column(elem_id="actions"):
-                    cost = gr.HTML(elem_classes="sd-cost", elem_id="cost")
-                    with gr.Row():
-                        run = gr.Button(BUTTONS[PAINT], variant="primary", elem_id="run", scale=2, min_width=150)
-                        cancel = gr.Button("Cancel", elem_id="cancel", interactive=False, min_width=90)
-                    status = gr.HTML(elem_id="status")
-        chosen = gr.Radio([], label="Sample", visible=False, elem_id="chosen")
-        result = gr.HTML(elem_id="result", apply_default_css=False)
-
-        settings: list[Any] = [model, preset, solver, steps, resampling, seed, samples, learn]
-        task: list[Any] = [mode, paint, compose]
-        estimate = {"fn": handlers.expected, "inputs": [*task, *settings], "outputs": cost, "trigger_mode": "always_last", **AT_ONCE}
-        opened = [paint, compose, cost, status, chosen, result]
-        arriving = {"fn": handlers.arrive, "inputs": [mode], "outputs": [paint, compose, status, chosen, result], "js": TOKEN, **AT_ONCE}
-        page.load(**arriving)
-        paint.submit(**arriving)
-        paint.upload(handlers.take_upload, None, opened, **AT_ONCE)
-        paint.input(**estimate)
-        compose.input(**estimate)
-        mode.input(None, mode, None, js=SHOW_MODE)
-        mode.input(handlers.change_mode, mode, run, **AT_ONCE).then(**estimate)
-        model.input(handlers.change_model, model, [model, preset, custom, solver, steps, resampling], **AT_ONCE).then(**estimate)
-        preset.input(lambda preset: gr.update(visible=preset == CUSTOM), preset, custom, **AT_ONCE)
-        new_seed.click(lambda: secrets.randbelow(MOST_SEEDS), None, seed, **AT_ONCE).then(**estimate)
-        for control in settings[1:]:
-            (control.release if isinstance(control, gr.Slider) else control.input)(**estimate)
-
-        buttons = [run, cancel]
-        begin = run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
-        work = begin.then(handlers.run, [*task, *settings], [status, chosen, result], concurrency_limit=None, **QUIET)
-        work.then(handlers.end, None, buttons, **AT_ONCE).then(**estimate)
-        work.success(None, None, None, js=SCROLL)
-        cancel.click(handlers.cancel, None, [status, *buttons], **AT_ONCE)
-        chosen.input(handlers.show, chosen, result, **AT_ONCE)
+        connect(page, _Handlers(service), work, actions, controls, outcome)
     return page
+
+
+def add_work(service: Service) -> Work:
+    """The examples, the choice of the mode, and the canvas of each mode."""
+    model = service.offers[service.offers.names[0]].model
+    gr.HTML(view.examples(service.examples), js_on_load=TAKE_EXAMPLE, apply_default_css=False, elem_id="examples")
+    mode = gr.Radio(choices(MODES), value=PAINT, show_label=False, container=False, elem_id="mode")
+    known: dict[str, Any] = {"token": None, "picture": None, "number": 0, "megabytes": service.limits.megabytes}
+    side = min(2 * (model.size or SIDE // 2), SIDE)
+    return Work(mode, canvas(PAINT, **known), canvas(COMPOSE, size=None, pool=[], side=side, **known))
+
+
+def canvas(name: str, **known: Any) -> gr.HTML:
+    """The canvas of a mode: its HTML and JavaScript, and what the script knows from the server."""
+    markup, script = ((HERE / f"{name}.{suffix}").read_text("utf-8") for suffix in ("html", "js"))
+    return gr.HTML(None, html_template=markup, js_on_load=script, apply_default_css=False, elem_id=name, **known)
+
+
+def add_actions() -> Actions:
+    with gr.Row():
+        run = gr.Button(BUTTONS[PAINT], variant="primary", elem_id="run", scale=2, min_width=150)
+        cancel = gr.Button("Cancel", elem_id="cancel", interactive=False, min_width=90)
+    return Actions(run, cancel, gr.HTML(elem_classes="sd-cost", elem_id="cost"), gr.HTML(elem_id="status"))
+
+
+def add_controls(service: Service) -> Controls:
+    """The settings, at first those of the first model. Radio buttons, because Gradio's lists stay open when the keyboard has left them."""
+    first, limits = service.offers[service.offers.names[0]], service.limits
+    own, presets = first.choices or NO_CHOICES, first.presets()
+    model = gr.Radio(service.offers.names, value=first.name, label="Model", info=first.seen or None, elem_id="model")
+    preset = gr.Radio(choices(presets), value=next(iter(presets)), label="Sampler", elem_id="preset")
+    with gr.Group(visible=False) as custom:
+        solver = gr.Radio(list(own.solvers), value=own.solver or None, label="Solver", elem_id="solver")
+        steps = gr.Slider(2, own.most_steps, value=own.steps, step=1, label="Steps", elem_id="steps")
+        resampling = gr.Radio(list(own.resamplings), value=own.resampling or None, label="Resampling", elem_id="resampling")
+    with gr.Row():
+        with gr.Column(min_width=140):
+            seed = gr.Number(0, precision=0, label="Seed", elem_id="seed", info="The same seed, the same result")
+            new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
+        samples = gr.Slider(1, limits.samples, value=1, step=1, label="Samples", min_width=140, elem_id="samples", info="Alternatives")
+    label, info = "Learn from the picture first (minutes)", "For a picture unlike those that the model knows"
+    learn = gr.Slider(0, limits.minutes, value=0, step=1, label=label, elem_id="learn", info=info)
+    return Controls(model, preset, custom, solver, steps, resampling, seed, new_seed, samples, learn)
+
+
+def connect(page: gr.Blocks, handlers: "_Handlers", work: Work, actions: Actions, controls: Controls, outcome: Outcome) -> None:
+    """Which event calls which handler."""
+    paint, compose, status, shown = work.paint, work.compose, actions.status, [outcome.chosen, outcome.result]
+    inputs, buttons = [*work.inputs, *controls.inputs], actions.buttons
+    estimate = {"fn": handlers.expected, "inputs": inputs, "outputs": actions.cost, "trigger_mode": "always_last", **AT_ONCE}
+    opened = [paint, compose, actions.cost, status, *shown]
+    arriving = {"fn": handlers.arrive, "inputs": [work.mode], "outputs": opened, "js": TOKEN, **AT_ONCE}
+    page.load(**arriving)
+    paint.submit(**arriving)
+    paint.upload(handlers.take_upload, None, opened, **AT_ONCE)
+    paint.input(**estimate)
+    compose.input(**estimate)
+    work.mode.input(None, work.mode, None, js=SHOW_MODE)
+    work.mode.input(handlers.change_mode, work.mode, actions.run, **AT_ONCE).then(**estimate)
+
+    controls.model.input(handlers.change_model, controls.model, controls.of_the_model, **AT_ONCE).then(**estimate)
+    controls.preset.input(lambda preset: gr.update(visible=preset == CUSTOM), controls.preset, controls.custom, **AT_ONCE)
+    controls.new_seed.click(lambda: secrets.randbelow(MOST_SEEDS), None, controls.seed, **AT_ONCE).then(**estimate)
+    for control in controls.inputs[1:]:
+        (control.release if isinstance(control, gr.Slider) else control.input)(**estimate)
+
+    begin = actions.run.click(handlers.begin, None, [status, *buttons], **AT_ONCE)
+    working = begin.then(handlers.run, inputs, [status, *shown], concurrency_limit=None, **QUIET)
+    working.then(handlers.end, None, buttons, **AT_ONCE).then(**estimate)
+    working.success(None, None, None, js=SCROLL)
+    actions.cancel.click(handlers.cancel, None, [status, *buttons], **AT_ONCE)
+    outcome.chosen.input(handlers.show, outcome.chosen, outcome.result, **AT_ONCE)
 
 
 def choices(labels: dict[str, str]) -> list[tuple[str, str]]:
@@ -169,8 +229,10 @@ class _Handlers:
             results = self.service.sessions[key].results
             shown = (gr.skip(), gr.skip()) if results is None else (choose_sample(len(results.samples)), self.service.show(key))
         except Exception as error:
-            return gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
-        return gr.HTML(**paint), gr.HTML(**compose), gr.skip(), *shown
+            return gr.skip(), gr.skip(), gr.skip(), view.message(spelled(error), "error"), gr.skip(), gr.skip()
+        cost = view.message(NO_PICTURE) if photo is None else gr.skip()
+        status = view.message(LEFT) if self.service.left(key) else gr.skip()
+        return gr.HTML(**paint), gr.HTML(**compose), cost, status, *shown
 
     def change_mode(self, mode: object):
         return gr.Button(BUTTONS[COMPOSE if mode == COMPOSE else PAINT])
@@ -202,9 +264,9 @@ class _Handlers:
             gr.update(info=offer.seen or None),
             gr.Radio(choices(labels), value=next(iter(labels))),
             gr.update(visible=False),
-            gr.Dropdown(list(own.solvers), value=own.solver or None),
+            gr.Radio(list(own.solvers), value=own.solver or None),
             gr.Slider(maximum=own.most_steps, value=own.steps),
-            gr.Dropdown(list(own.resamplings), value=own.resampling or None),
+            gr.Radio(list(own.resamplings), value=own.resampling or None),
         )
 
     def begin(self):

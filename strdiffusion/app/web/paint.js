@@ -76,9 +76,11 @@ function show() {
 }
 
 function settle() { // after something was done or taken back
+  const lately = document.activeElement;
   const has = current().length > 0;
   for (const [act, on] of [["undo", strokes.length], ["redo", undone.length], ["clear", has], ["save", has]]) button(act).disabled = !on;
   for (const act of ["load", "in", "out", "fit"]) button(act).disabled = !picture;
+  if (root.contains(lately) && lately.disabled) view.focus({ preventScroll: true }); // the browser would forget where the keyboard was
   outside.hidden = !current().some((one) => one.mode === "hint") || !anything(mixed("destination-out"));
   show();
 }
@@ -185,11 +187,16 @@ function remember() {
   }
 }
 
-async function recalled() { // what was done to this picture before the page was loaded again
-  let kept = null;
+function stored() {
   try {
-    kept = JSON.parse(sessionStorage.getItem(KEPT));
-  } catch (error) {}
+    return JSON.parse(sessionStorage.getItem(KEPT));
+  } catch (error) {
+    return null;
+  }
+}
+
+async function recalled() { // what was done to this picture before the page was loaded again
+  const kept = stored();
   if (!kept || kept.token !== props.token || kept.number !== props.number || !kept.strokes) return { strokes: [], undone: [] };
   for (const one of [...kept.strokes, ...kept.undone]) {
     if (one.mode !== "mask") continue;
@@ -246,6 +253,7 @@ async function goOn({ address, name }) { // from a result
     if (!answer.ok) throw new Error();
     await upload(new File([await answer.blob()], name));
     stage.scrollIntoView({ behavior: "smooth", block: "nearest" });
+    view.focus({ preventScroll: true }); // the button is gone
   } catch (error) {
     complain("The result could not be opened: is the server still running?");
   }
@@ -314,6 +322,7 @@ async function load() {
     keep = false;
     if (!same) ({ strokes, undone } = await recalled());
     picture = next;
+    stroke = null;
     view.width = next.naturalWidth;
     view.height = next.naturalHeight;
     view.style.setProperty("--shape", view.width / view.height);
@@ -351,6 +360,7 @@ function listen() {
 function arrived() {
   const again = alive && source;
   listen();
+  if (stored()?.token !== props.token) remember(); // also without a picture: the session may have cut-outs
   if (!again || (props.picture && !root.dataset.lost)) return;
   keep = true; // the same picture for the new session
   source();
@@ -458,9 +468,11 @@ view.addEventListener("keydown", (event) => { // painting without a mouse
   else if (mode === "pick") pick(pointer);
   else if (mode !== "pan") begin({ ...pointer });
 });
+view.addEventListener("blur", () => end());
 root.addEventListener("click", (event) => {
   const clicked = event.target.closest("button");
   if (!clicked) return;
+  end();
   if (clicked.dataset.mode) choose(clicked.dataset.mode);
   acts[clicked.dataset.do]?.();
 });
@@ -478,14 +490,19 @@ function resize(by) {
 }
 
 document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
+    end();
+    return document.querySelector("#run:not([disabled])")?.click();
+  }
+  if (event.key === "Escape") return stroke ? end(false) : document.querySelector("#cancel:not([disabled])")?.click();
   if (!root.offsetParent) return; // another mode is shown
-  if ((event.ctrlKey || event.metaKey) && event.key === "Enter") return document.querySelector("#run:not([disabled])")?.click();
   const typing = event.target.closest("textarea, select, [contenteditable], input:not([type=range]):not([type=radio]):not([type=checkbox]):not([type=color])");
   if (typing || event.altKey) return;
   if (event.ctrlKey || event.metaKey) {
     const act = { z: event.shiftKey ? "redo" : "undo", y: "redo" }[event.key.toLowerCase()];
     if (!act) return;
     event.preventDefault();
+    end();
     return acts[act]();
   }
   if (event.key === " " && !event.target.closest("button, input, label, a")) {

@@ -25,6 +25,8 @@ from strdiffusion.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
+NO_PICTURE = "Open a picture first, or take an example."
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -88,6 +90,14 @@ class Service:
             path.write_bytes(as_png(Picture(example.pixels)))
             session.add_cutout(path, example.name)
         return session.token, self._cutouts(session), None
+
+    def left(self, key: str) -> bool:
+        """Whether the page was loaded again, or lost, while its hole was filled. That ended the filling; this tells it once."""
+        session = self.sessions[key]
+        job, session.watched = session.watched, None
+        if job is not None:
+            job.cancel()
+        return job is not None
 
     def _cutouts(self, session: Session) -> list[dict]:
         return [view.cutout(session.token, cutout) for cutout in session.pool.values()]
@@ -169,8 +179,11 @@ class Service:
         if session.job is not None:
             session.job.cancel()  # one at a time for each page
         session.job = job = Job(work, self._line)
+        session.watched = job
         for glimpse in job.watch():
             yield view.progress(glimpse, samples, time.monotonic() - began)
+        if session.watched is job:
+            session.watched = None  # not if the page is left meanwhile, which closes this generator
         job.result()
 
     def cancel(self, key: str) -> None:
@@ -218,7 +231,7 @@ class Service:
 
     def _photo(self, session: Session) -> Photo:
         if session.photo is None:
-            raise UserError("Open a picture first, or take an example.")
+            raise UserError(NO_PICTURE)
         return session.photo
 
     def _painting(self, photo: Photo, painted: object, size: tuple[int, int]) -> Painting:

@@ -44,6 +44,7 @@ class Session:
         self.token = secrets.token_urlsafe(16)
         self.photo: Photo | None = None
         self.job: Job | None = None
+        self.watched: Job | None = None  # the one whose progress the page shows
         self.results: Results | None = None
         self.pool: dict[int, Cutout] = {}
         self.closed = False

@@ -122,7 +122,7 @@ def finished(results: Results, chosen: int, token: str, before: str) -> str:
         f'<div class="sd-compare{small(width, height)}" style="--at:50%;--ratio:{width}/{height};--shape:{width / height:.4f}">'
         f'<img alt="before" src="{before}"><img class="sd-after" alt="after" src="{address(token, sample.preview)}">'
         '<span class="sd-tag">before</span><span class="sd-tag sd-right">after</span><span class="sd-line"></span>'
-        '<input type="range" min="0" max="100" step="0.1" value="50" aria-label="before and after"'
+        '<input type="range" min="0" max="100" value="50" aria-label="before and after"'
         " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div>"
     )
     metadata = "" if results.bundle is not None else ", with the metadata of the original"
