@@ -24,7 +24,7 @@ SHIPPED = ROOT / "weights"
 
 def test_sizes():
     files = sorted(SHIPPED.glob("*/*.safetensors"))
-    assert len(files) == 5 and all(path.stat().st_size < 16e6 for path in files) and sum(path.stat().st_size for path in files) < 40e6
+    assert len(files) == 6 and all(path.stat().st_size < 16e6 for path in files) and sum(path.stat().st_size for path in files) < 40e6
     assert (SHIPPED / "benchmark" / "README.md").is_file()
 
 

@@ -695,7 +695,7 @@ def test_models_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sources = model_sources(["one", "second=two"])
     assert {name: path.name for name, path in sources.items()} == {"one": "one", "second": "two"}
-    assert list(model_sources([])) == ["benchmark"]  # the one that ships
+    assert list(model_sources([])) == ["benchmark", "photographs"]  # those that ship
     assert {name: str(source) for name, source in model_sources(["old=telea", "mean_fill"]).items()} == {
         "old": "telea",
         "mean_fill": "mean_fill",

@@ -25,7 +25,7 @@ from strdiffusion.config.common import Device
 from strdiffusion.data.listing import find_images
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods import METHODS
-from strdiffusion.system.cli import DEFAULT_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.cli import DEFAULT_MODEL, PHOTOGRAPHS_MODEL, OneLineParser, default_model, exit_on_user_error
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.terminal import leave
 
@@ -62,7 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
         action="append",
         default=[],
         metavar="[NAME=]FOLDER",
-        help=f"a model to choose from, under this name; may be given several times ({DEFAULT_MODEL})",
+        help=f"a model to choose from, under this name; may be given several times ({DEFAULT_MODEL} and {PHOTOGRAPHS_MODEL})",
     )
     parser.add_argument("--T", type=int, help="the T of released checkpoints, which do not record it")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="what to compute on (auto)")
@@ -132,7 +132,8 @@ def run(arguments: Sequence[str] | None, prog: str | None, served: threading.Eve
 def model_sources(given: Sequence[str]) -> dict[str, Path]:
     """The folder of each model, by its name: NAME=FOLDER, or FOLDER, named by its last part. UserError for a folder that does not exist."""
     sources = {}
-    for text in given or [str(default_model())]:
+    shipped = [default_model(), default_model(PHOTOGRAPHS_MODEL)]
+    for text in given or [str(shipped[0]), *(str(model) for model in shipped[1:] if model.exists())]:
         name, equals, folder = text.partition("=")
         path = Path(folder if equals else text).expanduser()
         name = name if equals else path.resolve().name
