@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import shutil
+import types
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from strdiffusion.networks import UNet
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build
-from strdiffusion.training import train
+from strdiffusion.training import loop, train
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.ema import EMA
 from strdiffusion.training.state import rate_factor
@@ -295,6 +296,15 @@ def test_the_time_limit_ends_a_run_with_a_checkpoint(configure):
     config = configure(training={"iterations": 100, "max_minutes": 1e-6})
     train("structure", config)
     assert steps(config) == [1]
+
+
+def test_the_bar_shows_how_far_the_minutes_reach(configure, monkeypatch):
+    """Not the iterations of the configuration, which may be a million: those that fit into the time at this pace."""
+    totals, clock, report = [], iter(range(0, 10**6, 3)), loop.Loop.report
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(loop.Loop, "report", lambda self, values, bar: (report(self, values, bar), totals.append(bar.total)))
+    train("structure", configure(training={"iterations": 10**6, "max_minutes": 1}))  # each look at the clock takes 3 seconds
+    assert 5 <= len(totals) == totals[-1] and max(totals) <= 60 / 3
 
 
 def test_a_run_that_blows_up_stops_and_leaves_the_last_checkpoint_whole(configure, monkeypatch):

@@ -151,6 +151,8 @@ class Loop:
         """Record an iteration: every one that was skipped, and the others every training.log_every."""
         state = self.state
         bar.update(1)
+        if self.config.training.max_minutes is not None:
+            bar.total = self.expected(bar.initial)
         if state.standing.skipped_in_row:
             self.journal.add("skipped", state.step, values)
         if state.step % self.config.training.log_every:
@@ -161,6 +163,12 @@ class Loop:
         self.journal.add("train", state.step, values | more)
         self.journal.status(state.step, "running", values["loss"])
         bar.set_postfix(loss=f"{values['loss']:.4f}")
+
+    def expected(self, first: int) -> int:
+        """The iteration that is reached when the time is over, at the pace since the first one of this run."""
+        share = (time.monotonic() - self.started) / (60 * self.config.training.max_minutes)
+        pace = (self.state.step - first) / max(share, 1e-6)
+        return min(self.config.training.iterations, max(self.state.step, first + math.ceil(pace)))
 
     def save(self) -> None:
         self.journal.flush()  # first, so that a checkpoint never exists without the lines before it
