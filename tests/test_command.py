@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from strdiffusion import StrDiffusion
 from strdiffusion.checkpoints import save_released
+from strdiffusion.commands import web
 from strdiffusion.commands.main import COMMANDS, main
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.system.cli import default_model
@@ -383,3 +385,14 @@ def test_in_a_process_of_its_own(photo, runs, tmp_path):
     assert done.returncode == 0 and done.stdout == f"{tmp_path / 'out.png'}\n", done.stderr
     done = subprocess.run([sys.executable, "-m", "strdiffusion", "info", "absent"], capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_an_address_that_is_taken_is_refused_before_a_model_is_loaded(monkeypatch, command):
+    monkeypatch.setattr(web.importlib.util, "find_spec", lambda name: name)  # also where there is no Gradio
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"--port {port}: another program listens there: give another" in single_error(command("web", "--port", port))
+    web.require_free("127.0.0.1", port)
+    assert "--host 203.0.113.7: nothing can listen there" in single_error(command("web", "--host", "203.0.113.7", "--port", port))

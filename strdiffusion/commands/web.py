@@ -9,10 +9,12 @@ Gradio is needed: make web, or pip install gradio.
 """
 
 import argparse
+import errno
 import importlib.util
 import logging
 import math
 import signal
+import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +106,7 @@ def run(arguments: Sequence[str] | None, prog: str | None, served: threading.Eve
     sources = model_sources(options.model)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: make web, or pip install gradio")
+    require_free(options.host, options.port)
 
     from strdiffusion.app.web.offers import Offers
     from strdiffusion.app.web.server import serve, working_folder
@@ -127,6 +130,20 @@ def run(arguments: Sequence[str] | None, prog: str | None, served: threading.Eve
                 log.warning("%s is reached from other machines, too, and there is no password", options.host)
             while not stop.wait(1):  # in short waits: Ctrl-C is noticed between them everywhere
                 pass
+
+
+def require_free(host: str, port: int | None) -> None:
+    """Raise UserError if nothing can listen there. Known now, not after the models were loaded. port: None: the server looks for one."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port that was just left is free
+            tried.bind(address)
+    except OSError as error:
+        if port is not None and error.errno in (errno.EADDRINUSE, errno.EACCES):
+            why = "another program listens there" if error.errno == errno.EADDRINUSE else "ports below 1024 need rights of their own"
+            raise UserError(f"--port {port}: {why}: give another, or leave it out") from None
+        raise UserError(f"--host {host}: nothing can listen there ({error.strerror or error}): give an address of this machine") from None
 
 
 def model_sources(given: Sequence[str]) -> dict[str, Path]:
