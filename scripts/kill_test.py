@@ -371,7 +371,7 @@ def kill_commands(kind: str, kills: int, images: int, rng: random.Random, folder
 
 def kill_training(options: argparse.Namespace, rng: random.Random, folder: Path) -> list[str]:
     """Interrupt a training `kills` times, in as many runs as it takes. Returns what differs from an uninterrupted one."""
-    for module in ("strdiffusion.training", "torch.utils.tensorboard"):
+    for module in ("strdiffusion.training", "torch.utils.tensorboard", "torch._dynamo", "skimage.color"):
         importlib.import_module(module)  # once, and not in each start
     photographs(folder / "train", 9)
     photographs(folder / "held_out", 3)
