@@ -204,22 +204,21 @@ def test_the_store_of_a_restart_is_a_fresh_one():
     assert [one.get("number") for one in names] == [b"0", b"1", b"2"]
 
 
-@pytest.mark.parametrize("status", [0, 2])
-def test_a_process_of_torchrun_is_not_taken_down_by_what_python_does_as_it_exits(status):
+def test_a_process_of_torchrun_is_not_taken_down_by_what_python_does_as_it_exits():
     """Here a hook of Python's exit stands for the threads of torch that sometimes abort it."""
-    code = f"""if True:
+    code = """if True:
         import atexit, os
         from strdiffusion.system.cli import exit_on_user_error
         atexit.register(os.abort)
         @exit_on_user_error
         def main():
             print("done")
-            return {status}
+            return 2
         raise SystemExit(main())"""
     environments = ENVIRONMENT, ENVIRONMENT | dict.fromkeys(LAUNCHED, "0")
     alone, one_of_many = (subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True) for env in environments)
     assert alone.returncode == -signal.SIGABRT
-    assert (one_of_many.returncode, one_of_many.stdout) == (status, "done\n")
+    assert (one_of_many.returncode, one_of_many.stdout) == (2, "done\n")
 
 
 # ---- torchrun -----------------------------------------------------------------------------------------
@@ -228,7 +227,7 @@ def test_a_process_of_torchrun_is_not_taken_down_by_what_python_does_as_it_exits
 def test_two_processes_train_what_one_does(data):
     options = "training.iterations=6"
     run(*arguments(data, "train_texture", data / "one", options))
-    run(*arguments(data, "train_texture", data / "two", options), processes=2)
+    run(*arguments(data, "train_texture", data / "two", options), processes=2, new=True)
     run(*arguments(data, "train_texture", data / "parts", options, "training.accumulate=4"))
     assert_close(data / "one", data / "two")
     assert_close(data / "one", data / "parts")
@@ -237,9 +236,9 @@ def test_two_processes_train_what_one_does(data):
 
 
 def test_a_killed_process_ends_the_run_and_the_restart_resumes(data):
-    options = "training.iterations=30"
-    run(*arguments(data, "train_structure", data / "whole", options), processes=2)
-    process = run(*arguments(data, "train_structure", data / "killed", options), processes=2, restarts=1, wait=False)
+    options = ["training.iterations=30", "validation.every=15"]
+    run(*arguments(data, "train_structure", data / "whole", *options), processes=2)
+    process = run(*arguments(data, "train_structure", data / "killed", *options), processes=2, restarts=1, wait=False)
     deadline = time.monotonic() + 300
     while len(list((data / "killed").glob("step_*.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
