@@ -17,8 +17,8 @@ import pytest
 import torch
 import torch.distributed.run
 from conftest import forked
-from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 
 from strdiffusion.batch import Batch
 from strdiffusion.checkpoints import read_checkpoint
