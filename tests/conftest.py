@@ -2,16 +2,9 @@
 
 import contextlib
 import importlib.util
-import logging
 import multiprocessing
-import os
-import runpy
 import signal
-import subprocess
-import sys
-import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -90,63 +83,6 @@ def heeding(number):
         yield
     finally:
         signal.signal(number, before)
-
-
-HEAVY = ("torch._dynamo", "torch.utils.tensorboard", "skimage.color", "strdiffusion.training")  # what a training imports late
-
-
-def forked(
-    line: list[str], *, env: Mapping[str, str] = os.environ, before: Callable[[], None] = lambda: None, **options
-) -> subprocess.Popen:
-    """subprocess.Popen of a Python program, in a fork of this process: to import torch and the rest anew takes five seconds.
-
-    line: the interpreter, the path of a script or -m and the name of a module, and arguments. before: is called first.
-    """
-    for name in HEAVY:
-        importlib.import_module(name)
-    inherited = open_files()
-
-    def run():
-        status = 70
-        try:
-            for number in open_files() - inherited:  # by which Popen would hear of an error of exec
-                os.close(number)
-            os.environ.clear()
-            os.environ.update(env)
-            for number in signal.valid_signals():  # as exec does
-                if callable(signal.getsignal(number)):
-                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-            logging.getLogger().handlers.clear()
-            sys.stdin, sys.stdout, sys.stderr = (open(number, mode, closefd=False) for number, mode in enumerate("rww"))
-            before()
-            program, *sys.argv = [word for word in line[1:] if word != "-u"]
-            if program == "-m":
-                runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-            else:
-                sys.argv.insert(0, program)
-                runpy.run_path(program, run_name="__main__")
-            status = 0
-        except SystemExit as ended:
-            status = ended.code or 0
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
-
-    return subprocess.Popen(line, preexec_fn=run, restore_signals=False, **options)  # else writing to a full disk would kill it
-
-
-def open_files():
-    """The numbers of this process's open files, without those of the standard streams."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # of the listing itself
-            os.fstat(int(name))
-            found.add(int(name))
-    return found - {0, 1, 2}
 
 
 def script(name):
@@ -233,6 +169,24 @@ def runs(tmp_path_factory):
         write_network(folder / kind / "latest.pt", kind, network)
         (folder / kind / "config.yml").write_text(f"data: {{images: x, size: {SIZE}}}\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """What commands are given that are killed or meddled with: photographs, networks, a test configuration and a table."""
+    from kill_commands import prepare
+
+    folder = tmp_path_factory.mktemp("work")
+    prepare(folder, 3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick(work):
+    """quick(kind, output): the words of a command that writes a folder, by a method that needs no network."""
+    from kill_commands import command_line
+
+    return lambda kind, output: command_line(kind, work, output, 3, quick=True)
 
 
 @pytest.fixture

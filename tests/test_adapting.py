@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SIZE, forked, save, single_error
+from conftest import ROOT, SIZE, save, single_error
+from forks import forked
 
 from strdiffusion import StrDiffusion, UserError
 from strdiffusion.app.adapting import AdaptOptions, adapt, largest_known_share

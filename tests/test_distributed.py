@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.run
-from conftest import forked
+from forks import forked
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import forked, script
+from conftest import script
+from forks import forked
 
 from strdiffusion.data import read_image, write_image
 

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SIZE, SMALL_DGTS, count_case, script, write_dgts
+from conftest import SIZE, SMALL_DGTS, count_case, write_dgts
+from forks import fork
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kill_commands import folder_differences
 from test_fuzz import PICTURE, broken, keys_of, odd_numbers, one_clear_line, out_of_bounds, png_chunk, snapshot, values, within
 from test_repaint import HEADS, random_weights, write_prior
 from test_web_guard import HOST, ask, call
@@ -299,27 +301,21 @@ def test_words_of_a_command_line(tmp_path_factory, command, rest, encoding):
 
 
 @pytest.fixture(scope="module")
-def killing():
-    return script("kill_test")
-
-
-@pytest.fixture(scope="module")
-def finished(killing, tmp_path_factory):
-    """Photographs, and a finished test of them, in `whole`."""
-    folder = tmp_path_factory.mktemp("finished")
-    killing.prepare(folder, 2)
-    assert strdiffusion(killing.command_line("test", folder, folder / "whole", 2, quick=True)) == 0
+def finished(quick, tmp_path_factory):
+    """The folder of a finished test."""
+    folder = tmp_path_factory.mktemp("finished") / "whole"
+    assert strdiffusion(quick("test", folder)) == 0
     return folder
 
 
 @FEW
 @given(data=st.data())
-def test_results_that_were_meddled_with(killing, finished, tmp_path_factory, data):
+def test_results_that_were_meddled_with(quick, finished, tmp_path_factory, data):
     """Files of a finished test are damaged, missing, or said to be unfinished: the same command mends it or refuses, and never says that
     results are whole that are not.
     """
     folder = tmp_path_factory.mktemp("meddled") / "out"
-    shutil.copytree(finished / "whole", folder)
+    shutil.copytree(finished, folder)
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     for name in data.draw(st.lists(st.sampled_from(found) | st.sampled_from(["unfinished.txt", ".lock", "x.png"]), min_size=1, max_size=2)):
         path = folder / name
@@ -332,29 +328,29 @@ def test_results_that_were_meddled_with(killing, finished, tmp_path_factory, dat
             path.write_bytes(content[: len(content) // 2] if how == "cut" else b"")
     count_case("meddled results")
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-        status = strdiffusion(killing.command_line("test", finished, folder, 2, quick=True))
+        status = strdiffusion(quick("test", folder))
     assert status in (0, 2) and "Traceback" not in said.getvalue()
     if status == 0 and not (folder / "x.png").exists():
-        pictures = [path.relative_to(finished / "whole") for path in (finished / "whole").rglob("*.png")]
-        assert all((folder / name).read_bytes() == (finished / "whole" / name).read_bytes() for name in pictures)
+        pictures = [path.relative_to(finished) for path in finished.rglob("*.png")]
+        assert all((folder / name).read_bytes() == (finished / name).read_bytes() for name in pictures)
         assert yaml.safe_load((folder / "config.yml").read_text()) and (folder / "summary.md").stat().st_size > 100
     shutil.rmtree(folder.parent)
 
 
 @FEW
 @given(kind=st.sampled_from(["test", "inpaint", "masks"]), delay=st.floats(0, 0.3), seed=st.integers(0, 99))
-def test_two_processes_race(killing, finished, tmp_path_factory, kind, delay, seed):
+def test_two_processes_race(quick, tmp_path_factory, kind, delay, seed):
     """One of two equal commands does the work, whichever comes first; the other refuses."""
     count_case("races")
     folder = tmp_path_factory.mktemp("race")
-    line = killing.command_line(kind, finished, folder / "out", 2, quick=True)
-    first = killing.fork(line, folder / "first")
+    line = quick(kind, folder / "out")
+    first = fork(line, folder / "first")
     time.sleep(delay * random.Random(seed).random())
-    second = killing.fork(line, folder / "second")
+    second = fork(line, folder / "second")
     ended = [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in (first, second)]
     assert sorted(ended) == [0, 2], (folder / "first").read_text() + (folder / "second").read_text()
-    killing.run_command(killing.command_line(kind, finished, folder / "alone", 2, quick=True))
-    assert killing.folder_differences(folder / "alone", folder / "out") == []
+    strdiffusion(quick(kind, folder / "alone"))
+    assert folder_differences(folder / "alone", folder / "out") == []
     shutil.rmtree(folder)
 
 
