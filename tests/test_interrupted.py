@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -256,6 +257,36 @@ def test_a_lock_says_who_holds_it_and_is_held_once(tmp_path):
 
     with elsewhere(spoiled), pytest.raises(UserError, match="^another process is writing"):
         locked(tmp_path / ".lock", "the folder").__enter__()
+
+
+def test_a_full_disk_neither_hides_an_error_nor_ends_what_is_done(tmp_path):
+    """What a lock file says of its holder does not fit on the disk: that is no error, not even when it is closed."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with locked(tmp_path / ".lock", "the folder"):
+            pass
+        with pytest.raises(ZeroDivisionError), locked(tmp_path / ".lock", "the folder"):
+            raise ZeroDivisionError
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("target", ["nowhere", "out.png"], ids=["dangling", "loop"])
+def test_a_link_in_the_way_of_a_result_is_seen_before_anything_is_computed(work, tmp_path, capsys, monkeypatch, target):
+    (tmp_path / "out.png").symlink_to(target)
+    monkeypatch.setattr("strdiffusion.commands.inpaint.open_picture", lambda path: pytest.fail("it has begun"))
+    arguments = [
+        "inpaint",
+        str(work / "photos" / "a" / "0.png"),
+        str(work / "mask.png"),
+        "-o",
+        str(tmp_path / "out.png"),
+        "--method",
+        "telea",
+    ]
+    assert "out.png exists" in single_error((strdiffusion(arguments), *capsys.readouterr()))
 
 
 def test_what_is_left_over_is_swept_and_nothing_else(tmp_path):
