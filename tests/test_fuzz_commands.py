@@ -150,7 +150,6 @@ def folders(tmp_path_factory):
     return [StrDiffusion.load(sources / name).save(packed / name) for name in ("prior", "dgts")]
 
 
-@SOME
 @given(data=st.data())
 def test_model_folders_of_other_methods(folders, tmp_path_factory, data):
     source = data.draw(st.sampled_from(folders))
