@@ -171,6 +171,24 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """What commands are given that are killed or meddled with: photographs, networks, a test configuration and a table."""
+    from kill_commands import prepare
+
+    folder = tmp_path_factory.mktemp("work")
+    prepare(folder, 3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick(work):
+    """quick(kind, output): the words of a command that writes a folder, by a method that needs no network."""
+    from kill_commands import command_line
+
+    return lambda kind, output: command_line(kind, work, output, 3, quick=True)
+
+
 @pytest.fixture
 def web_service(runs, tmp_path):
     """Makes a service of the page, without the page: `web_service(megapixels=1)`; everything it keeps is in its `sessions.root`."""

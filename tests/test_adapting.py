@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SIZE, save, single_error
+from forks import forked
 
 from strdiffusion import StrDiffusion, UserError
 from strdiffusion.app.adapting import AdaptOptions, adapt, largest_known_share
@@ -21,6 +21,7 @@ from strdiffusion.checkpoints import network_record, write_checkpoint
 from strdiffusion.commands.adapt import amount, take_learning_model
 from strdiffusion.commands.main import main
 from strdiffusion.config import TrainDiscriminatorConfig, TrainPriorConfig, TrainStructureConfig, TrainTextureConfig
+from strdiffusion.config.training import TrainingConfig
 from strdiffusion.data.datasets import TrainingDataset
 from strdiffusion.data.mask_sources import GeneratedMasks
 from strdiffusion.data.unknown import UnknownParts, shrunk_mask
@@ -30,7 +31,7 @@ from strdiffusion.networks import UNet
 from strdiffusion.objectives import matching_loss
 from strdiffusion.sde import MeanRevertingSDE
 from strdiffusion.system.parser import build
-from strdiffusion.training import train
+from strdiffusion.training import loop, train
 
 HEIGHT, WIDTH = 60, 90
 KINDS = {"texture": ("texture", "structure"), "unguided": ("texture",), "joint": ("texture",)}
@@ -246,19 +247,24 @@ def test_adapt_writes_a_model_that_inpaint_takes(files, capsys):
     assert not (files / "three.png").exists()
 
 
-def test_adapt_learns_from_a_folder_and_goes_on_after_it_was_killed(files, capsys):
+def test_adapt_learns_from_a_folder_and_goes_on_after_it_was_killed(files, capsys, monkeypatch):
     for name in "ab":
         save(files / "photos" / f"{name}.png", stripes(seed=ord(name)))
         save(files / "masks" / f"{name}.png", 255 * HOLE.astype(np.uint8))
-    words = ["adapt", files / "photos", files / "masks", "--model", files / "model", "--device", "cpu", "--for", "120"]
+    quick = AdaptOptions(iterations=6, batch_size=2, crop=SIZE)
+    monkeypatch.setattr("strdiffusion.commands.adapt.amount", lambda *arguments: quick)
+    monkeypatch.setattr("strdiffusion.app.adapting.TrainingConfig", lambda **options: TrainingConfig(**options | {"save_every": 2}))
+    words = ["adapt", files / "photos", files / "masks", "--model", files / "model", "--device", "cpu"]
     whole, killed = files / "whole", files / "killed"
     assert run(capsys, *words, "-o", whole)[0] == 0
+
+    def dies():
+        step = loop.train_step
+        loop.train_step = lambda model, state, *more: os.kill(os.getpid(), signal.SIGKILL) if state.step == 3 else step(model, state, *more)
+
     command = [sys.executable, "-m", "strdiffusion", *map(str, words), "-o", str(killed)]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (killed / "training" / "texture" / "latest.pt").exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    assert forked(command, before=dies, stderr=subprocess.DEVNULL).wait() == -signal.SIGKILL
+    assert (killed / "training" / "texture" / "latest.pt").exists()
     assert not (killed / "model.yml").exists() and (killed / "unfinished.txt").exists()
     (killed / "training" / "start" / "model.yml").unlink()  # as if it had been killed while it wrote these
     (killed / "training" / "model").mkdir()
@@ -271,7 +277,7 @@ def test_adapt_learns_from_a_folder_and_goes_on_after_it_was_killed(files, capsy
 def test_ctrl_c_ends_the_learning_and_fills(files):
     words = [files / "photo.png", files / "mask.png", "-o", files / "out.png", "--model", files / "model", "--adapt", "1000000"]
     command = [sys.executable, "-m", "strdiffusion", "inpaint", *map(str, words), "--steps", "2", "--device", "cpu"]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, start_new_session=True)
+    process = forked(command, stderr=subprocess.PIPE, start_new_session=True)
     shown = b""
     while b"it/s" not in shown and b"s/it" not in shown:  # the bar of the training
         shown += process.stderr.read1(4096)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import script
+from forks import forked
 
 from strdiffusion.data import read_image, write_image
 
@@ -107,11 +108,11 @@ def test_an_interrupted_training_saves_and_goes_on(tmp_path, number):
     options = [*small(tmp_path, "structure"), "network.depth=2", "training.iterations=100000", "data.workers=1", "validation.images=null"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "scripts" / "train_structure.py"), *options]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = forked(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "structure").glob("tensorboard/*")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(1.0)
+    time.sleep(0.3)
     os.killpg(process.pid, number)  # also to the loader's worker, as Ctrl-C and Slurm do
     errors = process.communicate(timeout=300)[1]
     assert process.returncode == 128 + number, errors

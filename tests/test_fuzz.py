@@ -17,6 +17,7 @@ import struct
 import time
 import zipfile
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -26,7 +27,7 @@ import pytest
 import torch
 import yaml
 from conftest import count_case
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
@@ -53,6 +54,7 @@ from strdiffusion.config import (
     TrainTextureConfig,
     TrainUpsamplerConfig,
 )
+from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.config.model import ModelConfig, PriorModelConfig
 from strdiffusion.data import find_images, read_image, read_mask
 from strdiffusion.evaluation.folder import inpaint_folder
@@ -90,6 +92,46 @@ def one_clear_line(case):
         assert 10 < len(str(error)) < LONGEST_LINE
 
 
+@contextlib.contextmanager
+def within(seconds=20, gigabytes=2):
+    """No more time and memory than this: the peak of what the process holds, without what it held before."""
+    began, before = time.monotonic(), memory(reset=True)
+    yield
+    assert time.monotonic() - began < seconds and memory() - before < gigabytes * 10**9
+
+
+def memory(reset=False):
+    """The largest number of bytes that this process has held, since a reset if the system can do that."""
+    with contextlib.suppress(OSError):
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def out_of_bounds(config):
+    """The names of all numbers in a tree of dataclasses that are not in the bounds of their types."""
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        if get_origin(hint) is not ClassVar:
+            yield from (f"{name}={value}" for value, bounds in bounded(hint, getattr(config, name)) if value not in bounds)
+
+
+def bounded(hint, value, bounds=None):
+    """The numbers in a value of a type, each with its bounds; those that are not in theirs in dataclasses below it, with none."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        yield from ((found, ()) for found in out_of_bounds(value))
+    elif origin is Annotated:
+        yield from bounded(inner[0], value, inner[1])
+    elif origin in (list, tuple):
+        hints = inner if origin is tuple else inner * len(value)
+        yield from (found for part, each in zip(hints, value, strict=True) for found in bounded(part, each, bounds))
+    elif origin is not None and origin is not Literal and value is not None:
+        yield from bounded(next(part for part in inner if part is not type(None)), value, bounds)
+    elif hint in (int, float) and bounds is not None:
+        yield value, bounds
+
+
 def snapshot(folder):
     """Everything below a folder: names, contents and link targets."""
     found = {}
@@ -118,6 +160,9 @@ scalars = st.one_of(
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6) | st.integers(), inner, max_size=4)
 )
+
+
+odd_numbers = st.sampled_from([10**6, 10**9, 10**15, 65536, 1e30, 1e-300, -1, 0, 1, 2])  # of the right type, mostly out of bounds
 
 
 def keys_of(tree, prefix=""):
@@ -540,10 +585,18 @@ def bombs(draw):
         tags += [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, 900)]
         tags = [tag for tag in tags if draw(st.integers(0, 9))]  # TIFF without dimensions
         return b"II*\0" + struct.pack("<I", 8) + directory(tags) + b"\0" * 900
-    tags = [(1000 + i, draw(st.sampled_from([1, 2, 3, 4, 5, 7])), 10**6, 8) for i in range(draw(st.sampled_from([10, 4000])))]
-    block = b"II*\0" + struct.pack("<I", 8) + directory(tags) + b"\1" * 10**6
-    if kind == "directories":
-        return block
+    block = same_bytes_again(draw(st.sampled_from([10, 4000])), draw(st.lists(st.sampled_from([1, 2, 3, 4, 5, 7]), min_size=1, max_size=3)))
+    return block if kind == "directories" else exif_of(block)
+
+
+def same_bytes_again(count, kinds):
+    """A TIFF file of a megabyte, of which each of so many tags is the whole. kinds: of the tags, in turn."""
+    tags = [(1000 + i, kinds[i % len(kinds)], 10**6, 8) for i in range(count)]
+    return b"II*\0" + struct.pack("<I", 8) + directory(tags) + b"\1" * 10**6
+
+
+def exif_of(block):
+    """A photograph that has these EXIF data."""
     pieces = [block[at : at + 60_000] for at in range(0, len(block), 60_000)]
     return b"\xff\xd8" + b"".join(b"\xff\xe1" + struct.pack(">H", 8 + len(p)) + b"Exif\0\0" + p for p in pieces) + ENCODINGS[1][2:]
 
@@ -552,16 +605,16 @@ def directory(tags):
     return struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
 
 
+@example(same_bytes_again(4000, [7]))
+@example(exif_of(same_bytes_again(4000, [7])))
 @given(content=bombs())
 def test_pictures_that_ask_for_more_than_they_hold(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "bomb.png"
     path.write_bytes(content)
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for reader in (read_image, read_mask, open_picture):
-        with one_clear_line("bombs"):
-            reader(path)
-    assert time.monotonic() - began < 20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 10**6  # kB: 2 GB
+    with within(seconds=20, gigabytes=2):
+        for reader in (read_image, read_mask, open_picture):
+            with one_clear_line("bombs"):
+                reader(path)
 
 
 def test_pictures_with_many_scans_and_formats_of_others_are_refused(tmp_path):
@@ -641,26 +694,44 @@ def pickles(draw):
     """A pickle that calls what torch's loader for weights may call, puts results into others, and keeps them."""
     made = b"\x80\x02}q\0"
     for i in range(draw(st.integers(1, 5))):
-        module, name = draw(callables).split()
+        how = draw(st.sampled_from(["kept", "left", "removed"]))
         arguments = b"".join(draw(st.lists(operands, max_size=4)))
-        made += b"c" + f"{module}\n{name}\n".encode() + b"(" + arguments + b"tR" + b"q" + bytes([i + 1])
-        made += b"0" if draw(st.booleans()) else b""
+        called = b"c%s\n(%stRq%c" % (draw(callables).replace(" ", "\n").encode(), arguments, i + 1)
+        made += b"K%c%ss" % (i, called) if how == "kept" else called + (b"0" if how == "removed" else b"")
     return made + draw(st.sampled_from([b".", b"s.", b"b.", b"u.", b"\x85.", b""]))
 
 
+KEPT = b"\x80\x02}q\0K\x01cbuiltins\nbytearray\n(K\x05tRs."  # {1: bytearray(5)}
+
+
+def zipped(pickled):
+    """A checkpoint whose content is this pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, record in (("data.pkl", pickled), ("version", b"3\n"), ("byteorder", b"little")):
+            archive.writestr(f"archive/{name}", record)
+    return file.getvalue()
+
+
+def plain(content):
+    """Whether there is nothing but containers, tensors and plain values."""
+    if type(content) in (dict, OrderedDict):
+        return all(map(plain, [*content, *content.values()]))
+    if type(content) in (list, tuple):
+        return all(map(plain, content))
+    return type(content) in (str, int, float, bool, type(None), torch.Tensor)
+
+
+@example(KEPT, False)
+@example(KEPT, True)
 @given(content=pickles(), legacy=st.booleans())
 def test_pickles_that_call(saved, content, legacy):
+    """Nothing that a file names is called but what makes dictionaries and tensors: no result of another call is there."""
     path = saved.folder / "calls.pt"
-    if legacy:
-        path.write_bytes(LEGACY + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + content + pickle.dumps([], 2))
-    else:
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, record in (("data.pkl", content), ("version", b"3\n"), ("byteorder", b"little")):
-                archive.writestr(f"archive/{name}", record)
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with one_clear_line("pickles"):
-        read_checkpoint(path)
-    assert time.monotonic() - began < 60 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6
+    begin = LEGACY + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+    path.write_bytes(begin + content + pickle.dumps([], 2) if legacy else zipped(content))
+    with within(seconds=60, gigabytes=0.5), one_clear_line("pickles"):
+        assert plain(read_checkpoint(path))
 
 
 def test_pickles_that_grow(saved):
@@ -668,9 +739,7 @@ def test_pickles_that_grow(saved):
     call = b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\0\0\0\0\x10\x85R."
     nested = b"\x80\x02}(K\x01" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(40)) + b"K\x01u."  # its hash would take years
     for content, said in ((call, "bytearray"), (nested, "damaged"), (call.replace(b"__builtin__", b"builtins"), "bytearray")):
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, record in (("data.pkl", content), ("version", b"3\n"), ("byteorder", b"little")):
-                archive.writestr(f"archive/{name}", record)
+        path.write_bytes(zipped(content))
         with pytest.raises(UserError, match=said):
             read_checkpoint(path)
 
@@ -685,32 +754,46 @@ def test_what_a_checkpoint_records(saved, data):
     torch.save(content, saved.folder / "fuzz.pt")
     load_in_every_way(saved.folder / "fuzz.pt", saved.config)
     with one_clear_line("records"):
-        from_checkpoints([load_network(saved.folder / "fuzz.pt")], None, None)
+        loaded = load_network(saved.folder / "fuzz.pt")
+        for config, values in ((SDEConfig, loaded.sde), (StructureConfig, loaded.structure)):
+            assert values.keys() == {field.name for field in dataclasses.fields(config)} and not list(out_of_bounds(config(**values)))
+            assert all(fits(hint, values[name]) for name, hint in get_type_hints(config).items())
+        from_checkpoints([loaded], None, None)
 
 
-MODEL = yaml.safe_load((ROOT / "weights/benchmark/model.yml").read_text())
+def fits(hint, value):
+    """Whether a value is of a type, or one of a Literal's values."""
+    if get_origin(hint) in (Literal, None):
+        return value in get_args(hint) if get_args(hint) else type(value) is hint
+    return any(fits(part, value) for part in get_args(hint))
+
+
+@pytest.fixture(scope="module")
+def packed(runs, tmp_path_factory):
+    """A model folder, as `save` writes it."""
+    return StrDiffusion.load(runs).save(tmp_path_factory.mktemp("packed") / "model")
 
 
 @given(data=st.data())
-def test_model_folders(tmp_path_factory, data):
-    tree = yaml.safe_load(yaml.safe_dump(MODEL))
+def test_model_folders(packed, tmp_path_factory, data):
+    tree = yaml.safe_load((packed / "model.yml").read_text())
     for key in data.draw(st.lists(st.sampled_from(sorted(keys_of(tree))), min_size=1, max_size=2)):
         *parents, leaf = key.split(".")
         place = tree
         for parent in parents:
             place = place.get(parent) if isinstance(place, dict) else None
         if isinstance(place, dict):
-            place[leaf] = data.draw(values | st.sampled_from([10**6, 10**9, 10**15, 65536, 1e30, 1e-300, -1, 0, 2]))
+            place[leaf] = data.draw(odd_numbers if data.draw(st.booleans()) else values)
     folder = tmp_path_factory.getbasetemp() / "model"
     folder.mkdir(exist_ok=True)
     (folder / "model.yml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-    for kind in ("texture", "structure", "discriminator"):
+    for file in packed.glob("*.safetensors"):
         with contextlib.suppress(FileExistsError):
-            (folder / f"{kind}.safetensors").symlink_to(ROOT / f"weights/benchmark/{kind}.safetensors")
-    began = time.monotonic()
-    with one_clear_line("model folders"):
-        StrDiffusion.load(folder).plan(np.zeros((40, 40, 3), np.float32), np.eye(40, dtype=bool))
-    assert time.monotonic() - began < 20
+            (folder / file.name).symlink_to(file)
+    with within(seconds=20, gigabytes=2), one_clear_line("model folders"):
+        model = StrDiffusion.load(folder)
+        assert list(out_of_bounds(model.method.model.config)) == []
+        model.plan(np.zeros((40, 40, 3), np.float32), np.eye(40, dtype=bool))
 
 
 def bounds_of(hint, bounds=None):

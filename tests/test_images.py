@@ -242,17 +242,7 @@ def test_index_lists_only_what_changed(tmp_path, listed):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"\xff\xfe",
-        b'{"format": "other"}',
-        b'{"folders": {"": [1]}}',
-        b'{"folders": {"": [1, 2, [3], [], []]}}',
-        b'{"root": "/elsewhere"}',
-    ],
+    "content", [b"", b"{", b'{"folders": {"": [1]}}', b'{"folders": {"": [1, 2, [3], [], []]}}', b'{"root": "/elsewhere"}']
 )
 def test_unusable_index_is_rebuilt(tmp_path, content, caplog):
     root, index = tmp_path / "root", tmp_path / "index.json"
@@ -265,6 +255,15 @@ def test_unusable_index_is_rebuilt(tmp_path, content, caplog):
     assert found(root, index) == ["1.png"] and "index.json" in caplog.text
     caplog.clear()
     assert found(root, index) == ["1.png"] and caplog.text == ""
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff\xd8\xff\xe0", b'{"format": "other"}', b"my notes\n"])
+def test_a_file_that_is_no_index_is_not_overwritten(tmp_path, content, caplog):
+    """data.index=photo.png must not cost the photograph."""
+    touch(tmp_path, "root/1.png")
+    (tmp_path / "theirs").write_bytes(content)
+    assert found(tmp_path / "root", tmp_path / "theirs") == ["1.png"] and "another kind and stays" in caplog.text
+    assert (tmp_path / "theirs").read_bytes() == content
 
 
 def test_index_that_cannot_be_written(tmp_path, caplog):

@@ -5,14 +5,19 @@ lost terminal ends nothing. Training: test_survival.py. More kills: python scrip
 import contextlib
 import importlib
 import os
+import random
+import resource
 import shutil
 import signal
 import sys
 import time
 
+import kill_trainings
 import numpy as np
 import pytest
 from conftest import ROOT, heeding, script, single_error
+from forks import fork
+from kill_commands import COMMANDS, folder_differences, kill_commands
 
 from strdiffusion.commands.main import main as strdiffusion
 from strdiffusion.data import is_whole_png, read_image, write_image
@@ -25,40 +30,26 @@ from strdiffusion.system.folders import Mark, found_key, locked, locked_files, o
 from strdiffusion.system.terminal import enduring_streams
 from strdiffusion.training.interrupt import StopRequest
 
-KINDS = ("test", "reproduce", "inpaint", "masks")
 NOBODY = 2**22 + 1  # the number of no process
 
 
-@pytest.fixture(scope="module")
-def killing():
-    return script("kill_test")
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory, killing):
-    """Photographs, networks, a test configuration and a table."""
-    folder = tmp_path_factory.mktemp("work")
-    killing.prepare(folder, 3)
-    return folder
-
-
 @pytest.fixture
-def words(killing, work, tmp_path):
+def words(quick, tmp_path):
     """words(kind, output): the words of a command that writes tmp_path/output, by a method that needs no network."""
 
     def make(kind, output="out"):
-        found = killing.command_line(kind, work, tmp_path / output, 3, quick=True)
+        found = quick(kind, tmp_path / output)
         return [*found, "buckets=[{name: all, options: []}]"] if kind == "reproduce" else found
 
     return make
 
 
 @pytest.fixture
-def ended(killing, tmp_path):
+def ended(tmp_path):
     """ended(words, before): run a command in a process of its own; returns its status, negative if a signal killed it."""
 
     def run(words, before=lambda: None):
-        _, status = os.waitpid(killing.fork(words, tmp_path / "log", before), 0)
+        _, status = os.waitpid(fork(words, tmp_path / "log", before), 0)
         return os.waitstatus_to_exitcode(status)
 
     return run
@@ -94,8 +85,8 @@ def crash(output, at, power):
 
 
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_command_that_was_interrupted_goes_on_to_the_same_results(killing, words, ended, tmp_path, kind, power):
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_command_that_was_interrupted_goes_on_to_the_same_results(words, ended, tmp_path, kind, power):
     """Each start is killed at a later file operation than the one before, so that operations of all sorts are met."""
     whole, output = tmp_path / "whole", tmp_path / "out"
     assert ended(words(kind, "whole")) == 0
@@ -108,21 +99,21 @@ def test_a_command_that_was_interrupted_goes_on_to_the_same_results(killing, wor
         marked += found_key(output) is not None
         at += 3 if at < 8 else 9 if kind != "reproduce" else 19
     assert marked >= 2 and found_key(output) is None
-    assert killing.folder_differences(whole, output) == []
+    assert folder_differences(whole, output) == []
 
 
-def test_the_kill_test_kills_commands(killing, tmp_path, pytestconfig):
+def test_the_kill_test_kills_commands(tmp_path, pytestconfig):
     """The loop of the script, and that it sees differences; with --kills, for every command."""
     kills = pytestconfig.getoption("--kills")
-    for kind in KINDS if kills else ("masks",):
+    for kind in COMMANDS if kills else ("masks",):
         shutil.rmtree(tmp_path)
         tmp_path.mkdir()
-        assert killing.kill_commands(kind, kills or 4, 6, killing.random.Random(0), tmp_path) == []
+        assert kill_commands(kind, kills or 4, 6, random.Random(0), tmp_path) == []
     write_image(tmp_path / "whole" / "wide" / "00000.png", np.ones((4, 4)))
     (tmp_path / "whole" / "masks.csv").touch()
     (tmp_path / "copy").mkdir()
     write_image(tmp_path / "copy" / "wide" / "00000.png", np.zeros((4, 4)))
-    found = killing.folder_differences(tmp_path / "whole", tmp_path / "copy")
+    found = folder_differences(tmp_path / "whole", tmp_path / "copy")
     assert {"wide/00000.png", "only in one: masks.csv"} <= set(found)
 
 
@@ -149,7 +140,7 @@ def elsewhere(context):
         os.close(tell)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "evaluate", "compose"])
+@pytest.mark.parametrize("kind", [*COMMANDS, "evaluate", "compose"])
 def test_two_processes_do_not_write_one_folder(words, work, tmp_path, capsys, kind):
     if kind == "evaluate":
         arguments = ["evaluate", f"outputs={work}/photos", f"truths={work}/photos", f"output={tmp_path}/out", "metrics=[psnr]"]
@@ -268,6 +259,36 @@ def test_a_lock_says_who_holds_it_and_is_held_once(tmp_path):
         locked(tmp_path / ".lock", "the folder").__enter__()
 
 
+def test_a_full_disk_neither_hides_an_error_nor_ends_what_is_done(tmp_path):
+    """What a lock file says of its holder does not fit on the disk: that is no error, not even when it is closed."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with locked(tmp_path / ".lock", "the folder"):
+            pass
+        with pytest.raises(ZeroDivisionError), locked(tmp_path / ".lock", "the folder"):
+            raise ZeroDivisionError
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("target", ["nowhere", "out.png"], ids=["dangling", "loop"])
+def test_a_link_in_the_way_of_a_result_is_seen_before_anything_is_computed(work, tmp_path, capsys, monkeypatch, target):
+    (tmp_path / "out.png").symlink_to(target)
+    monkeypatch.setattr("strdiffusion.commands.inpaint.open_picture", lambda path: pytest.fail("it has begun"))
+    arguments = [
+        "inpaint",
+        str(work / "photos" / "a" / "0.png"),
+        str(work / "mask.png"),
+        "-o",
+        str(tmp_path / "out.png"),
+        "--method",
+        "telea",
+    ]
+    assert "out.png exists" in single_error((strdiffusion(arguments), *capsys.readouterr()))
+
+
 def test_what_is_left_over_is_swept_and_nothing_else(tmp_path):
     digits = "0123456789abcdef" * 2
     theirs = [".vimrc.tmp", f"a.{digits}.tmp", f".a.{os.getppid()}-{digits}.tmp"]
@@ -353,14 +374,14 @@ def test_an_interrupted_test_is_continued_by_the_same_options_alone(words, ended
     assert strdiffusion(words("test")) == 0 and is_whole_png(output / "inpainted" / "b" / "1.png")
 
 
-def test_what_replaces_a_finished_test_never_mixes_with_it(killing, words, ended, tmp_path):
+def test_what_replaces_a_finished_test_never_mixes_with_it(words, ended, tmp_path):
     """overwrite=true, killed before, while and after the old results are removed; then continued without it."""
     assert ended([*words("test", "old"), "seed=1"]) == ended(words("test", "whole")) == 0
     for at, status in ((2, 2), (4, 0), (9, 0), (40, 0)):  # 2: the finished test is still there, and is not overwritten
         shutil.copytree(tmp_path / "old", tmp_path / "out")
         assert ended([*words("test"), "overwrite=true"], lambda at=at: crash(tmp_path / "out", at, False)) == -signal.SIGKILL
         assert ended(words("test")) == status
-        assert killing.folder_differences(tmp_path / ("old" if status else "whole"), tmp_path / "out") == []
+        assert folder_differences(tmp_path / ("old" if status else "whole"), tmp_path / "out") == []
         shutil.rmtree(tmp_path / "out")
 
 
@@ -381,14 +402,14 @@ def closed():
 
 
 @pytest.mark.parametrize("lose", [gone, closed])
-def test_a_lost_terminal_ends_no_run(words, ended, killing, work, tmp_path, lose):
+def test_a_lost_terminal_ends_no_run(words, ended, work, tmp_path, lose):
     assert ended(words("test"), lose) == 0
     assert (tmp_path / "out" / "finished.txt").exists()
     if lose is closed:
         return
     options = [
-        *killing.SETTINGS.split(),
-        *killing.words_of(killing.SDE),
+        *kill_trainings.SETTINGS.split(),
+        *kill_trainings.words_of(kill_trainings.SDE),
         "training.iterations=2",
         "training.warmup=0",
         "validation.every=2",

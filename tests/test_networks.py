@@ -1,15 +1,18 @@
 """Networks: sizes, attention, guidance, the minibatch statistic, gradients (spec sec. 4, 5). Values are pinned by test_golden."""
 
 import math
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import SMALL_DGTS
 
-from strdiffusion.networks import CorrelationDiscriminator, UNet
+from strdiffusion.networks import CorrelationDiscriminator, UNet, build_network
 from strdiffusion.networks.attention import HEAD_WIDTH, HEADS, LinearAttention
 from strdiffusion.networks.discriminator import halve, minibatch_deviation
 from strdiffusion.networks.embedding import SinusoidalEmbedding
+from strdiffusion.networks.shapes import shapes_alone
 from strdiffusion.networks.spade import SpadeNorm
 from strdiffusion.networks.unet import pad_by_reflection
 
@@ -165,3 +168,27 @@ def test_scores_do_not_overflow_in_half_precision(dtype):
         with torch.autocast("cpu", dtype):
             rough = network(torch.rand(1, 3, 128, 128), torch.rand(1, 1, 128, 128), 3)
     assert exact.item() > 65504 and rough.dtype == torch.float32 and abs(rough / exact - 1).item() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [
+        ("texture", dict(channels=3, width=4, depth=2, guided=True)),
+        ("structure", dict(channels=1, width=4, depth=2, attention="linear")),
+        ("discriminator", dict(width=4)),
+        ("prior", dict(width=32, channels=[32, 32], blocks=1, attention=[], head_channels=32)),
+        ("classifier", dict(size=24, width=32, channels=[32, 32], blocks=1, attention=[2], head_channels=32)),
+        ("dgts", SMALL_DGTS),
+        ("upsampler", dict(width=4, factor=4, dilations=(1, 2))),
+    ],
+)
+def test_networks_are_described_without_computing_values(kind, architecture, monkeypatch):
+    """Names, shapes and types are those of a real network; torch's compiler, which takes seconds to import, is not asked for values."""
+    real = build_network(kind, architecture).state_dict()
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # an import fails
+    with shapes_alone():
+        described = build_network(kind, architecture).state_dict()
+    assert {value.device.type for value in described.values()} == {"meta"}
+    assert {name: (value.shape, value.dtype) for name, value in described.items()} == {
+        name: (value.shape, value.dtype) for name, value in real.items()
+    }

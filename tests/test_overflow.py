@@ -66,6 +66,7 @@ def overflow(path, factor):
 def test_weights_that_overflow_are_named_and_nothing_is_written(sound, photos, tmp_path, capsys, name):
     case, model = CASES[name], tmp_path / "model"
     model.mkdir()
+    (model / "config.yml").write_text(f"data: {{images: x, size: {SIZE}}}\n")  # as a training leaves it: else 256
     for file in case.files:
         shutil.copy(sound / f"{file}.pt", model)
     said = rf"the {case.broken} network predicts values .*{case.where}, with precision fp32: the weights are damaged or do not fit"

@@ -14,10 +14,12 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import kill_trainings
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, heeding, script
+from conftest import ROOT, heeding
+from forks import forked
 from test_training import checkpoint, configure, metrics, photos, refusal, same, spy, steps  # noqa: F401
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -131,20 +133,20 @@ def test_kill_test(tmp_path, pytestconfig):
     """The script that kills a training, with two kills; with --kills, of every kind of training."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     kills = pytestconfig.getoption("--kills")
-    for kind in script("kill_test").KINDS if kills else ("structure",):
-        command = [sys.executable, str(ROOT / "scripts" / "kill_test.py"), str(kills or 2), "--kind", kind, "--iterations", "40"]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200 + 120 * kills)
-        assert result.returncode == 0 and "bit for bit the same" in result.stdout, result.stdout + result.stderr
+    for kind in kill_trainings.KINDS if kills else ("structure",):
+        command = [sys.executable, str(ROOT / "scripts" / "kill_test.py"), str(kills or 2), "--kind", kind, "--iterations", "20"]
+        process = forked(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        told = process.communicate(timeout=1200 + 120 * kills)
+        assert process.returncode == 0 and "bit for bit the same" in told[0], told
 
 
 def test_differences_are_found(tmp_path, configure):  # noqa: F811
-    module = script("kill_test")
     validation = {"images": str(configure().data.images), "samples": 0}
     for output, seed in [("a", 0), ("b", 0), ("c", 1)]:
         train("structure", configure(output=output, seed=seed, validation=validation))
     folders = {name: Path(configure(output=name).output) for name in "abc"}
-    assert module.differences(folders["a"], folders["b"]) == []
-    assert {"latest.pt: network", "best.pt: ema", "metrics.jsonl"} <= set(module.differences(folders["a"], folders["c"]))
+    assert kill_trainings.differences(folders["a"], folders["b"]) == []
+    assert {"latest.pt: network", "best.pt: ema", "metrics.jsonl"} <= set(kill_trainings.differences(folders["a"], folders["c"]))
 
 
 def test_a_second_control_c_acts_at_once(monkeypatch):

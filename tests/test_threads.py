@@ -141,7 +141,7 @@ SCRIPTS = [
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_chooses_before_it_imports_more(script):
-    """Two scripts measure torch as it is."""
+    """Two scripts measure torch as it is, or without further threads."""
     text = script.read_text(encoding="utf-8")
     assert text.index("import strdiffusion.system.start") < text.index("\nfrom strdiffusion")
     assert ("\nimport torch" in text.split("import strdiffusion.system.start")[0]) == (script.stem in ("benchmark", "kill_test"))

@@ -1,6 +1,7 @@
 """The files that `inpaint` writes: one process at a time, nothing is overwritten by a race, and an interrupted folder is gone on with."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Outputs:
     def require_new(self, files: Sequence[Path]) -> None:
         """Raise UserError if one of the files exists and would be overwritten."""
         for file in files:
-            if file.exists() and not self.replace and not self._is_mine(file):
+            if os.path.lexists(file) and not self.replace and not self._is_mine(file):
                 raise UserError(f"{file} exists, and nothing is overwritten: {HOW_TO}")
 
     def write(self, pictures: Sequence[tuple[Path, Picture]]) -> None:

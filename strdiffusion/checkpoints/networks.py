@@ -15,6 +15,7 @@ from strdiffusion.ddpm import DDPM, ProcessConfig
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks import CLASSES, DGTS_KINDS, PRIOR_KINDS, Kind, build_network
 from strdiffusion.networks.inference import for_inference
+from strdiffusion.networks.shapes import shapes_alone
 from strdiffusion.sde import MeanRevertingSDE, SDEConfig
 from strdiffusion.system.errors import UserError, brief
 from strdiffusion.system.parser import Count, build, convert
@@ -217,7 +218,7 @@ def network_on_meta(kind: Kind, architecture: dict) -> nn.Module:
             raise ValueError(f"no network can be built with {brief(architecture)}")
     if not 1 <= depth <= LARGEST_DEPTH or not all(1 <= width <= LARGEST_WIDTH for width in widths):
         raise ValueError(f"no network can be built with {brief(architecture)}")
-    with torch.device("meta"):
+    with shapes_alone():
         return build_network(kind, architecture)
 
 

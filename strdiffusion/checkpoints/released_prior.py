@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from strdiffusion.checkpoints.files import compare_entries
 from strdiffusion.ddpm import NoiseSchedule
 from strdiffusion.networks import Kind, build_network
 from strdiffusion.networks.noise_classifier import pooled_size
+from strdiffusion.networks.shapes import shapes_alone
 from strdiffusion.system.parser import Positive, Range
 
 LARGEST_BLOCKS, LARGEST_LEVELS = 16, 10
@@ -88,7 +88,7 @@ def architecture_of(kind: Kind, state: Mapping[str, Tensor], groups: int, blocks
 def explains(kind: Kind, architecture: dict, state: Mapping[str, Tensor]) -> bool:
     """Whether a network of this architecture has just the names and shapes of the file."""
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             network = build_network(kind, architecture)
     except (ValueError, RuntimeError):
         return False

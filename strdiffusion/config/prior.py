@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import torch
-
 from strdiffusion.config.common import ProcessConfig
 from strdiffusion.config.training import TrainConfig, TrainingConfig
 from strdiffusion.denoiser import Prediction
 from strdiffusion.networks.guided_unet import MULTIPLIERS, GuidedUNet
+from strdiffusion.networks.shapes import shapes_alone
 from strdiffusion.samplers.prior import RepaintConfig
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import Momentum, Positive, Range
@@ -53,7 +52,7 @@ class PriorNetworkConfig:
                 f"data.size={size} cannot be halved {len(channels) - 1} times, as network.multipliers ask: give a multiple of {factor}"
             )
         try:
-            with torch.device("meta"):
+            with shapes_alone():
                 GuidedUNet(**architecture)
         except ValueError as error:
             raise UserError(f"network describes no prior: {error}") from None

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 from strdiffusion.data.facades import is_virtual, list_facades
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.files import read_regular, write_atomically
+from strdiffusion.system.files import open_regular, read_regular, write_atomically
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 INDEX_FORMAT = "strdiffusion image index 1"
+INDEX_BEGINS = b'{"format":"strdiffusionimageindex'  # without spaces
 LARGEST_INDEX = 2**30  # bytes: some ten million names
 # A folder changed this recently may change again within one tick of its file system's clock, unnoticed.
 SETTLED_NS = 2_000_000_000
@@ -40,7 +41,8 @@ def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = Non
     Links to folders are followed, but every real folder is taken once, under its own name if it has one
     below `folder`; so loops end. Names starting with "." are skipped.
     `index` is a file that records each folder's content and modification time: at the next call only
-    folders that changed are listed again. An unusable index costs a warning and a full listing.
+    folders that changed are listed again. An unusable index costs a warning and a full listing. A file that is no
+    index stays as it is.
     `facades:SIZE/SPLIT` is a folder, too: of drawn street facades (see `facades`).
     Raises UserError for a folder that is missing, is a file, is not readable or holds no image.
     """
@@ -162,9 +164,21 @@ def _checked(fields: list) -> Listing:
     return listing
 
 
+def _was_index(path: Path) -> bool:
+    """Whether a file may be replaced by an index: it is one, perhaps a damaged one, or there is none. Raises OSError."""
+    if not path.exists():
+        return True
+    with open_regular(path) as file:
+        begin = b"".join(file.read(2 * len(INDEX_BEGINS)).split())[: len(INDEX_BEGINS)]
+    return INDEX_BEGINS.startswith(begin)
+
+
 def _save_index(path: Path, folder: Path, listings: dict[str, Listing]) -> None:
     content = {"format": INDEX_FORMAT, "root": os.path.realpath(folder), "folders": listings}
     try:
+        if not _was_index(path):
+            log.warning("index %s is a file of another kind and stays as it is, %s will be listed again: choose another name", path, folder)
+            return
         write_atomically(path, json.dumps(content, separators=(",", ":")).encode())
     except OSError as error:
         log.warning("index %s cannot be written, %s will be listed again: %s", path, folder, error.strerror)

@@ -84,7 +84,7 @@ class DGTSMethod(Method):
         """The inpainted images (B,3,H,W) of a batch, in [0,1]."""
         sized, watch = self.sized(known), Watch(self.precision)
         filled = self.fill(sized)
-        watch.look("dgts", partial(self.broken_patch, filled), filled.image)
+        watch.look("dgts", filled.image, where=partial(self.broken_patch, filled))
         with float32_precision(self.precision, self.device), autocast(self.device, self.precision):
             if self.settings.released:
                 image = enlarge_as_released(partial(self.enlarge, watch), self.upsampler.factor, filled.image, sized)
@@ -115,7 +115,7 @@ class DGTSMethod(Method):
 
     def enlarge(self, watch: Watch, y: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         """What the enlarging network gives, under watch."""
-        return watch.look("upsampler", None, self.upsampler.unlimited(y, image, mask)).tanh()
+        return watch.look("upsampler", self.upsampler.unlimited(y, image, mask)).tanh()
 
     def enlarged(self, small: Tensor, known: Known, watch: Watch) -> Tensor:
         """A filled small image (B,3,S,S) in [-1,1] at the size of the known pixels."""

@@ -1,6 +1,7 @@
 """Whether networks predict numbers: what is not finite would fill a hole with black, without a word."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,15 @@ ADVICE = {
 }
 
 
+class Look(NamedTuple):
+    """The largest magnitude of a prediction, a scalar, and what it is of: see `Watch.look`."""
+
+    kind: str
+    t: object
+    where: Callable[[], str]
+    largest: Tensor
+
+
 class Watch:
     """Looks at every prediction of a run. A prediction that is not finite, or absurdly large, is a UserError that names the network, the
     time and the precision. On a GPU it is raised some predictions later, or by `finish`.
@@ -25,7 +35,7 @@ class Watch:
 
     def __init__(self, precision: Precision):
         self.precision = precision
-        self.waiting: list[tuple[str, object, Tensor]] = []
+        self.waiting: list[Look] = []
 
     def around(self, evaluate: Evaluate | None = None, time: int = 2) -> Evaluate:
         """`evaluate`, or nothing, with a look at what each network gives. time: which of a network's inputs is the time."""
@@ -34,15 +44,15 @@ class Watch:
             function = network if evaluate is None else evaluate(kind, network)
 
             def call(*inputs, **options) -> Tensor:
-                return self.look(kind, inputs[time], function(*inputs, **options))
+                return self.look(kind, function(*inputs, **options), t=inputs[time])
 
             return call
 
         return watched
 
-    def look(self, kind: str, t: object, values: Tensor) -> Tensor:
-        """The values, which a network predicted at the time t (None: it has no times; a function: gives the words that say where)."""
-        self.waiting.append((kind, t, torch.linalg.vector_norm(values.detach(), torch.inf, dtype=torch.float32)))
+    def look(self, kind: str, values: Tensor, t: object = None, where: Callable[[], str] = str) -> Tensor:
+        """The values, which a network predicted: at the time t (None: it has no times). where: more words that say where, if asked."""
+        self.waiting.append(Look(kind, t, where, torch.linalg.vector_norm(values.detach(), torch.inf, dtype=torch.float32)))
         if values.device.type == "cpu" or len(self.waiting) == LOOK_EVERY:
             self.finish()
         return values
@@ -50,10 +60,10 @@ class Watch:
     def finish(self) -> None:
         """Look at all predictions that nobody has looked at yet."""
         waiting, self.waiting = self.waiting, []
-        if waiting and not bool((torch.stack([largest for _, _, largest in waiting]) <= LARGEST).all()):  # false for NaN
-            kind, t, largest = next(each for each in waiting if not each[2].item() <= LARGEST)
-            found, advice = in_words(largest) + at_time(t), ADVICE[self.precision]
-            raise UserError(f"the {kind} network predicts {found}, with precision {self.precision}: ", *advice)
+        if waiting and not bool((torch.stack([look.largest for look in waiting]) <= LARGEST).all()):  # false for NaN
+            first = next(look for look in waiting if not look.largest.item() <= LARGEST)
+            found, advice = in_words(first.largest) + at_time(first.t) + first.where(), ADVICE[self.precision]
+            raise UserError(f"the {first.kind} network predicts {found}, with precision {self.precision}: ", *advice)
 
 
 def in_words(largest: Tensor) -> str:
@@ -62,6 +72,4 @@ def in_words(largest: Tensor) -> str:
 
 
 def at_time(t: object) -> str:
-    if t is None or callable(t):
-        return "" if t is None else t()
-    return f" at t={t if not isinstance(t, Tensor) else t.flatten()[0].item()}"
+    return "" if t is None else f" at t={t if not isinstance(t, Tensor) else t.flatten()[0].item()}"

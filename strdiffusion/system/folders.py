@@ -144,9 +144,8 @@ def introduce(file: IO[str]) -> None:
         "command": " ".join(sys.argv),
     }
     with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-        file.truncate(0)
-        file.write(json.dumps(about) + "\n")
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), (json.dumps(about) + "\n").encode())  # what stays in a buffer would fail once more when the file is closed
 
 
 def holder(file: IO[str]) -> str:
