@@ -9,10 +9,10 @@ from functools import cache
 import cv2
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 SPLITS = {"train": 20_000, "val": 100}
 FINER = 2  # images are drawn so many times larger, and shrunk
-VIVID = 0.3  # the share of images with vivid colours
+VIVID = 0.5  # the share of images that may have vivid colours, coloured light, black and white
 SUBPIXEL = 4  # bits of the fraction of a pixel in OpenCV's coordinates
 SMALLEST, LARGEST = (0.025, 0.16), (0.25, 0.85)  # where the limits of the radii are drawn, as shares of the side
 FEWEST, MOST = 4, 150  # shapes
@@ -25,7 +25,8 @@ Plane = np.ndarray  # float32 (side, side, 3)
 def draw_leaves(split: str, number: int, size: int = 64) -> np.ndarray:
     """One image, uint8 (size, size, 3), RGB."""
     rng = np.random.default_rng([list(SPLITS).index(split), number, size])
-    side, colours = FINER * size, draw_colours(rng)
+    vivid, side = rng.random() < VIVID, FINER * size
+    colours = draw_colours(rng, vivid)
     image, materials = draw_material(rng, colours, side), [draw_material(rng, colours, side) for _ in range(rng.integers(3, 9))]
     for radius in draw_radii(rng):
         inside = fill_shape(draw_outline(rng, radius * side, side), side)
@@ -35,15 +36,14 @@ def draw_leaves(split: str, number: int, size: int = 64) -> np.ndarray:
         image += inside * (np.clip(material + rng.normal(0, 0.05, 3).astype(np.float32), 0, 1) - image)
     for _ in range(rng.poisson(0.7)):
         image += draw_line(rng, side) * (colours[rng.integers(len(colours))] - image)
-    return expose(rng, np.clip(image, 0, 1), size)
+    return expose(rng, np.clip(image, 0, 1), size, vivid)
 
 
-def draw_colours(rng: np.random.Generator) -> Colours:
-    """The colours of an image: their lightness varies more than their hue, and most images are rather gray. Some are vivid, and black and
-    white are not rare.
-    """
-    count, saturation = rng.integers(2, 7), rng.random() ** 1.5 * (3 if rng.random() < VIVID else 1)
-    lightness = np.clip(rng.uniform(0.0, 1.0) + rng.normal(0, 0.35, (count, 1)), 0, 1)
+def draw_colours(rng: np.random.Generator, vivid: bool) -> Colours:
+    """The colours of an image: their lightness varies more than their hue, and most images are rather gray."""
+    count, saturation = rng.integers(2, 7), rng.random() ** 1.5 * (3 if vivid and rng.random() < 0.3 else 1)
+    darkest = 0.0 if vivid else 0.02
+    lightness = np.clip(rng.uniform(*(0, 1) if vivid else (0.1, 0.9)) + rng.normal(0, 0.35, (count, 1)), darkest, 1 - darkest)
     hue = rng.normal(0, 0.18, 3) + rng.normal(0, 0.22, (count, 3))
     hue -= hue.mean(axis=1, keepdims=True)
     return np.clip(lightness + 3 * saturation * np.minimum(lightness, 1 - lightness) * hue, 0, 1).astype(np.float32)
@@ -117,15 +117,17 @@ def noise_of(side: int) -> list[np.ndarray]:
     return planes
 
 
-def expose(rng: np.random.Generator, image: Plane, size: int) -> np.ndarray:
-    """What a camera makes of the scene, uint8 (size, size, 3): out of focus or not, shrunk, in a light of some colour, of little or full
-    contrast or cut to black and white, with noise.
+def expose(rng: np.random.Generator, image: Plane, size: int, vivid: bool) -> np.ndarray:
+    """What a camera makes of the scene, uint8 (size, size, 3): out of focus or not, shrunk, of little or full contrast, with noise; and if
+    it is vivid, perhaps in a light of some colour, or so exposed that much is black or white.
     """
     if rng.random() < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2))
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    if rng.random() < 0.5:
+    if vivid and rng.random() < 0.5:
         image = image * np.exp(rng.normal(0, 0.35, 3) - 0.1)
-    gain, offset = (rng.uniform(0.6, 1), rng.uniform(0, 0.15)) if rng.random() < 0.5 else (rng.uniform(0.9, 1.3), rng.uniform(-0.15, 0.02))
+    gain, offset = rng.uniform(0.6, 1), rng.uniform(0, 0.15)
+    if vivid and rng.random() < 0.5:
+        gain, offset = rng.uniform(0.9, 1.3), rng.uniform(-0.15, 0.02)
     image = image * gain + offset + rng.normal(0, abs(rng.normal(0, 0.012)), image.shape)
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
