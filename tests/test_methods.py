@@ -20,7 +20,7 @@ from strdiffusion.batch import Known
 from strdiffusion.commands.main import main
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.data import collate, read_image
-from strdiffusion.data.images import write_image
+from strdiffusion.data.images import opencv, write_image
 from strdiffusion.evaluation.folder import look_at, test_dataset
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.methods import METHODS, Method, Options, Result, Step, method_class, register, run
@@ -219,6 +219,8 @@ def test_a_marker_in_every_hole_is_seen_by_no_method(test_yml, photos, weights, 
     names = set()
     for label, name, options in every_method(weights):
         names.add(name)
+        if name == "shift_map" and not hasattr(opencv(), "xphoto"):
+            continue
         results = []
         for level in (MARKER, WHITE):
             plant(photos, photos.parent / "masks", level)

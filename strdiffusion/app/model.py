@@ -48,13 +48,13 @@ Samples, BatchSize = Annotated[int, Range(1, 1000)], Annotated[int, Range(1, 65_
 class Plan:
     """What a call will do. evaluations: of each network by its name, for all samples; at least and at most, if decisions change them.
 
-    area: the mean number of pixels that an evaluation sees, divided by those of a training image.
+    area: of each network, the mean number of pixels that an evaluation sees, divided by those of a training image.
     """
 
     windows: list[Window]
     tiles: list[int]  # of each window
     evaluations: dict[str, Evaluations]
-    area: float = 1.0
+    area: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,11 @@ class StrDiffusion:
         first, later = ([step for step in steps if (step.coarse is None) == begins] for begins in (True, False))
         counts, areas = zip(*((sum(len(step.tiles) for step in part), sum(step.area for step in part)) for part in (first, later)))
         rest, none = method.cost(late=True) if later else {}, Evaluations(0, 0)
-        costs = [(cost, rest.get(name, none)) for name, cost in method.cost().items()]
-        evaluations = {name: (a * counts[0] + b * counts[1]) * num_samples for name, (a, b) in zip(method.cost(), costs, strict=True)}
-        seen, made = (sum(a.most * of[0] + b.most * of[1] for a, b in costs) for of in (areas, counts))
-        area = seen / made / method.size**2 if method.size and made else 1.0
+        evaluations, area = {}, {}
+        for name, cost in method.cost().items():
+            made, seen = (cost * of[0] + rest.get(name, none) * of[1] for of in (counts, areas))
+            evaluations[name] = made * num_samples
+            area[name] = seen.most / made.most / method.size**2 if made.most and method.size else 1.0
         return Plan([canvas.window for canvas in canvases], [len(canvas.tiles) for canvas in canvases], evaluations, area)
 
     def time_evaluations(self) -> dict[str, float]:

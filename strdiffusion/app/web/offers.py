@@ -104,8 +104,8 @@ class Offer:
 
     def duration(self, plan: Plan) -> tuple[float, float]:
         """The least and the most seconds for a plan, at the pace of the last runs."""
-        seconds = [(plan.evaluations[name], each) for name, each in self.seconds.items()]
-        return tuple(plan.area * self.pace.factor * sum(getattr(n, end) * each for n, each in seconds) for end in ("least", "most"))
+        seconds = [(plan.evaluations[name], each * plan.area[name]) for name, each in self.seconds.items()]
+        return tuple(self.pace.factor * sum(getattr(n, end) * each for n, each in seconds) for end in ("least", "most"))
 
     def learn(self, plan: Plan, seconds: float) -> None:
         """Take note of what a plan took."""
