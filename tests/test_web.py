@@ -94,7 +94,7 @@ def visit(browser, web_service):
 
 
 def wait_for_text(page, selector, text):
-    page.wait_for_function("([s, text]) => document.querySelector(s).innerText.includes(text)", arg=[selector, text])
+    page.wait_for_function("([s, text]) => document.querySelector(s)?.innerText.includes(text)", arg=[selector, text])
 
 
 def upload(page, name, content):

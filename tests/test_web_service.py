@@ -619,7 +619,7 @@ def client(web_service):
     from starlette.testclient import TestClient
 
     from strdiffusion.app.web.guard import Guard, Hosts
-    from strdiffusion.app.web.server import routes
+    from strdiffusion.app.web.routes import routes
 
     service = web_service(megabytes=1)
     guard = Middleware(Guard, limits=service.limits, hosts=Hosts("127.0.0.1"), functions={}, knows=bool, waits=bool)
