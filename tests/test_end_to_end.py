@@ -15,6 +15,7 @@ from conftest import script
 from forks import forked
 
 from strdiffusion.data import read_image, write_image
+from strdiffusion.training.interrupt import StopRequest, ignore_signals, signals_wait
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,6 +100,22 @@ def test_the_demo_cuts_disjoint_photographs(tmp_path, run):
     assert len(train) > 500 and len(test) == 12
     assert {read_image(p).shape for p in (tmp_path / "data" / "test").iterdir()} == {(64, 64, 3)}
     assert "is there already" in run("prepare_demo", tmp_path / "data")  # nothing is cut twice
+
+
+def test_a_signal_does_not_end_a_loading_process_that_has_just_begun():
+    """It waits until the process ignores it; to the main process it is delivered."""
+    with StopRequest() as stop:
+        with signals_wait():
+            if not (child := os.fork()):
+                time.sleep(0.3)
+                ignore_signals(0)
+                time.sleep(0.1)
+                os._exit(7)
+            for process in (child, os.getpid()):
+                os.kill(process, signal.SIGTERM)
+            assert stop.number == 0
+        assert stop.number == signal.SIGTERM
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

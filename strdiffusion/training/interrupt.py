@@ -1,6 +1,8 @@
 """Signals: a training that is asked to stop finishes its iteration and saves first."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 from strdiffusion.system.distributed import launched
@@ -52,3 +54,18 @@ def ignore_signals(worker: int) -> None:
     """For the loading processes: signals often reach all processes of a job, and the main process decides what to do."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[None]:
+    """SIGNALS that come in this context are delivered after it. A process that it starts gets none before it can ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

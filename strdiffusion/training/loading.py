@@ -15,7 +15,7 @@ from strdiffusion.data import StepSampler, TrainingDataset
 from strdiffusion.system import distributed
 from strdiffusion.system.errors import UserError
 from strdiffusion.training.faults import DataError, SkippingDataset, collate_samples
-from strdiffusion.training.interrupt import ignore_signals
+from strdiffusion.training.interrupt import ignore_signals, signals_wait
 from strdiffusion.training.shares import Shares
 
 
@@ -54,7 +54,8 @@ def fetch(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], list[st
 def start(loader: DataLoader) -> tuple[Iterator, list[BaseProcess]]:
     """A loader's iterator, and the processes that it has started."""
     others = multiprocessing.active_children()
-    batches = iter(loader)
+    with signals_wait():
+        batches = iter(loader)
     return batches, [child for child in multiprocessing.active_children() if child not in others]
 
 
