@@ -60,7 +60,7 @@ def ignore_signals(worker: int) -> None:
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """SIGNALS that come in this context are delivered after it. A process that it starts gets none before it can ignore them."""
+    """A process that is started in this context gets none of SIGNALS before it ignores them; this thread gets them afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
