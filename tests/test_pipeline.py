@@ -320,6 +320,22 @@ def test_networks_that_see_a_whole_picture_give_what_their_training_size_would(m
     assert np.array_equal(*outs)
 
 
+def test_what_learnt_from_parts_of_pictures_sees_widely(weights, tmp_path):
+    """As the configuration beside a checkpoint says; where that is no more than the training size, windows are as before."""
+    for shrink, largest in (([1.0, 3.0], 512), ([1.0, 1.0], None), ("[1, 3]", None), ([3.0], None), (None, None)):
+        folder = tmp_path / str(largest) / str(shrink)
+        folder.mkdir(parents=True)
+        for kind in ("texture", "structure"):
+            shutil.copy(weights / f"{kind}.pt", folder)
+        (folder / "config.yml").write_text(yaml.safe_dump({"data": {"size": 32, "shrink": shrink}}))
+        model = StrDiffusion.load({kind: folder / f"{kind}.pt" for kind in ("texture", "structure")}, device="cpu")
+        assert (model.size, model.method.largest) == (32, largest)
+    image, mask = photograph(150, 200), hole(150, 200, (30, 40, 80, 110))
+    same, usual = seeing_widely(model, 32, 32), seeing_widely(model, 32, None)
+    assert same.plan(image, mask, **FAST) == usual.plan(image, mask, **FAST)
+    assert np.array_equal(*(each(image, mask, **FAST).images[0].levels for each in (same, usual)))
+
+
 def test_thick_holes_begin_from_a_smaller_canvas(runs):
     """The networks see the whole window small first, then again at the picture's scale, as planned; known pixels stay."""
     model = seeing_widely(StrDiffusion.load(runs, device="cpu"), 16, 200)

@@ -103,7 +103,7 @@ def make_canvas(inputs: Inputs, window: Window, size: int | None, largest: int |
     if smaller == window.canvas:
         return Canvas(window, known, tiles)
     first = replace(window, canvas=smaller)
-    coarse = make_canvas(inputs, first, max(size, *smaller)) if largest is None else make_canvas(inputs, first, size, largest)
+    coarse = make_canvas(inputs, first, max(size, *smaller)) if window.thickness is None else make_canvas(inputs, first, size, largest)
     return Canvas(window, known, tiles, coarse)
 
 

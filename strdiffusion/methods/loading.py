@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 DESCRIPTION = "model.yml"
 CHECKPOINT_SUFFIXES = {".pt", ".pth"}
 FAMILIES = (("texture", *KINDS), PRIOR_KINDS, DGTS_KINDS)  # networks that belong together; the first of each is always there
-WIDE = (
-    512  # pixels a side that networks see as a whole if they learnt from parts of pictures; more needs more memory, and shows them no more
-)
+WIDE = 512  # pixels a side that networks see as a whole if they learnt from parts of pictures; more needs more memory
 
 
 @dataclass
@@ -229,18 +227,21 @@ def named_for(network: LoadedNetwork) -> bool:
 
 def recorded_size(checkpoint: Path) -> int | None:
     """The size of the training images that the configuration beside a checkpoint states, if there is one."""
-    run = checkpoint.parent / "config.yml"
-    data = read_yaml(run).get("data") if run.is_file() else None
-    size = data.get("size") if isinstance(data, dict) else None
+    size = recorded_data(checkpoint).get("size")
     return size if isinstance(size, int) and 8 <= size <= LARGEST_SIZE else None
 
 
 def recorded_largest(checkpoint: Path) -> int | None:
     """WIDE, if the configuration beside a checkpoint says that the training images were parts of pictures at several scales."""
+    shrink = recorded_data(checkpoint).get("shrink")
+    return WIDE if isinstance(shrink, list) and len(shrink) == 2 and isinstance(shrink[1], (int, float)) and shrink[1] > 1 else None
+
+
+def recorded_data(checkpoint: Path) -> dict:
+    """The section `data` of the configuration beside a checkpoint; empty if there is none."""
     run = checkpoint.parent / "config.yml"
     data = read_yaml(run).get("data") if run.is_file() else None
-    shrink = data.get("shrink") if isinstance(data, dict) else None
-    return WIDE if isinstance(shrink, list) and len(shrink) == 2 and isinstance(shrink[1], (int, float)) and shrink[1] > 1 else None
+    return data if isinstance(data, dict) else {}
 
 
 def describe(networks: LoadedNetworks) -> NetworksConfig:
