@@ -13,8 +13,8 @@ import math
 import os
 import pickle
 import resource
+import signal
 import struct
-import time
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -92,12 +92,30 @@ def one_clear_line(case):
         assert 10 < len(str(error)) < LONGEST_LINE
 
 
+class TooLong(BaseException):
+    """Ends what hangs. No `except Exception` on the way takes it for an error of a file."""
+
+
 @contextlib.contextmanager
 def within(seconds=20, gigabytes=2):
     """No more time and memory than this: the peak of what the process holds, without what it held before."""
-    began, before = time.monotonic(), memory(reset=True)
-    yield
-    assert time.monotonic() - began < seconds and memory() - before < gigabytes * 10**9
+
+    def end(signum, frame):
+        raise TooLong
+
+    before, handlers = memory(reset=True), {number: signal.signal(number, end) for number in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor: what else runs on the machine does not count
+    signal.alarm(15 * seconds)  # for what waits and computes nothing
+    try:
+        yield
+    except TooLong:
+        pytest.fail(f"took more than {seconds} seconds")
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert memory() - before < gigabytes * 10**9
 
 
 def memory(reset=False):

@@ -1,15 +1,20 @@
 """More properties of test_fuzz.py's kind: whole commands, folders that were meddled with, requests to the page, forms of other programs."""
 
 import contextlib
+import copy
+import dataclasses
 import io
 import json
 import os
 import random
+import re
 import shutil
 import struct
 import time
 import zlib
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -27,10 +32,13 @@ from test_web_guard import HOST, ask, call
 from strdiffusion.app import Composition, StrDiffusion, open_picture
 from strdiffusion.app.web.guard import EVENTS, JOIN, PREDICT
 from strdiffusion.commands.main import main as strdiffusion
+from strdiffusion.config.model import PriorModelConfig
 from strdiffusion.data import read_image, read_mask, write_image
+from strdiffusion.methods.dgts_loading import DGTSModelConfig
 from strdiffusion.networks import GuidedUNet
 from strdiffusion.networks.dgts import DGTS
 from strdiffusion.system.errors import UserError
+from strdiffusion.system.parser import load_config
 
 ROOT = Path(__file__).parents[1]
 FEW = settings(max_examples=max(settings.default.max_examples // 8, 1))  # of properties whose cases are whole commands
@@ -171,6 +179,40 @@ def test_model_folders_of_other_methods(folders, tmp_path_factory, data):
         assert list(out_of_bounds(method.settings if method.name == "dgts" else method.model.config)) == []
         model.plan(np.zeros((SIZE, SIZE, 3), np.float32), np.eye(SIZE, dtype=bool))
     shutil.rmtree(folder)
+
+
+def numbers_with_bounds(hint, path=()):
+    """The keys of all numbers below a dataclass, each with its bounds."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield path, inner[1]
+    elif dataclasses.is_dataclass(hint):
+        for name, part in get_type_hints(hint, include_extras=True).items():
+            if get_origin(part) is not ClassVar:
+                yield from numbers_with_bounds(part, (*path, name))
+    elif origin in (Union, UnionType):
+        for part in inner:
+            yield from numbers_with_bounds(part, path)
+
+
+@pytest.mark.parametrize("of, config, count", [("prior", PriorModelConfig, 10), ("dgts", DGTSModelConfig, 8)])
+def test_numbers_beyond_their_bounds_are_refused_by_name(folders, tmp_path, of, config, count):
+    source = next(folder for folder in folders if folder.name == of)
+    tree = yaml.safe_load((source / "model.yml").read_text())
+    tried = 0
+    for (*parents, leaf), bounds in numbers_with_bounds(config):
+        changed = copy.deepcopy(tree)
+        place = changed
+        for parent in parents:
+            place = place[parent] or {}
+        if leaf not in place:  # of a network that this folder does not have
+            continue
+        place[leaf] = [2 * bounds.high + 2] if isinstance(place[leaf], list) else 2 * bounds.high + 2
+        (tmp_path / "model.yml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"{leaf}\b.*{re.escape(str(bounds))}"):
+            load_config(config, tmp_path / "model.yml")
+        tried += 1
+    assert tried >= count
 
 
 entries = st.fixed_dictionaries(
