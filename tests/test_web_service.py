@@ -315,11 +315,17 @@ def test_the_gallery_has_the_size_of_the_networks_as_far_as_it_is_drawn():
     assert found == {None: (128, 128), 24: (64, 64), 64: (64, 64), 128: (128, 128), 300: (256, 256), 512: (256, 256)}
 
 
-def test_an_offer_says_what_its_model_has_seen(runs, tmp_path):
+def test_an_offer_says_what_its_model_has_seen(web_service, runs, tmp_path):
+    """And when another model is chosen, what the one before has seen is no longer said: the page takes None for "as it is"."""
+    from strdiffusion.app.web.page import _Handlers
+
     folder = StrDiffusion.load(runs, device="cpu").save(tmp_path / "model")
     assert Offers({"m": folder}, "cpu")["m"].seen == ""
     (folder / "trained_on.txt").write_text("cats")
-    assert Offers({"m": folder}, "cpu")["m"].seen == "Trained on cats: it fills every picture as if it were one of them."
+    service = web_service()
+    service.offers = Offers({"cats": folder, "tiny": runs}, "cpu")
+    said = [_Handlers(service).change_model(name)[0]["info"] for name in ("cats", "tiny")]
+    assert said == ["Trained on cats: it fills every picture as if it were one of them.", ""]
 
 
 def test_a_method_without_a_sampler(web_service, tmp_path):

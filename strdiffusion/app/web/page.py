@@ -261,7 +261,7 @@ class _Handlers:
             return (gr.skip(),) * 6
         own, labels = offer.choices or NO_CHOICES, offer.presets()
         return (
-            gr.update(info=offer.seen or None),
+            gr.update(info=offer.seen),
             gr.Radio(choices(labels), value=next(iter(labels))),
             gr.update(visible=False),
             gr.Radio(list(own.solvers), value=own.solver or None),
