@@ -50,7 +50,7 @@ web: $(WEB_INSTALLED)
 # the page's tests need Gradio and Playwright; if these cannot be installed, the tests are skipped, and the others run
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory $(WEB_INSTALLED) || echo "no Gradio or no Playwright: the tests of the page will be skipped"
-	$(BIN)/python -m pytest -q -rs -n $(TESTERS) tests
+	$(BIN)/python -m pytest -q -rs -n $(TESTERS) --dist worksteal tests
 
 # lay the code out and check it, as ruff.toml says
 lint: $(INSTALLED)
