@@ -11,6 +11,7 @@ from strdiffusion.checkpoints import load_network, save_released
 from strdiffusion.networks.dgts import DGTS, AdversarialPair, Critic, Upsampler, build_upsampler
 from strdiffusion.networks.dgts.filling import NONE
 from strdiffusion.networks.dgts.losses import filling_loss, region_distance
+from strdiffusion.networks.dgts.references import TextureReferences
 from strdiffusion.networks.dgts.structure import cut, join, known_counts
 from strdiffusion.system.errors import UserError
 
@@ -105,6 +106,15 @@ def test_attention_is_a_distribution_over_references(network):
     result = network(images()[:1], masks()[:1])
     assert result.attention.shape == (1, result.order.shape[1], network.references.side**2)
     torch.testing.assert_close(result.attention.sum(dim=2), torch.ones_like(result.attention[..., 0]))
+
+
+@torch.no_grad()
+def test_references_of_a_new_network_tell_places_apart():
+    """With torch's own initial values they are all alike (0.01 of their size), and attention over them learns nothing."""
+    torch.manual_seed(0)
+    references = TextureReferences("small", 64, 16, 96, 4, 2, 0.1).eval()
+    found = references(torch.rand(2, 3, 64, 64) * 2 - 1, torch.ones(2, 1, 64, 64))
+    assert found.std(dim=1).mean() > 0.1 * found.std()
 
 
 def test_nothing_is_learnt_from_the_hole(network):

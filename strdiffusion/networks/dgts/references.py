@@ -68,6 +68,10 @@ class SmallBackbone(nn.Module):
             nn.Conv2d(c, c, 3, padding=1),
             nn.GELU(),
         )
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):  # torch's own start shrinks the signal until the biases are all that is left
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         return self.layers(torch.cat([image, mask], dim=1))
