@@ -14,7 +14,7 @@ NAME_painted_0.png, ...) and NAME_sheet.png, all of them side by side. What is k
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import get_args
 
@@ -137,11 +137,20 @@ def compositions_of(path: Path, polarity: Polarity, lists: tuple[Path, ...] = ()
         composition = Composition(image=str(path), mask=str(masks[0]) if masks else None, polarity=polarity)
         composition.name = path.stem
         yield composition
-    elif LIST in (tree := read_yaml(path)):
+    elif LIST in (tree := read_yaml(path, is_composition)):
         for name in build(CompositionList, tree, str(path)).compositions:
             yield from compositions_of(path.parent / name, polarity, (*lists, path.resolve()))
     else:
         yield Composition.load(path)
+
+
+def is_composition(path: Path) -> bool:
+    """Whether all keys of a YAML file are those of a composition, or it lists some."""
+    try:
+        tree = read_yaml(path)
+    except UserError:
+        return False
+    return LIST in tree or (bool(tree) and set(tree) <= {each.name for each in fields(Composition)})
 
 
 def checked(composition: Composition, options: argparse.Namespace) -> Scene:
