@@ -33,11 +33,19 @@ Watch = Callable[[TrainingState, float], bool]  # is told the state and the shar
 class Loop:
     """Step, log, validate, save: until the iterations are done, the time is up, or a signal asks to stop."""
 
-    def __init__(self, prepared: Prepared, state: TrainingState, journal: Journal, stop: StopRequest, watch: Watch | None = None):
+    def __init__(
+        self,
+        prepared: Prepared,
+        state: TrainingState,
+        journal: Journal,
+        stop: StopRequest,
+        watch: Watch | None = None,
+        progress: bool = True,
+    ):
         self.prepared, self.config, self.state, self.journal, self.stop = prepared, prepared.config, state, journal, stop
         self.model = shared_model(state.task.network, prepared.device)
         self.started = time.monotonic()
-        self.watch = watch
+        self.watch, self.progress = watch, progress
 
     def run(self, loader: DataLoader) -> None:
         """Train. Raises UserError for what the user can mend, and Stopped after a signal; then the state is saved, too."""
@@ -49,7 +57,7 @@ class Loop:
             log.info("nothing to do: %s is at iteration %d of %d", state.files.latest, state.step, iterations)
             self.journal.close()
             return
-        kind, quiet = state.task.kind, not distributed.is_main()
+        kind, quiet = state.task.kind, not (self.progress and distributed.is_main())
         with recorded(state, self.prepared.faults, self.journal):
             self.journal.status(state.step, "running")  # in place of how an earlier run ended
             with (
