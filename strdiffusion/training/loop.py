@@ -44,7 +44,7 @@ class Loop:
     ):
         self.prepared, self.config, self.state, self.journal, self.stop = prepared, prepared.config, state, journal, stop
         self.model = shared_model(state.task.network, prepared.device)
-        self.started = time.monotonic()
+        self.started, self.first = time.monotonic(), state.step
         self.watch, self.progress = watch, progress
 
     def run(self, loader: DataLoader) -> None:
@@ -160,7 +160,7 @@ class Loop:
         state = self.state
         bar.update(1)
         if self.config.training.max_minutes is not None:
-            bar.total = self.expected(bar.initial)
+            bar.total = self.expected(self.first)  # a bar that is not shown does not know where it began
         if state.standing.skipped_in_row:
             self.journal.add("skipped", state.step, values)
         if state.step % self.config.training.log_every:
