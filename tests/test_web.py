@@ -473,6 +473,20 @@ def test_nothing_is_left_when_the_page_is_closed(visit):
     assert not [path for path in root.rglob("*") if path.is_file()]
 
 
+def test_a_method_without_steps_and_a_single_sample_have_a_page(web_service):
+    """Gradio refuses a slider with one place."""
+    import gradio as gr
+
+    from strdiffusion.app.web.offers import Offers
+    from strdiffusion.app.web.page import add_controls
+
+    service = web_service(samples=1)
+    service.offers = Offers({"telea": "telea"}, "cpu")
+    with gr.Blocks():
+        controls = add_controls(service)
+    assert controls.steps.minimum == controls.steps.value == 2 and not controls.samples.visible
+
+
 SLOWLY = """import sys, time
 from strdiffusion.app.web.job import Job
 from strdiffusion.commands.main import main
