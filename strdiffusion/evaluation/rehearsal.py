@@ -82,6 +82,9 @@ def foretell(runs: Mapping[tuple[str, str], list[Run]]) -> str:
     """What is left to do, in a line for each row, with the evaluations of networks and the time that they take here, one by one."""
     left = {key: [run for run in samples if state_of(run) is not State.FINISHED] for key, samples in runs.items()}
     lengths = count_images(run for samples in left.values() for run in samples)
+    for run in (run for samples in left.values() for run in samples):
+        if state_of(run) is State.BEGUN:
+            lengths[run.folder] -= len(run.whole_rows())
     lines, whole, clock = [], 0.0, Clock()
     for label in dict.fromkeys(label for label, _ in runs):
         of_row = [run for (row, _), samples in left.items() if row == label for run in samples]

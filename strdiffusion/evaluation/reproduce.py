@@ -107,7 +107,7 @@ def rehearse(config: TableConfig) -> None:
     runs = planned(config)
     Measures(image_metrics(config.metrics), config.weights, choose_device("auto"), config.judge)
     require_methods(runs)
-    print(f"{config.title}: {len(config.rows)} rows, {len(config.buckets)} groups of columns")
+    print(f"{config.title}; rows: {len(config.rows)}, groups of columns: {len(config.buckets)}, samples: {config.samples}")
     print(f"runs: {count_states([state_of(run) for samples in runs.values() for run in samples])}")
     print(foretell(runs))
 
