@@ -31,6 +31,7 @@ COPY weights ./weights
 RUN set -eu; \
     pip install --no-deps --no-build-isolation .; \
     rm -rf build ./*.egg-info; \
+    chmod -R a+rX .; \
     mkdir -p datasets runs results demo; \
     chmod 1777 . datasets runs results demo
 
