@@ -167,7 +167,7 @@ def paint(model: StrDiffusion, name: str, composed: Composed, options: argparse.
     how = sampling(options)
     batch_size = how.pop("batch_size")
     plan = model.plan(composed.picture, composed.hole, num_samples=options.samples, **how)
-    each = ", ".join(f"{count.most:,} evaluations of {name}" for name, count in plan.evaluations.items()) or "no network"
+    each = ", ".join(f"{count.most:,} evaluations of {name}" for name, count in plan.evaluations.items() if count.most) or "no network"
     height, width = composed.known.shape
     log.info("%s: %dx%d pixels, %.0f %% to paint, %s", name, width, height, 100 * composed.hole.mean(), each)
     return model(

@@ -14,7 +14,7 @@ from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.evaluation.rehearsal import State, count_images, count_states, foretell, require_methods, state_of
-from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
+from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown, bucket_title
 from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.run import Run
 from strdiffusion.evaluation.table_options import BucketConfig, RowConfig, TableConfig
@@ -67,7 +67,7 @@ def fill(config: TableConfig, runs: dict[tuple[str, str], list[Run]], base: Test
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
     problems: list[str] = []
     for (label, bucket), samples in runs.items():
-        log.info("%s, %s %%", label, bucket)
+        log.info("%s, %s", label, bucket_title(bucket))
         for run in samples:
             try:
                 bring_up_to_date(run)

@@ -42,7 +42,7 @@ def output_folder(folder: str | Path, allowed: bool | Callable[[Path], bool], ho
                 raise UserError(f"the output folder {folder} already holds files, and nothing is overwritten: {how_to}")
         except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another with output=FOLDER") from None
+            raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another") from None
         yield folder
 
 

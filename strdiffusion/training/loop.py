@@ -58,10 +58,11 @@ class Loop:
             self.journal.close()
             return
         kind, quiet = state.task.kind, not (self.progress and distributed.is_main())
+        known = iterations if self.config.training.max_minutes is None else None  # otherwise it is expected, from the first one on
         with recorded(state, self.prepared.faults, self.journal):
             self.journal.status(state.step, "running")  # in place of how an earlier run ended
             with (
-                tqdm(total=iterations, initial=state.step, unit="it", desc=kind, smoothing=0.05, mininterval=1, disable=quiet) as bar,
+                tqdm(total=known, initial=state.step, unit="it", desc=kind, smoothing=0.05, mininterval=1, disable=quiet) as bar,
                 logging_redirect_tqdm(),
                 contextlib.closing(fetch(loader, shares.parts)) as batches,
             ):
@@ -158,9 +159,9 @@ class Loop:
     def report(self, values: dict[str, float], bar: "tqdm") -> None:
         """Record an iteration: every one that was skipped, and the others every training.log_every."""
         state = self.state
-        bar.update(1)
         if self.config.training.max_minutes is not None:
             bar.total = self.expected(self.first)  # a bar that is not shown does not know where it began
+        bar.update(1)
         if state.standing.skipped_in_row:
             self.journal.add("skipped", state.step, values)
         if state.step % self.config.training.log_every:
