@@ -6,7 +6,7 @@ ARG DEVICE=cpu
 
 # a user id without a name has no home: everything that a library wants to keep goes to /tmp
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
-    HOME=/tmp XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib GRADIO_TEMP_DIR=/tmp/gradio GRADIO_ANALYTICS_ENABLED=False
+    HOME=/tmp XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib GRADIO_TEMP_DIR=/tmp/gradio GRADIO_ANALYTICS_ENABLED=False STRDIFFUSION_CONTAINER=1
 
 WORKDIR /strdiffusion
 
@@ -31,6 +31,7 @@ COPY weights ./weights
 RUN set -eu; \
     pip install --no-deps --no-build-isolation .; \
     rm -rf build ./*.egg-info; \
+    chmod -R a+rX .; \
     mkdir -p datasets runs results demo; \
     chmod 1777 . datasets runs results demo
 

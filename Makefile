@@ -1,9 +1,39 @@
-# make demo: inpaint held-out street facades with the networks that ship with the repository.
-# make demo-train: train three small networks on photographs and inpaint others; run again, it continues.
-# make test: run the tests, in two processes; make test TESTERS=8 in eight.
-# make lock: write requirements.txt and requirements-web.txt anew; make lock ARGS=--upgrade takes newer versions. make licences: their licences.
-# make gpu: is everything right on this GPU, how fast is it, what fits; 10 minutes a part; make gpu ARGS="tests networks --minutes 5".
-# make web: a page in the browser to paint holes on; make web ARGS="--model NAME=FOLDER --open".
+# make, or make help, says what there is and what each target costs. Each says it again before it starts.
+.DEFAULT_GOAL := help
+
+define HELP
+what                  what it does                                                          what it costs (2 CPU cores)
+make demo             fills holes in street facades with the networks that ship,            2 to 3 minutes
+                      prints two tables, draws demo/picture.png
+make web              a page in the browser to paint holes on;                              10 seconds to start
+                      make web ARGS="--model NAME=FOLDER --open"
+make demo-train       trains three small networks on photographs, and fills holes           8 minutes; goes on where it was stopped
+                      of others with them
+make test             the whole test suite, in two processes; TESTERS=8: in eight           6 to 8 minutes
+make gpu              is everything right on this GPU, how fast is it, what fits;           at most 10 minutes for each of five parts
+                      make gpu ARGS="tests networks --minutes 5"
+make install          what the others need, into .venv; they do it themselves               a minute or more, 6 GB
+make clean-demo       removes the folder demo, with what was trained there                 -
+
+for those who change the program:
+make lint             formats and checks the code                                           seconds; changes files
+make lock             writes requirements*.txt anew; ARGS=--upgrade takes newer versions    a minute
+make licences         writes docs/licences.md anew                                          seconds
+
+the networks that ship, and every number of docs/benchmark.md, from nothing (each goes on where it was stopped):
+make benchmark-train         the networks of weights/benchmark and weights/benchmark_irsde  hours
+make benchmark-judge         the judge of results                                           10 minutes
+make benchmark-noise         the texture network once more, predicting the noise            hours
+make benchmark-prior         the priors of RePaint                                          3 hours on one core
+make benchmark-joint         networks in which structure leads, and second seeds            12 hours
+make benchmark-compare       short trainings that compare settings                          hours
+make benchmark-tables        every table of docs/benchmark.md                               hours
+make benchmark-prior-tables  the tables of docs/repaint.md                                  hours
+
+VENV=FOLDER installs elsewhere than into .venv, PYTHON=python3.12 takes another Python.
+endef
+export HELP
+
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,8 +42,10 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 TESTERS ?= 2
 
-# make lint: format and check the code.
-.PHONY: demo demo-train gpu test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
+.PHONY: help demo demo-train gpu test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
+
+help:
+	@echo "$$HELP"
 
 install: $(INSTALLED)
 
@@ -27,9 +59,11 @@ $(INSTALLED): requirements.txt setup.py
 	touch $@
 
 demo: $(INSTALLED)
+	@echo "make demo: 2 to 3 minutes on 2 CPU cores; writes into demo/"
 	$(BIN)/python scripts/demo.py
 
 demo-train: $(INSTALLED)
+	@echo "make demo-train: 8 minutes on 2 CPU cores; writes into demo/; stopped, the same command goes on"
 	$(BIN)/python scripts/prepare_demo.py demo/data
 	$(BIN)/python scripts/train_structure.py -opt configs/demo/structure.yml resume=auto
 	$(BIN)/python scripts/train_texture.py -opt configs/demo/texture.yml resume=auto
@@ -38,6 +72,7 @@ demo-train: $(INSTALLED)
 
 # nothing is installed for it: with what is in .venv, or else with the torch that $(PYTHON) has
 gpu:
+	@echo "make gpu: at most 10 minutes for each of its parts; writes into results/gpu"
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu.py $(ARGS)
 
 $(WEB_INSTALLED): $(INSTALLED) requirements-web.txt
@@ -45,15 +80,18 @@ $(WEB_INSTALLED): $(INSTALLED) requirements-web.txt
 	touch $@
 
 web: $(WEB_INSTALLED)
+	@echo "make web: the page in 10 seconds or more; Ctrl-C ends it"
 	$(BIN)/python -m strdiffusion web $(ARGS)
 
 # the page's tests need Gradio and Playwright; if these cannot be installed, the tests are skipped, and the others run
 test: $(INSTALLED)
+	@echo "make test: 6 to 8 minutes on 2 CPU cores"
 	@$(MAKE) --no-print-directory $(WEB_INSTALLED) || echo "no Gradio or no Playwright: the tests of the page will be skipped"
 	$(BIN)/python -m pytest -q -rs -n $(TESTERS) --dist worksteal tests
 
 # lay the code out and check it, as ruff.toml says
 lint: $(INSTALLED)
+	@echo "make lint: seconds; changes files that are not laid out as ruff.toml says"
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
 
@@ -62,12 +100,14 @@ LOCK := .venv-lock
 COMPILE := $(LOCK)/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.10 --no-annotate --custom-compile-command "make lock" $(ARGS)
 
 lock:
+	@echo "make lock: a minute; asks the package index, and writes requirements.txt and requirements-web.txt"
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(COMPILE) requirements.in requirements-web.in -o requirements-web.txt
 	$(COMPILE) requirements.in -c requirements-web.txt -o requirements.txt
 
 licences: $(WEB_INSTALLED)
+	@echo "make licences: seconds; writes docs/licences.md"
 	$(BIN)/python scripts/licences.py docs/licences.md
 
 # the networks that ship with the repository, from nothing: hours on a CPU, each training can be stopped and continued
@@ -77,6 +117,7 @@ PACK := $(BIN)/python scripts/pack_model.py --dtype float16
 DEFAULTS := sampler.solver=posterior sampler.clip=true sampler.resampling=none sampler.steps=10 'sampler.released={u_max: 10, u_min: 2, jump: 1, re: 2}' "provenance=[make benchmark-train]"
 
 benchmark-train: $(INSTALLED)
+	@echo "make benchmark-train: hours; writes into runs/benchmark; stopped, the same command goes on"
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,structure)
 	$(call TRAIN,texture)
@@ -87,6 +128,7 @@ benchmark-train: $(INSTALLED)
 
 # the texture network once more, predicting the noise as the authors do, with the same budget: evidence for docs/benchmark.md, not shipped
 benchmark-noise: $(INSTALLED)
+	@echo "make benchmark-noise: hours; writes into runs/benchmark; stopped, the same command goes on"
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,texture) network.prediction=noise objective.loss_on=step output=$(RUNS)/texture_noise
 
@@ -94,6 +136,7 @@ benchmark-noise: $(INSTALLED)
 # each is packed beside its run; the better of the two by configs/tables/benchmark_priors.yml belongs into weights/benchmark_prior
 CHEAP := repaint.steps=25 repaint.jump_length=5 repaint.jump_n_sample=2 "provenance=[make benchmark-prior]"
 benchmark-prior: $(INSTALLED)
+	@echo "make benchmark-prior: 3 hours on one core; writes into runs/benchmark; stopped, the same command goes on"
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,prior)
 	$(call TRAIN,prior) network.prediction=x0 output=$(RUNS)/prior_x0
@@ -105,6 +148,7 @@ JOINT_TRAIN = $(BIN)/python scripts/train_texture.py -opt configs/benchmark/$(1)
 SECOND := seed=1 output=$(RUNS)
 
 benchmark-joint: $(INSTALLED)
+	@echo "make benchmark-joint: about 12 hours on 2 cores; writes into runs/benchmark; stopped, the same command goes on"
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	for form in joint joint_labels; do \
 		$(call JOINT_TRAIN,$$form) || exit 1; \
@@ -121,6 +165,7 @@ PAIRS := training.iterations=1500 training.save_every=1500 validation.every=1500
 COMPARE = $(call TRAIN,$(1)) $(SHORT) output=runs/compare/$(2)
 
 benchmark-compare: $(INSTALLED)
+	@echo "make benchmark-compare: hours; needs the runs of make benchmark-train; writes into runs/compare"
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call COMPARE,texture,base)
 	$(call COMPARE,texture,l2) objective.norm=l2
@@ -139,16 +184,19 @@ benchmark-compare: $(INSTALLED)
 
 # the judge of results, weights/judge: about ten minutes
 benchmark-judge: $(INSTALLED)
+	@echo "make benchmark-judge: about 10 minutes; writes into runs/benchmark"
 	$(BIN)/python scripts/make_dataset.py datasets/facades
 	$(call TRAIN,judge)
 	$(BIN)/python scripts/pack_judge.py $(RUNS)/judge/best.pt $(RUNS)/judge/packed --images facades:64/test --labels facades:64/test
 
 # every table of docs/benchmark.md, after benchmark-train, benchmark-noise and benchmark-compare
 benchmark-tables: $(INSTALLED)
+	@echo "make benchmark-tables: hours; needs make benchmark-train, -noise and -compare; writes into results/tables"
 	for table in main steps guide edge_source training prediction pairs; do $(BIN)/python scripts/reproduce.py configs/tables/benchmark_$$table.yml || exit 1; done
 
 # the tables of docs/repaint.md, with weights/benchmark_prior: hours
 benchmark-prior-tables: $(INSTALLED)
+	@echo "make benchmark-prior-tables: hours; needs weights/benchmark_prior; writes into results/tables"
 	for table in priors repaint cheap families jumps slower; do $(BIN)/python scripts/reproduce.py configs/tables/benchmark_$$table.yml || exit 1; done
 
 clean-demo:

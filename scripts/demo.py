@@ -100,6 +100,7 @@ def main() -> None:
         reproduce(load_config(TableConfig, path))
         pictures += examples(path, len(pictures))
     write_image("demo/picture.png", montage(pictures))
+    print("notices of masks that look inverted are of the families expand and super_resolution, whose holes are that large: all is well")
     print("look at demo/picture.png")
 
 

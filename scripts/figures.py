@@ -42,6 +42,8 @@ def grid(options: argparse.Namespace):
     if options.masked:
         columns.insert(0, figures.open_column("masked", options.masked, "masked"))
     if options.truth:
+        if (options.truth.expanduser() / "inpainted").is_dir():
+            raise UserError(f"--truth {options.truth} holds results of a test: give the folder of the true pictures")
         fit = next((fit for _, folder in folders if (fit := grids.fit_of(folder))), None)
         columns.append(figures.open_column("truth", options.truth, fit=fit))
     return figures.grid_figure(columns, names)

@@ -182,6 +182,20 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_computed(said, tmp
     assert said in single_error((status, *capsys.readouterr())) and not (tmp_path / "out").exists()
 
 
+def test_only_a_composition_is_suggested_for_one_that_is_missing(tmp_path, capsys):
+    for name, content in (
+        ("scenes", "title: a table\n"),
+        ("scene_1", "width: 40\n"),
+        ("broken", "{"),
+        ("listed", "compositions: [a.yml]\n"),
+    ):
+        (tmp_path / f"{name}.yml").write_text(content)
+    for typed, near in (("scene", "scene_1"), ("lists", "listed"), ("brokn", None)):
+        assert main(["compose", str(tmp_path / f"{typed}.yml"), "-o", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and (f"did you mean {tmp_path / near}.yml?" in error if near else "did you mean" not in error)
+
+
 def test_numbers_from_python_are_checked_too():
     with pytest.raises(UserError, match=r"objects\[0\].scale must be from 0.001"):
         Composition([PlacedObject(noise(4, 4), (5, 5), -1.0)]).render()

@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 
 from strdiffusion.commands import web
+from strdiffusion.system.container import VARIABLE
+from strdiffusion.system.folders import output_files, output_folder
 
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 STEPS = re.findall(r"^([A-Z]+) (.*)$", re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", TEXT, flags=re.M)), flags=re.M)
@@ -62,3 +64,30 @@ def test_it_runs_the_page_as_nobody_in_particular():
     options = web.parse_arguments(command[2:], "strdiffusion web")
     assert command[:2] == ["strdiffusion", "web"] and (options.host, options.port) == ("0.0.0.0", 7860)
     assert dict(STEPS)["EXPOSE"] == "7860" and dict(STEPS)["USER"] != "root"
+
+
+def test_what_is_written_outside_of_a_volume_is_told_once(monkeypatch, tmp_path, caplog):
+    (tmp_path / "volume").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) in ("/", str(tmp_path / "volume")))
+    for value, said in (("0", []), ("1", [tmp_path / "alone"])):
+        monkeypatch.setenv(VARIABLE, value)
+        for folder in ("alone", "alone", "volume/results"):
+            with output_folder(tmp_path / folder, True, ""):
+                pass
+        with output_files([tmp_path / "alone" / "out.png", tmp_path / "volume" / "out.png"], True, ""):
+            pass
+        assert [record.args[0] for record in caplog.records] == said
+    assert f"{VARIABLE}=1" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "opened", "said"),
+    [
+        ("http://0.0.0.0:7860", "0.0.0.0", "http://localhost:7860", "only if the port is published, docker run -p 127.0.0.1:7860:7860"),
+        ("http://[::]:7861/", "::", "http://localhost:7861/", "-p 127.0.0.1:7861:7861"),
+        ("http://127.0.0.1:7862", "127.0.0.1", "http://127.0.0.1:7862", "give --host 0.0.0.0"),
+    ],
+)
+def test_the_address_of_the_page_is_one_that_can_be_opened(address, host, opened, said):
+    assert web.to_open(address) == opened
+    assert said in web.reached_from_outside(address, host)

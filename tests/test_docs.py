@@ -5,8 +5,11 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import get_type_hints
 
@@ -19,6 +22,7 @@ from packaging.version import Version
 
 from strdiffusion.commands.main import COMMANDS
 from strdiffusion.commands.main import main as strdiffusion
+from strdiffusion.commands.reproduce import load_table
 from strdiffusion.config import (
     TrainDGTSConfig,
     TrainDiscriminatorConfig,
@@ -249,7 +253,7 @@ def test_commands_are_accepted(parsed, monkeypatch, page, program, arguments):
         if which == "evaluate":
             load_evaluation(options.opt, options.overrides)
         elif which == "reproduce":
-            load_config(TableConfig, options.table, options.overrides)
+            load_table(options.table, options.overrides)
         elif which in CONFIGURATIONS and getattr(options, "opt", None) is not None:
             of_a_test = which == "figures" and options.command in ("guide", "filling")
             load_config(TestConfig if of_a_test else CONFIGURATIONS[which], options.opt, options.overrides)
@@ -270,6 +274,19 @@ def test_make_targets_in_the_readme_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"^make ([a-z-]+)", text(ROOT / "README.md"), re.MULTILINE))
     assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_alone_lists_what_each_target_does_and_costs():
+    """It starts nothing; and each target says its cost before its first command."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    alone = subprocess.run(["make", "-s"], cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60)
+    assert alone.returncode == 0 and alone.stderr == ""
+    listed = re.findall(r"^make ([\w-]+)", alone.stdout, re.MULTILINE)
+    assert sorted([*listed, "help"]) == sorted(targets)
+    for target in set(targets) - {"help", "install", "clean-demo"}:
+        assert re.search(rf'^{target}:.*\n\t@echo "make {target}: .*(second|minute|hour)', makefile, re.MULTILINE), target
 
 
 # ---- options in the text ------------------------------------------------------------------------------

@@ -368,6 +368,9 @@ def test_grid(command, folder, elsewhere, tmp_path):
     assert sum("a of Theirs is shown scaled: it has 16x32" in message for message in messages) == 1
     assert not any("of truth" in message for message in messages)  # brought to the size of the results, as config.yml says
 
+    status, error, _ = command("grid", "--out", tmp_path / "wrong", f"Ours={results}", "--truth", results)
+    assert status == 2 and "holds results of a test" in error
+
     columns = [figures.open_column("Ours", results), figures.open_column("Theirs", elsewhere)]
     figure = grid_figure(columns, ["c", "a"])
     assert len(figure.axes) == 4 and texts(figure).count("missing") == 1 and {"Ours", "Theirs", "a", "c"} <= set(texts(figure))

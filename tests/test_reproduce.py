@@ -13,6 +13,7 @@ import yaml
 from conftest import SIZE, T, script
 
 from strdiffusion.batch import Known
+from strdiffusion.commands import reproduce as command
 from strdiffusion.config import load_config
 from strdiffusion.evaluation import folder as folder_module
 from strdiffusion.evaluation.compare import Cell
@@ -271,6 +272,48 @@ def test_the_script(table, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["reproduce.py", str(table), "rows=[{label: mean, method: mean_fill}]"])
     assert table_script.main() == 0
     assert "# A small table" in capsys.readouterr().out
+
+
+def test_the_command_rehearses_and_keeps_what_is_there(table, capsys, monkeypatch):
+    """--dry-run writes nothing and counts; an option of the tests is taken as one; it replaces no results unless --overwrite says so."""
+    calls, folder = Calls(monkeypatch), table.parent / "tables"
+
+    def said(*arguments, status=0):
+        assert command.main([str(table), "data.limit=2", *arguments]) == status
+        return "".join(capsys.readouterr())
+
+    text = said("--dry-run")
+    assert "runs: 6 to do" in text and "Telea: 4 images, no network" in text and not folder.exists()
+    each = T + 7  # evaluations of texture and structure
+    assert f"none: 4 images, {4 * each} evaluations" in text and "nothing was written" in text
+    small = ("rows=[{label: mean, method: mean_fill}]", "buckets=[{name: 10-20, options: []}]")
+    said(*small)
+    assert calls.count == 2 and "2 images" not in said(*small, "--dry-run") and "runs: 1 finished" in said(*small, "--dry-run")
+    assert "holds 1 runs of other options" in said(*small, "seed=1", status=2) and calls.count == 2
+    assert "in place of results" in said(*small, "seed=1", "--dry-run")
+    calls.stop_after = 3
+    said(*small, "seed=1", "--overwrite", status=130)  # after the first of two images
+    text = said(*small, "seed=1", "--dry-run")
+    assert "runs: 1 begun" in text and "mean: 1 images" in text
+    assert "did you mean metrics?" in said("metircs=[psnr]", status=2)
+
+
+def test_mistakes_name_the_row_or_the_option(table, tmp_path, monkeypatch):
+    calls = Calls(monkeypatch)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "holes").mkdir()
+    second = "rows=[{{label: Telea, method: telea}}, {{label: b, options: ['{}']}}]"
+    for change, words in (
+        (second.format("sampler.stepps=3"), "row 'b', bucket '10-20': .*did you mean sampler.steps"),
+        (second.format("checkpoints.texture=absent.pt"), "row 'b', bucket '10-20': .*absent.pt"),
+        (second.format(f"data.images={tmp_path / 'empty'}"), "data.images: no image in .*empty"),
+        (second.format(f"data.masks.folder={tmp_path / 'hole'}"), "data.masks.folder=.*did you mean .*holes"),
+        ("metrics=[hole_psn]", "did you mean hole_psnr"),
+        ("rows=[{label: a, method: tela}]", "row 'a'.* did you mean telea"),
+    ):
+        with pytest.raises(UserError, match=words):
+            run(table, change)
+    assert calls.count == 0 and not (tmp_path / "tables").exists()
 
 
 def test_rows_of_different_methods(table, weights):

@@ -33,12 +33,13 @@ from strdiffusion.system import distributed
 from strdiffusion.system.errors import Stopped, UserError, brief, one_line
 from strdiffusion.system.files import inside
 from strdiffusion.system.parser import build
+from strdiffusion.system.terminal import duration
 from strdiffusion.training import dry_run, loop, rehearsal, train
 from strdiffusion.training.data import training_dataset, validation_batches
 from strdiffusion.training.faults import FaultCounter, MaskFault, SkippingDataset
 from strdiffusion.training.folder import CheckpointFolder
 from strdiffusion.training.interrupt import StopRequest
-from strdiffusion.training.journal import Journal, count_validations, duration, forget_later_lines
+from strdiffusion.training.journal import Journal, count_validations, forget_later_lines
 from strdiffusion.training.loading import abandon, end, start
 from strdiffusion.training.loop import Loop
 from strdiffusion.training.optimizer import parameters_of

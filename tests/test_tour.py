@@ -7,6 +7,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
+from strdiffusion import StrDiffusion, UserError
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))
 CODE = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
@@ -53,3 +55,13 @@ def test_its_default_model_is_the_one_that_ships(monkeypatch):
     names = {}
     exec(compile(CODE[0], "tour.ipynb", "exec"), names)
     assert names["source"] == ROOT / "weights" / "benchmark"
+
+
+def test_a_mistake_in_a_cell_shows_two_lines():
+    """IPython shows what `_render_traceback_` returns: what is wrong, and the line of the cell, whatever of ours lies below it."""
+    with pytest.raises(UserError) as caught:
+        StrDiffusion.load("weights/absent")
+    said, where = caught.value._render_traceback_()
+    assert said.startswith("UserError: the model folder weights/absent does not exist")
+    assert where.startswith("line ") and where.endswith(': StrDiffusion.load("weights/absent")')
+    assert UserError("never raised")._render_traceback_() == ["UserError: never raised"]

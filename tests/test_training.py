@@ -298,13 +298,14 @@ def test_the_time_limit_ends_a_run_with_a_checkpoint(configure):
     assert steps(config) == [1]
 
 
-def test_the_bar_shows_how_far_the_minutes_reach(configure, monkeypatch):
+def test_the_bar_shows_how_far_the_minutes_reach(configure, monkeypatch, capsys):
     """Not the iterations of the configuration, which may be a million: those that fit into the time at this pace."""
     totals, clock, report = [], iter(range(0, 10**6, 3)), loop.Loop.report
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: float(next(clock))))
     monkeypatch.setattr(loop.Loop, "report", lambda self, values, bar: (report(self, values, bar), totals.append(bar.total)))
     train("structure", configure(training={"iterations": 10**6, "max_minutes": 1}))  # each look at the clock takes 3 seconds
     assert 5 <= len(totals) == totals[-1] and max(totals) <= 60 / 3
+    assert "/1000000" not in capsys.readouterr().err  # nor before the first one
 
 
 def test_a_run_that_blows_up_stops_and_leaves_the_last_checkpoint_whole(configure, monkeypatch):

@@ -473,10 +473,32 @@ def test_nothing_is_left_when_the_page_is_closed(visit):
     assert not [path for path in root.rglob("*") if path.is_file()]
 
 
+def test_a_method_without_steps_and_a_single_sample_have_a_page(web_service):
+    """Gradio refuses a slider with one place."""
+    import gradio as gr
+
+    from strdiffusion.app.web.offers import Offers
+    from strdiffusion.app.web.page import add_controls
+
+    service = web_service(samples=1)
+    service.offers = Offers({"telea": "telea"}, "cpu")
+    with gr.Blocks():
+        controls = add_controls(service)
+    assert controls.steps.minimum == controls.steps.value == 2 and not controls.samples.visible
+
+
+SLOWLY = """import sys, time
+from strdiffusion.app.web.job import Job
+from strdiffusion.commands.main import main
+after_step = Job._after_step
+Job._after_step = lambda job, step: (time.sleep(0.25), after_step(job, step))[1]
+sys.exit(main(sys.argv[1:]))"""
+
+
 def test_the_command_leaves_nothing_either(browser, runs, tmp_path):
-    """It ends soon, although a page in a browser is connected."""
+    """SIGTERM ends it soon, in the middle of a fill, although a page in a browser is connected; it says nothing of it."""
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "strdiffusion", "web", "--model", str(runs), "--device", "cpu"]
+    command = [sys.executable, "-c", SLOWLY, "web", "--model", str(runs), "--device", "cpu"]
     process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         address = process.stdout.readline()
@@ -485,8 +507,16 @@ def test_the_command_leaves_nothing_either(browser, runs, tmp_path):
         with browser.new_page() as page:
             page.goto(address.split()[0])
             page.wait_for_function("document.querySelector('#cost')?.innerText.includes('Open a picture first')")
+            upload(page, "a.png", encoded(np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype=np.uint8)))
+            wait_until_open(page, 40, 30)
+            paint(page, (10, 10), (20, 20), pixels=(40, 30))
+            page.get_by_label("Recommended").check()
+            page.click("#run")
+            page.wait_for_selector("#status .sd-states img")
+            assert page.locator("#result .sd-compare").count() == 0
             process.send_signal(signal.SIGTERM)
             assert process.wait(6) == 0  # on a busy machine; else within two
     finally:
         process.kill()
+    assert [line.split()[0] for line in process.stderr.read().splitlines()] == ["model"]  # what was loaded, and no traceback
     assert list(tmp_path.iterdir()) == []

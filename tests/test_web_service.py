@@ -269,8 +269,9 @@ def test_a_model_offers_what_it_can_do(web_service, runs, tmp_path):
     assert "careful" not in two.presets() and two.choices.resamplings == ("none", "repaint", "fixed")
 
 
-def test_a_model_learns_from_the_picture_first(web_service, monkeypatch):
-    """The result is that of `adapt` and a call; the progress says so; what cannot learn, or for too long, is refused."""
+def test_a_model_learns_from_the_picture_first(web_service, monkeypatch, capfd):
+    """The result is that of `adapt` and a call; the progress says so; what cannot learn, or for too long, is refused. The terminal, which
+    is the server's, shows no bar of the training."""
     from strdiffusion.app.web import learning
 
     monkeypatch.setattr(learning, "ENDLESS", 3)
@@ -282,6 +283,7 @@ def test_a_model_learns_from_the_picture_first(web_service, monkeypatch):
     assert "5 min" in service.expected(KEY, value, chosen)
     shown = list(service.run(KEY, value, chosen))
     assert any("learning from the picture" in part and "By now it would fill" in part for part in shown)
+    assert capfd.readouterr() == ("", "")
     picture, hole = photo.open(), np.zeros((40, 56), bool)
     hole[10:22, 20:29] = True
     model = adapt(service.offers["tiny"].model, [(picture, hole)], AdaptOptions(iterations=3, minutes=5.0, seed=3))

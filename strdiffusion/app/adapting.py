@@ -90,6 +90,7 @@ def adapt(
     options: AdaptOptions | None = None,
     folder: str | Path | None = None,
     watch: Callable[[Adapting], bool | None] | None = None,
+    progress: bool = True,
 ) -> StrDiffusion:
     """The model after it has learnt from the known part of some pictures, for them and for others like them.
 
@@ -97,7 +98,8 @@ def adapt(
 
     The structure network of a guided method learns first, then the texture network. A training that Ctrl-C stops keeps what was learnt.
     folder: keeps the trainings, and goes on with those that it holds (None: a temporary one). watch: called after every iteration; if it
-    returns False, learning ends there. Raises UserError if the method cannot learn, or nothing can be learnt from the pictures.
+    returns False, learning ends there. progress: whether bars on the terminal show how far it is. Raises UserError if the method cannot
+    learn, or nothing can be learnt from the pictures.
     """
     options = options or AdaptOptions()
     require_networks(model)
@@ -114,7 +116,7 @@ def adapt(
         for number, kind in enumerate(kinds := learning(model)):
             config = configure(kind, model, options, place, start, len(kinds))
             try:
-                train(kind, config, watcher(watch, model, kind, (number, len(kinds)), pictures, options))
+                train(kind, config, watcher(watch, model, kind, (number, len(kinds)), pictures, options), progress)
             except Stopped as stopped:
                 if stopped.status != 130:
                     raise

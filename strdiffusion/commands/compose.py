@@ -14,7 +14,7 @@ NAME_painted_0.png, ...) and NAME_sheet.png, all of them side by side. What is k
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import get_args
 
@@ -137,11 +137,20 @@ def compositions_of(path: Path, polarity: Polarity, lists: tuple[Path, ...] = ()
         composition = Composition(image=str(path), mask=str(masks[0]) if masks else None, polarity=polarity)
         composition.name = path.stem
         yield composition
-    elif LIST in (tree := read_yaml(path)):
+    elif LIST in (tree := read_yaml(path, is_composition)):
         for name in build(CompositionList, tree, str(path)).compositions:
             yield from compositions_of(path.parent / name, polarity, (*lists, path.resolve()))
     else:
         yield Composition.load(path)
+
+
+def is_composition(path: Path) -> bool:
+    """Whether all keys of a YAML file are those of a composition, or it lists some."""
+    try:
+        tree = read_yaml(path)
+    except UserError:
+        return False
+    return LIST in tree or (bool(tree) and set(tree) <= {each.name for each in fields(Composition)})
 
 
 def checked(composition: Composition, options: argparse.Namespace) -> Scene:
@@ -158,7 +167,7 @@ def paint(model: StrDiffusion, name: str, composed: Composed, options: argparse.
     how = sampling(options)
     batch_size = how.pop("batch_size")
     plan = model.plan(composed.picture, composed.hole, num_samples=options.samples, **how)
-    each = ", ".join(f"{count.most:,} evaluations of {name}" for name, count in plan.evaluations.items()) or "no network"
+    each = ", ".join(f"{count.most:,} evaluations of {name}" for name, count in plan.evaluations.items() if count.most) or "no network"
     height, width = composed.known.shape
     log.info("%s: %dx%d pixels, %.0f %% to paint, %s", name, width, height, 100 * composed.hole.mean(), each)
     return model(

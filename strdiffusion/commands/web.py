@@ -13,12 +13,14 @@ import errno
 import importlib.util
 import logging
 import math
+import re
 import signal
 import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
+from urllib.parse import urlsplit
 
 from strdiffusion.app.composition import open_cutout
 from strdiffusion.app.web.guard import is_loopback
@@ -28,6 +30,7 @@ from strdiffusion.data.listing import find_images
 from strdiffusion.denoiser import Precision
 from strdiffusion.methods import METHODS
 from strdiffusion.system.cli import DEFAULT_MODEL, PHOTOGRAPHS_MODEL, OneLineParser, default_model, exit_on_user_error
+from strdiffusion.system.container import in_container
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.terminal import leave
 
@@ -125,11 +128,27 @@ def run(arguments: Sequence[str] | None, prog: str | None, served: threading.Eve
         service = Service(Sessions(root, limits), offers, example_streets(offers[offers.names[0]].model.size), limits, cutouts)
         with serve(service, options.host, options.port, options.open, options.allow_host) as address:
             served.set()
-            print(f"{address}  (Ctrl-C ends it)", flush=True)
+            print(f"{to_open(address)}  (Ctrl-C ends it)", flush=True)
             if not is_loopback(options.host):
                 log.warning("%s is reached from other machines, too, and there is no password", options.host)
+            if in_container():
+                log.warning("%s", reached_from_outside(address, options.host))
             while not stop.wait(1):  # in short waits: Ctrl-C is noticed between them everywhere
                 pass
+
+
+def to_open(address: str) -> str:
+    """The address for a browser on this machine: 0.0.0.0 and :: mean all addresses that it has, and are none."""
+    return re.sub(r"//(0\.0\.0\.0|\[?::\]?)(?=[:/])", "//localhost", address)
+
+
+def reached_from_outside(address: str, host: str) -> str:
+    """How a browser outside of the container reaches the page, if it does."""
+    port = urlsplit(address).port
+    published = f"docker run -p 127.0.0.1:{port}:{port} ..."
+    if is_loopback(host):
+        return f"the page is in a container, which {host} does not leave: give --host 0.0.0.0, and publish the port: {published}"
+    return f"the page is in a container: a browser finds it only if the port is published, {published}"
 
 
 def require_free(host: str, port: int | None) -> None:

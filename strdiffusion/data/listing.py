@@ -1,5 +1,6 @@
 """Finding the images of a folder, with an index file so that a large folder is not listed at every start."""
 
+import difflib
 import hashlib
 import json
 import logging
@@ -7,7 +8,7 @@ import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,15 +65,27 @@ def find_images(folder: str | os.PathLike, index: str | os.PathLike | None = Non
     return [folder / name for name in names]
 
 
-def require_folders(given: Mapping[str, str | os.PathLike | None]) -> None:
+def require_folders(given: Mapping[str, str | os.PathLike | None] | Iterable[tuple[str, str | os.PathLike | None]]) -> None:
     """Raise UserError that names all folders that do not exist at once. given: of each option, its folder; None if it has none."""
     absent = [
-        f"{option}={folder}"
-        for option, folder in given.items()
+        (option, folder)
+        for option, folder in (given.items() if isinstance(given, Mapping) else given)
         if folder is not None and not is_virtual(folder) and not Path(folder).expanduser().exists()
     ]
     if absent:
-        raise UserError(f"{', '.join(absent)} {'does' if len(absent) == 1 else 'do'} not exist; check the path{'s' * (len(absent) > 1)}")
+        named = ", ".join(f"{option}={folder}" for option, folder in absent)
+        advice = near(Path(absent[0][1]).expanduser()) if len(absent) == 1 else ""
+        raise UserError(f"{named} {'does' if len(absent) == 1 else 'do'} not exist; check the path{'s' * (len(absent) > 1)}{advice}")
+
+
+def near(folder: Path) -> str:
+    """A hint that names the folder beside a missing one whose name is nearest, or nothing."""
+    try:
+        beside = [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(folder.name, beside, n=1)
+    return f"; did you mean {folder.parent / close[0]}?" if close else ""
 
 
 def default_index(folder: str | os.PathLike) -> Path:

@@ -76,8 +76,7 @@ class TestConfig:
         method = tree.get("method", DEFAULT_METHOD)
         options = method_class(method, where).Options
         own, of_method = _names(cls) - {"options"}, _names(options)
-        others = set().union(*(_names(known.Options) for known in METHODS.values()))
-        require_known_keys(tree, sorted(own | others), where)
+        require_known_keys(tree, sorted(test_options()), where)
         chosen = build(options, {key: value for key, value in tree.items() if key in of_method}, where)
         test = {key: value for key, value in tree.items() if key in own}
         return fill(cls, test | {"method": method}, where, given={"options": chosen})
@@ -109,6 +108,14 @@ def require_used(config: TestConfig, path: str | Path, overrides: Iterable[str])
     ignored = [key for key in read_yaml(Path(path)) if key not in used]
     if ignored:
         log.info("the method %s has no use for these options of %s: %s", config.method, path, ", ".join(map(str, ignored)))
+
+
+def test_options() -> set[str]:
+    """The keys of a test configuration, with those of all methods."""
+    return (_names(TestConfig) - {"options"}).union(*(_names(known.Options) for known in METHODS.values()))
+
+
+test_options.__test__ = False  # not a test, despite its name
 
 
 def _names(cls: type) -> set[str]:

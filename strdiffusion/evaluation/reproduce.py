@@ -1,5 +1,6 @@
 """Run a table: missing runs are made, interrupted runs are continued, and finished runs are kept if nothing has changed (see `run`)."""
 
+import itertools
 import json
 import logging
 import re
@@ -12,7 +13,8 @@ from strdiffusion.evaluation.differences import paired_differences
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.published import PUBLISHED
-from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
+from strdiffusion.evaluation.rehearsal import State, count_images, count_states, foretell, require_methods, state_of
+from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown, bucket_title
 from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.run import Run
 from strdiffusion.evaluation.table_options import BucketConfig, RowConfig, TableConfig
@@ -27,23 +29,24 @@ log = logging.getLogger(__name__)
 THIS = "a table"  # the key of its mark: a table that was changed goes on with what is still valid
 
 
-def reproduce(config: TableConfig) -> Path:
+def reproduce(config: TableConfig, keep: bool = False) -> Path:
     """Bring every run of the table up to date and write table.csv, table.md and table.tex. Returns the folder.
 
-    All configurations are checked before anything runs. Raises UserError at the end if images were left out.
+    All configurations, checkpoints and folders are checked before anything runs. Raises UserError at the end if images were left out.
+    keep: refuse to replace results of other options or checkpoints.
     """
-    runs = {
-        (row.label, bucket.name): [plan(config, row, bucket, sample) for sample in range(config.samples)]
-        for row in config.rows
-        if not row.published_only
-        for bucket in config.buckets
-    }
-    folders = [run.folder for samples in runs.values() for run in samples]
-    if len(set(folders)) < len(folders):
-        raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
     base = load_config(TestConfig, config.base, config.options)  # the rows' common part, for the notes
-    for run in (run for samples in runs.values() for run in samples):
-        run.fingerprint  # noqa: B018  # computed now: raises UserError if a checkpoint is missing
+    runs = planned(config)
+    states = {run.folder: state_of(run) for samples in runs.values() for run in samples}
+    log.info("%d runs: %s", len(states), count_states(states.values()))
+    others = sum(state is State.OTHER for state in states.values())
+    if keep and others:
+        raise UserError(
+            f"{config.output} holds {others} runs of other options or checkpoints, which these would replace: "
+            "give another output=FOLDER, or --overwrite"
+        )
+    count_images(run for samples in runs.values() for run in samples if states[run.folder] is not State.FINISHED)
+    require_methods(runs)
     measures = Measures(image_metrics(config.metrics), config.weights, choose_device("auto"), config.judge)
     with output_folder(config.output, True, "set another output=FOLDER") as folder:
         mark = Mark(folder, THIS)
@@ -64,7 +67,7 @@ def fill(config: TableConfig, runs: dict[tuple[str, str], list[Run]], base: Test
     cells: dict[tuple[str, str], dict[str, Cell]] = {}
     problems: list[str] = []
     for (label, bucket), samples in runs.items():
-        log.info("%s, %s %%", label, bucket)
+        log.info("%s, %s", label, bucket_title(bucket))
         for run in samples:
             try:
                 bring_up_to_date(run)
@@ -80,6 +83,33 @@ def fill(config: TableConfig, runs: dict[tuple[str, str], list[Run]], base: Test
         write_table(differences, folder, "differences")
         print(as_markdown(differences))
     return problems
+
+
+def planned(config: TableConfig) -> dict[tuple[str, str], list[Run]]:
+    """The runs of every row in every bucket, one for each sample. Raises UserError for what is wrong with one, and names its row."""
+    runs = {}
+    for row, bucket in itertools.product((row for row in config.rows if not row.published_only), config.buckets):
+        try:
+            runs[row.label, bucket.name] = [plan(config, row, bucket, sample) for sample in range(config.samples)]
+            for run in runs[row.label, bucket.name]:
+                run.fingerprint  # noqa: B018  # computed now: raises UserError if a checkpoint is missing
+        except UserError as error:
+            raise UserError(f"row {row.label!r}, bucket {bucket.name!r}: ", *error.parts) from None
+    folders = [run.folder for samples in runs.values() for run in samples]
+    if len(set(folders)) < len(folders):
+        raise UserError("two rows or buckets have names that differ in punctuation only: their runs would share a folder")
+    return runs
+
+
+def rehearse(config: TableConfig) -> None:
+    """Check the table as `reproduce` does, and print what is left to do and about how long it takes. Nothing is written."""
+    load_config(TestConfig, config.base, config.options)
+    runs = planned(config)
+    Measures(image_metrics(config.metrics), config.weights, choose_device("auto"), config.judge)
+    require_methods(runs)
+    print(f"{config.title}; rows: {len(config.rows)}, groups of columns: {len(config.buckets)}, samples: {config.samples}")
+    print(f"runs: {count_states([state_of(run) for samples in runs.values() for run in samples])}")
+    print(foretell(runs))
 
 
 def plan(config: TableConfig, row: RowConfig, bucket: BucketConfig, sample: int = 0) -> Run:

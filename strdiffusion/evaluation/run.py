@@ -138,7 +138,7 @@ class Run:
         of_table = "they are not of this table: set another output, or remove them"
         how_to = of_table if self.renew else "set another output=FOLDER, or overwrite=true"
         with output_folder(self.config.output, self._may_write, how_to):
-            rows = [] if self.config.overwrite or self.found() != self.fingerprint else self._whole_rows()
+            rows = [] if self.config.overwrite or self.found() != self.fingerprint else self.whole_rows()
             if rows:
                 log.info("%d images are done already in %s", len(rows), self.folder)
                 self._mark()
@@ -159,7 +159,7 @@ class Run:
             )
         return self.renew
 
-    def _whole_rows(self) -> list[ResultRow]:
+    def whole_rows(self) -> list[ResultRow]:
         """The rows that earlier processes wrote, in one file or in one for each process, whose pictures are whole."""
         rows = {}
         for path in (self.folder / RESULTS, *sorted(self.folder.glob(PART.format("*")))):

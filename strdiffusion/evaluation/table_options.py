@@ -8,7 +8,7 @@ from strdiffusion.evaluation.judging_options import PretrainedConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.methods import METHODS
 from strdiffusion.system.errors import UserError
-from strdiffusion.system.parser import Range
+from strdiffusion.system.parser import Range, close
 
 
 @dataclass
@@ -65,7 +65,9 @@ class TableConfig:
                 raise UserError(f"a table needs {kind}s with different names" + (f": {twice!r} is given twice" if twice else ""))
         unknown = next((metric for metric in self.metrics if metric not in TABLE_METRICS and not is_evaluations(metric)), None)
         if unknown is not None:
-            raise UserError(f"metrics must be among {', '.join(TABLE_METRICS)} and NETWORK_evaluations, not {unknown}")
+            raise UserError(
+                f"metrics must be among {', '.join(TABLE_METRICS)} and NETWORK_evaluations, not {unknown}{close(unknown, TABLE_METRICS)}"
+            )
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise UserError("metrics must name at least one metric, and none twice")
         several = next((metric for metric in self.metrics if of_samples(metric)), None)
@@ -80,7 +82,9 @@ class TableConfig:
             if row.method is not None and any(option.startswith("method=") for option in row.options):
                 raise UserError(f"row {row.label!r}: method={row.method} is given, and another method in its options: remove one of them")
             if row.method is not None and row.method not in METHODS:
-                raise UserError(f"row {row.label!r}: method must be one of {', '.join(METHODS)}, not {row.method}")
+                raise UserError(
+                    f"row {row.label!r}: method must be one of {', '.join(METHODS)}, not {row.method}{close(row.method, METHODS)}"
+                )
         if self.reference is not None:
             if self.reference not in (row.label for row in self.rows if not row.published_only):
                 raise UserError(f"reference={self.reference!r} is not the label of a row that is run")

@@ -74,7 +74,8 @@ def status_of(main: Callable[..., int | None], *arguments, **options) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(one_line(f"error: {error.filename or 'a file'}: {error.strerror or error}"), file=sys.stderr)
+        file = error.filename2 or error.filename or "a file"  # the second one is what a new file was to replace
+        print(one_line(f"error: {file}: {error.strerror or error}"), file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
         if "home directory" in str(error):  # of pathlib

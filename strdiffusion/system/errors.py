@@ -1,11 +1,15 @@
 """Errors that a user can act on, and safe text for messages about untrusted values."""
 
+import itertools
 import reprlib
 import signal
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 MAX_NAMED = 3
+PACKAGE = str(Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class UserError(Exception):
     def __init__(self, *parts: object):
         super().__init__("".join(one_line(str(part)) for part in parts))
         self.parts = parts
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of the traceback: the message, and the user's line that led to it. IPython asks for this."""
+        calls = list(itertools.takewhile(lambda call: not call.filename.startswith(PACKAGE), traceback.extract_tb(self.__traceback__)))
+        where = f"line {calls[-1].lineno}: {calls[-1].line}" if calls and calls[-1].line else ""
+        return [f"{type(self).__name__}: {self}", *([where] if where else [])]
 
     def spelled(self, spell: Callable[[Option], str]) -> "UserError":
         """The same error with its options as `spell` writes them."""

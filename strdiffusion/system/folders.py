@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from strdiffusion.system.container import warn_if_lost
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import NAME_KEPT, TEMPORARY, Together, make_folder, sync_file, sync_folder, write_text
 
@@ -36,11 +37,12 @@ def output_folder(folder: str | Path, allowed: bool | Callable[[Path], bool], ho
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / LOCK, f"the output folder {folder}"))
             sweep(folder)
+            warn_if_lost(folder)
             if not (allowed(folder) if callable(allowed) else allowed) and holds_files(folder):
                 raise UserError(f"the output folder {folder} already holds files, and nothing is overwritten: {how_to}")
         except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another with output=FOLDER") from None
+            raise UserError(f"the output folder {folder} cannot be used: {reason}; choose another") from None
         yield folder
 
 
@@ -95,6 +97,7 @@ def locked_files(files: Sequence[Path]) -> Iterator[None]:
                 lock = file.with_name(f".{file.name[:NAME_KEPT]}.{digest}.lock")
                 stack.enter_context(locked(lock, str(file)))
                 sweep(file.parent, file.name)
+                warn_if_lost(file.parent)
             except (OSError, ValueError) as error:  # ValueError: a name that no file can have
                 reason = getattr(error, "strerror", None) or error
                 raise UserError(f"{file} cannot be written: {reason}; choose another place") from None

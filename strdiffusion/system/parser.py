@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 MAX_BYTES = 256 * 1024  # of a YAML file
 MAX_VALUES = 10_000
+CLOSE = 0.5  # how alike two words are of which one may be meant for the other
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ def load_config(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -
     return config
 
 
-def read_yaml(path: Path) -> dict:
-    """Read a YAML file that holds keys and values."""
+def read_yaml(path: Path, like: Callable[[Path], bool] = lambda file: True) -> dict:
+    """Read a YAML file that holds keys and values. Raises UserError, which for a missing file names the nearest one that is `like` it."""
     import yaml
 
     try:
         tree = parse_yaml(read_regular(path, MAX_BYTES).decode("utf-8"))
     except FileNotFoundError:
-        near = _close(path.name, (file.name for file in path.parent.glob("*.yml")), str(path.parent), "/")
+        near = next((f"; did you mean {file}?" for file in nearest_files(path) if like(file)), "")
         raise UserError(f"the configuration {path} does not exist: give an existing YAML file{near}") from None
     except IsADirectoryError:
         found = sorted(path.glob("*.yml"))  # not further below: that may be a whole disk
@@ -85,6 +86,12 @@ def read_yaml(path: Path) -> dict:
     if not isinstance(tree, dict):
         raise UserError(f"the configuration {path} must hold keys and values, not a {type(tree).__name__}")
     return tree
+
+
+def nearest_files(path: Path) -> list[Path]:
+    """The YAML files beside a missing one whose names are near to its name, the nearest first; not many."""
+    beside = {file.stem: file for file in path.parent.glob("*.yml")}
+    return [beside[name] for name in difflib.get_close_matches(path.stem, beside, cutoff=CLOSE)]
 
 
 def spelled(error: Exception) -> str:
@@ -232,7 +239,7 @@ def convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if origin is Literal:
         if value not in args or isinstance(value, bool) != isinstance(args[0], bool):
             known = ", ".join(map(str, args))
-            raise UserError(Option(key, where=where), f" must be one of {known}, not {brief(value)}{_close(_word(value), args)}")
+            raise UserError(Option(key, where=where), f" must be one of {known}, not {brief(value)}{close(_word(value), args)}")
         return value
     if origin in (list, tuple):
         return _sequence(origin, args, value, where, key)
@@ -324,13 +331,13 @@ def _nearest(word: str, known: Iterable, prefix: str = "") -> str:
     """A hint that names the nearest known word, or all of them."""
     words = [str(k) for k in known]
     all_of_them = f"; known here: {', '.join(words)}" if prefix or len(words) < 15 else ""
-    return _close(word, words, prefix) or all_of_them
+    return close(word, words, prefix) or all_of_them
 
 
-def _close(word: str, known: Iterable, prefix: str = "", dot: str = ".") -> str:
+def close(word: str, known: Iterable, prefix: str = "", dot: str = ".") -> str:
     """A hint that names the nearest known word, or nothing if none is close."""
-    close = difflib.get_close_matches(word, map(str, known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{dot if prefix else ''}{close[0]}?" if close else ""
+    found = difflib.get_close_matches(word, map(str, known), n=1, cutoff=CLOSE)
+    return f"; did you mean {prefix}{dot if prefix else ''}{found[0]}?" if found else ""
 
 
 def _plain(value: Any) -> Any:

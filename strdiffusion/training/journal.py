@@ -20,6 +20,7 @@ from strdiffusion.system import distributed
 from strdiffusion.system.device import device_name
 from strdiffusion.system.errors import UserError, one_line
 from strdiffusion.system.files import write_atomically
+from strdiffusion.system.terminal import duration
 
 log = logging.getLogger(__name__)
 
@@ -234,13 +235,3 @@ def log_start(kind: str, config: TrainConfig, network: torch.nn.Module, images: 
     import yaml
 
     log.info("configuration: %s", yaml.safe_dump(to_dict(config), default_flow_style=True, width=10**9, sort_keys=False).strip())
-
-
-def duration(seconds: float) -> str:
-    """A duration in the two largest units that matter."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -33,11 +33,19 @@ Watch = Callable[[TrainingState, float], bool]  # is told the state and the shar
 class Loop:
     """Step, log, validate, save: until the iterations are done, the time is up, or a signal asks to stop."""
 
-    def __init__(self, prepared: Prepared, state: TrainingState, journal: Journal, stop: StopRequest, watch: Watch | None = None):
+    def __init__(
+        self,
+        prepared: Prepared,
+        state: TrainingState,
+        journal: Journal,
+        stop: StopRequest,
+        watch: Watch | None = None,
+        progress: bool = True,
+    ):
         self.prepared, self.config, self.state, self.journal, self.stop = prepared, prepared.config, state, journal, stop
         self.model = shared_model(state.task.network, prepared.device)
-        self.started = time.monotonic()
-        self.watch = watch
+        self.started, self.first = time.monotonic(), state.step
+        self.watch, self.progress = watch, progress
 
     def run(self, loader: DataLoader) -> None:
         """Train. Raises UserError for what the user can mend, and Stopped after a signal; then the state is saved, too."""
@@ -49,11 +57,12 @@ class Loop:
             log.info("nothing to do: %s is at iteration %d of %d", state.files.latest, state.step, iterations)
             self.journal.close()
             return
-        kind, quiet = state.task.kind, not distributed.is_main()
+        kind, quiet = state.task.kind, not (self.progress and distributed.is_main())
+        known = iterations if self.config.training.max_minutes is None else None  # otherwise it is expected, from the first one on
         with recorded(state, self.prepared.faults, self.journal):
             self.journal.status(state.step, "running")  # in place of how an earlier run ended
             with (
-                tqdm(total=iterations, initial=state.step, unit="it", desc=kind, smoothing=0.05, mininterval=1, disable=quiet) as bar,
+                tqdm(total=known, initial=state.step, unit="it", desc=kind, smoothing=0.05, mininterval=1, disable=quiet) as bar,
                 logging_redirect_tqdm(),
                 contextlib.closing(fetch(loader, shares.parts)) as batches,
             ):
@@ -150,9 +159,9 @@ class Loop:
     def report(self, values: dict[str, float], bar: "tqdm") -> None:
         """Record an iteration: every one that was skipped, and the others every training.log_every."""
         state = self.state
-        bar.update(1)
         if self.config.training.max_minutes is not None:
-            bar.total = self.expected(bar.initial)
+            bar.total = self.expected(self.first)  # a bar that is not shown does not know where it began
+        bar.update(1)
         if state.standing.skipped_in_row:
             self.journal.add("skipped", state.step, values)
         if state.step % self.config.training.log_every:

@@ -17,9 +17,10 @@ from strdiffusion.system import distributed
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.folders import holds_files
+from strdiffusion.system.terminal import duration
 from strdiffusion.training.faults import SkippingDataset, collate_samples
 from strdiffusion.training.folder import CheckpointFolder
-from strdiffusion.training.journal import count_validations, duration
+from strdiffusion.training.journal import count_validations
 from strdiffusion.training.preparation import Prepared, prepare
 from strdiffusion.training.run import check_owner, resumes_here
 from strdiffusion.training.start import begin

@@ -21,10 +21,11 @@ CONFIG = "config.yml"
 WRITTEN = (LATEST, BEST, CONFIG, "metrics.jsonl", "status.txt", "log.txt", "tensorboard")
 
 
-def train(kind: Kind, config: TrainConfig, watch: Watch | None = None) -> Path:
+def train(kind: Kind, config: TrainConfig, watch: Watch | None = None, progress: bool = True) -> Path:
     """Train the network `kind` as configured, alone or as one of the processes of torchrun; returns the newest checkpoint.
 
     watch: called after every iteration with the state and the share that is done; if it returns False, the training is finished there.
+    progress: whether a bar on the terminal shows how far it is.
     Raises UserError for what the user can mend, and Stopped if a signal ended the run, with everything saved.
     """
     with distributed.processes(config.device) as device, contextlib.ExitStack() as stack:
@@ -43,7 +44,7 @@ def train(kind: Kind, config: TrainConfig, watch: Watch | None = None) -> Path:
         shares.warn(kind)
         journal = Journal(folder, kind, config, state.step, state.standing.validated, distributed.is_main())
         loader = training_loader(config, dataset, shares, state.step, device)
-        Loop(prepared, state, journal, stop, watch).run(loader)
+        Loop(prepared, state, journal, stop, watch, progress).run(loader)
         return files.latest
 
 

@@ -36,7 +36,8 @@ class Learning:
             callback(LearningStep(adapting.done, preview))
             return True
 
-        adapted = adapt(self.base, [inputs], AdaptOptions(iterations=ENDLESS, minutes=self.minutes, seed=seed), watch=watch)
+        how = AdaptOptions(iterations=ENDLESS, minutes=self.minutes, seed=seed)
+        adapted = adapt(self.base, [inputs], how, watch=watch, progress=False)  # the page shows it, and the terminal is the server's
         if cancel():
             raise Cancelled
         return adapted

@@ -155,13 +155,14 @@ def add_controls(service: Service) -> Controls:
     preset = gr.Radio(choices(presets), value=next(iter(presets)), label="Sampler", elem_id="preset")
     with gr.Group(visible=False) as custom:
         solver = gr.Radio(list(own.solvers), value=own.solver or None, label="Solver", elem_id="solver")
-        steps = gr.Slider(2, own.most_steps, value=own.steps, step=1, label="Steps", elem_id="steps")
+        steps = gr.Slider(2, max(own.most_steps, 3), value=own.steps, step=1, label="Steps", elem_id="steps")  # Gradio needs two places
         resampling = gr.Radio(list(own.resamplings), value=own.resampling or None, label="Resampling", elem_id="resampling")
     with gr.Row():
         with gr.Column(min_width=140):
             seed = gr.Number(0, precision=0, label="Seed", elem_id="seed", info="The same seed, the same result")
             new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
-        samples = gr.Slider(1, limits.samples, value=1, step=1, label="Samples", min_width=140, elem_id="samples", info="Alternatives")
+        several = dict(visible=limits.samples > 1, info="Alternatives")
+        samples = gr.Slider(1, max(limits.samples, 2), value=1, step=1, label="Samples", min_width=140, elem_id="samples", **several)
     label, info = "Learn from the picture first (minutes)", "For a picture unlike those that the model knows"
     learn = gr.Slider(0, limits.minutes, value=0, step=1, label=label, elem_id="learn", info=info)
     return Controls(model, preset, custom, solver, steps, resampling, seed, new_seed, samples, learn)
@@ -265,7 +266,7 @@ class _Handlers:
             gr.Radio(choices(labels), value=next(iter(labels))),
             gr.update(visible=False),
             gr.Radio(list(own.solvers), value=own.solver or None),
-            gr.Slider(maximum=own.most_steps, value=own.steps),
+            gr.Slider(maximum=max(own.most_steps, 3), value=own.steps),
             gr.Radio(list(own.resamplings), value=own.resampling or None),
         )
 
