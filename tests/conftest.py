@@ -120,11 +120,11 @@ def weights(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    texture = UNet(3, 4, 2, guided=True)
-    structure = UNet(1, 4, 2)
+    texture = UNet(3, 4, 1, guided=True)
+    structure = UNet(1, 4, 1)
     write_network(folder / "texture.pt", "texture", texture)
-    write_network(folder / "unguided.pt", "texture", UNet(3, 4, 2))
-    write_network(folder / "joint.pt", "texture", UNet(3, 4, 2, structure_channels=1))
+    write_network(folder / "unguided.pt", "texture", UNet(3, 4, 1))
+    write_network(folder / "joint.pt", "texture", UNet(3, 4, 1, structure_channels=1))
     write_network(folder / "structure.pt", "structure", structure)
     write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
     write_dgts(folder / "dgts.pt", "dgts", DGTS(**SMALL_DGTS))
@@ -163,7 +163,7 @@ def runs(tmp_path_factory):
     """A folder as three trainings leave it: small random networks, trained at 24x24."""
     folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(1)
-    networks = {"texture": UNet(3, 4, 2, guided=True), "structure": UNet(1, 4, 2), "discriminator": CorrelationDiscriminator(4)}
+    networks = {"texture": UNet(3, 4, 1, guided=True), "structure": UNet(1, 4, 2), "discriminator": CorrelationDiscriminator(4)}
     for kind, network in networks.items():
         (folder / kind).mkdir()
         write_network(folder / kind / "latest.pt", kind, network)

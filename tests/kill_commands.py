@@ -52,7 +52,7 @@ def prepare(folder: Path, images: int) -> None:
     """Photographs with a mask, small random networks, a test configuration and a table."""
     torch.manual_seed(0)
     structure = {"pair": "gray2edge", "edge_source": "known", "edge_sigma": 1.0}
-    for kind, network in (("texture", UNet(3, 4, 2, guided=True)), ("structure", UNet(1, 4, 2))):
+    for kind, network in (("texture", UNet(3, 4, 1, guided=True)), ("structure", UNet(1, 4, 2))):
         (folder / "networks").mkdir(exist_ok=True)
         record = network_record(kind, network, MeanRevertingSDE(T=T), structure)
         write_checkpoint(folder / "networks" / f"{kind}.pt", record | {"step": 0, "network": network.state_dict(), "ema": None})

@@ -63,9 +63,9 @@ def folder(tmp_path_factory):
     """Photographs a, b, c with masks, random networks, test.yml, and `results`, which scripts/test.py made of them."""
     folder = tmp_path_factory.mktemp("figures")
     torch.manual_seed(0)
-    write_network(folder / "texture.pt", "texture", UNet(3, 4, 2, guided=True))
-    write_network(folder / "unguided.pt", "texture", UNet(3, 4, 2))
-    write_network(folder / "structure.pt", "structure", UNet(1, 4, 2))
+    write_network(folder / "texture.pt", "texture", UNet(3, 4, 1, guided=True))
+    write_network(folder / "unguided.pt", "texture", UNet(3, 4, 1))
+    write_network(folder / "structure.pt", "structure", UNet(1, 4, 1))
     write_network(folder / "discriminator.pt", "discriminator", CorrelationDiscriminator(4))
     rng = np.random.default_rng(0)
     masks = np.zeros((3, SIZE, SIZE), np.uint8)

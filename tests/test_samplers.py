@@ -47,9 +47,9 @@ def lively(network: torch.nn.Module, gain: float = 1.0) -> torch.nn.Module:
 
 
 torch.manual_seed(0)
-STRUCTURE = lively(UNet(1, 4, 2), 0.7)
-TEXTURE = lively(UNet(3, 4, 2, guided=True), 0.5)
-PLAIN = lively(UNet(3, 4, 2), 0.5)
+STRUCTURE = lively(UNet(1, 4, 1), 0.7)
+TEXTURE = lively(UNet(3, 4, 1, guided=True), 0.5)
+PLAIN = lively(UNet(3, 4, 1), 0.5)
 DISCRIMINATOR = lively(CorrelationDiscriminator(4))
 
 
@@ -115,14 +115,14 @@ RUNS = {
     ),
 }
 SCORES = sorted(
-    score for trace in run(Released(u_max=1), models(), known(), SeededNoise([7, 8, 9])).traces for s in trace.steps for score in s.scores
+    score for trace in run(Released(u_max=1), models(), known(), SeededNoise([28, 29, 30])).traces for s in trace.steps for score in s.scores
 )
-THRESHOLD = (SCORES[15] + SCORES[16]) / 2  # some images are below it and some are not; a score itself would be a tie that rounding decides
+THRESHOLD = (SCORES[10] + SCORES[11]) / 2  # some images are below it and some are not; a score itself would be a tie that rounding decides
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_batch_of_three_equals_three_runs_of_one(name):
-    everything, seeds = known(), [7, 8, 9]
+    everything, seeds = known(), [28, 29, 30]
     together = RUNS[name](everything, SeededNoise(seeds))
     for i, seed in enumerate(seeds):
         alone = RUNS[name](everything.take([i]), SeededNoise([seed]))
@@ -139,7 +139,7 @@ def test_a_batch_of_three_equals_three_runs_of_one(name):
 
 @pytest.mark.parametrize("name", ["released", "released higher", "paper", "released 7", "released 8 higher", "paper 8"])
 def test_images_of_that_batch_do_decide_differently(name):
-    traces = RUNS[name](known(), SeededNoise([7, 8, 9])).traces
+    traces = RUNS[name](known(), SeededNoise([28, 29, 30])).traces
     assert len({tuple(len(step.decisions) for step in trace.steps) for trace in traces}) > 1
     kinds = {decision for trace in traces for step in trace.steps for decision in step.decisions}
     assert kinds >= ({"accepted", "rejected"} if name.startswith("paper") else {"accepted", "averaged", "stopped"})
@@ -173,7 +173,7 @@ def test_eight_images_together_take_as_many_evaluations_as_each_alone():
 def test_known_pixels_come_back_bit_for_bit():
     k = known()
     for name, run in RUNS.items():
-        out = run(k, SeededNoise([7, 8, 9])).texture
+        out = run(k, SeededNoise([28, 29, 30])).texture
         assert torch.equal(out * k.mask, k.image * k.mask), name
         assert out.isfinite().all(), name
 
@@ -183,7 +183,7 @@ def test_what_is_in_the_hole_does_not_matter():
     hole = 0.5 * (1 - k.mask)
     other = Known(k.image + hole, k.mask, {**k.maps, "structure": k.maps["structure"] + hole})
     for name in ("none", "released", "paper", "repaint", "unguided", "none 4", "released 7", "paper 8", "repaint 6", "unguided 5"):
-        a, b = (RUNS[name](v, SeededNoise([7, 8, 9])).texture for v in (k, other))
+        a, b = (RUNS[name](v, SeededNoise([28, 29, 30])).texture for v in (k, other))
         assert torch.equal(a, b), name
 
 
@@ -203,7 +203,7 @@ def test_a_stopped_image_costs_nothing_and_the_trace_counts_what_was_spent():
     parts = models(texture=Denoiser(counters[0], sde), structure=Denoiser(counters[1], sde), discriminator=counters[2])
     for sampler in (Released(**RELEASED), Paper(threshold=THRESHOLD)):
         before = [c.images for c in counters]
-        traces = run(sampler, parts, known(), SeededNoise([7, 8, 9])).traces
+        traces = run(sampler, parts, known(), SeededNoise([28, 29, 30])).traces
         for name, counter, start in zip(("texture", "structure", "discriminator"), counters, before, strict=True):
             assert counter.images - start == sum(trace.evaluations(name) for trace in traces)
 
@@ -418,8 +418,8 @@ def test_adaptive_loop_on_a_coarse_grid_against_a_transcription(method, seed):
 @pytest.mark.parametrize("name", ["none", "released", "repaint", "unguided", "fixed"])
 def test_all_steps_are_the_default_bit_for_bit(name):
     for method in ("ancestral", "mars_sde"):
-        a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver=method)
-        b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver=method, steps=T, spacing="log_snr")
+        a = SAMPLERS[name](known(), SeededNoise([28, 29, 30]), solver=method)
+        b = SAMPLERS[name](known(), SeededNoise([28, 29, 30]), solver=method, steps=T, spacing="log_snr")
         assert torch.equal(a.texture, b.texture) and [t.as_dict() for t in a.traces] == [t.as_dict() for t in b.traces]
 
 
@@ -435,11 +435,11 @@ SAMPLERS = {  # by name, with the options of Stepping
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [None, 6])
 def test_mars_sde_of_order_1_samples_what_the_posterior_step_samples(name, steps):
-    a = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver="posterior", steps=steps)
-    b = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver="mars_sde", order=1, steps=steps)
+    a = SAMPLERS[name](known(), SeededNoise([28, 29, 30]), solver="posterior", steps=steps)
+    b = SAMPLERS[name](known(), SeededNoise([28, 29, 30]), solver="mars_sde", order=1, steps=steps)
     assert (a.texture - b.texture).abs().max() < 1e-4 * a.texture.abs().max()
     assert [[s.decisions for s in t.steps] for t in a.traces] == [[s.decisions for s in t.steps] for t in b.traces]
-    second = SAMPLERS[name](known(), SeededNoise([7, 8, 9]), solver="mars_sde", order=2, steps=steps)
+    second = SAMPLERS[name](known(), SeededNoise([28, 29, 30]), solver="mars_sde", order=2, steps=steps)
     assert (a.texture - second.texture).abs().max() > 1e-3 * a.texture.abs().max()
 
 
@@ -489,8 +489,8 @@ def test_fixed_redoes_the_structure_alone():
     assert {step.evaluations["texture"] for step in trace.steps} == {1}
     coarse = run(Fixed(times=3, jump=4, re=2), models(discriminator=None, steps=6), known(1), SeededNoise([0])).traces[0]
     assert [(step.t, step.evaluations["structure"]) for step in coarse.steps] == [(15, 1), (13, 1), (10, 1 + 3 * 2), (8, 1), (5, 0), (3, 0)]
-    nothing = run(Fixed(jump=T + 1), models(), known(), SeededNoise([7, 8, 9]))
-    assert torch.equal(nothing.texture, run(Guided(), models(), known(), SeededNoise([7, 8, 9])).texture)
+    nothing = run(Fixed(jump=T + 1), models(), known(), SeededNoise([28, 29, 30]))
+    assert torch.equal(nothing.texture, run(Guided(), models(), known(), SeededNoise([28, 29, 30])).texture)
 
 
 def test_repaint_timeline():
@@ -536,10 +536,10 @@ def test_unguided_sampling_with_the_exact_noise_returns_x0():
 
 def test_callback_and_trace():
     seen = []
-    found = run(Released(**RELEASED), models(), known(), SeededNoise([7, 8, 9]), lambda m: seen.append((m.n, m.to, m.y.x.shape)))
+    found = run(Released(**RELEASED), models(), known(), SeededNoise([28, 29, 30]), lambda m: seen.append((m.n, m.to, m.y.x.shape)))
     assert seen == [(T, T, (3, 3, SIZE, SIZE)), *((t, t - 1, (3, 3, SIZE, SIZE)) for t in range(T, 0, -1))]
     seen.clear()
-    run(Guided(), models(steps=5), known(), SeededNoise([7, 8, 9]), lambda m: seen.append((m.n, m.to)))
+    run(Guided(), models(steps=5), known(), SeededNoise([28, 29, 30]), lambda m: seen.append((m.n, m.to)))
     assert seen == [(5, 5), (5, 4), (4, 3), (3, 2), (2, 1), (1, 0)]
     step = json.loads(json.dumps(found.traces[0].as_dict()))["steps"][0]
     assert step["t"] == T
