@@ -18,7 +18,7 @@ from strdiffusion.checkpoints import read_checkpoint
 from strdiffusion.data import write_image
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = "network={width: 8, depth: 2}"
+SMALL = "network={width: 8, depth: 1}"
 SDE = f"sde.T=6 structure.edge_source=known {SMALL}"
 KINDS = {  # configuration, and the options that make it tiny
     "structure": ("psv/structure", SDE),

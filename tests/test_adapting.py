@@ -305,7 +305,7 @@ def config(files, **more):
         "output": str(files / "run"),
         "sde": {"T": 10},
         "structure": {"edge_source": "known", "edge_sigma": 1},
-        "network": {"width": 4, "depth": 2},
+        "network": {"width": 4, "depth": 1},
         "objective": {"guidance": "none"},
         "training": {"iterations": 1, "batch_size": 2},
         "device": "cpu",

@@ -78,7 +78,7 @@ def arguments(data, script, output, *more):
         f"data.images={data / 'train'}",
         f"output={output}",
         "structure.edge_source=known",
-        *(["network.depth=2"] if kind in ("structure", "texture") else []),
+        *(["network.depth=1"] if kind in ("structure", "texture") else []),
         *more,
     ]
 
@@ -301,7 +301,7 @@ def test_a_full_disk_is_said_once_and_ends_all(data):
 
 def test_images_are_shared_out_and_the_table_is_merged(data, weights):
     options = [f"checkpoints.{kind}={weights / f'{kind}.pt'}" for kind in ("texture", "structure")]
-    options += ["sde.T=10", "sampler.resampling=none", "batch_size=1", "checkpoints.width=4", "checkpoints.depth=2"]
+    options += ["sde.T=10", "sampler.resampling=none", "batch_size=1", "checkpoints.width=4", "checkpoints.depth=1"]
     (data / "train" / "broken.png").write_bytes(b"no image")
     rows = {}
     for processes in (1, 2):

@@ -66,7 +66,7 @@ def test_three_trainings_and_a_test(tmp_path, run):
     photographs(tmp_path / "train", 4)
     held_out = photographs(tmp_path / "held_out", 2)
     for kind in ("structure", "texture", "discriminator"):
-        options = small(tmp_path, kind) + (["network.depth=2"] if kind != "discriminator" else [])
+        options = small(tmp_path, kind) + (["network.depth=1"] if kind != "discriminator" else [])
         run(f"train_{kind}", *options)
         assert (tmp_path / kind / "latest.pt").exists()
     out = run(
@@ -79,7 +79,7 @@ def test_three_trainings_and_a_test(tmp_path, run):
         f"data.images={held_out}",
         *(f"checkpoints.{kind}={tmp_path / kind / 'latest.pt'}" for kind in ("structure", "texture", "discriminator")),
         "checkpoints.width=4",
-        "checkpoints.depth=2",
+        "checkpoints.depth=1",
         "checkpoints.discriminator_width=4",
         "device=cpu",
     )
@@ -121,7 +121,7 @@ def test_a_signal_does_not_end_a_loading_process_that_has_just_begun():
 def test_an_interrupted_training_saves_and_goes_on(tmp_path, number):
     photographs(tmp_path / "train", 4)
     photographs(tmp_path / "held_out", 2)
-    options = [*small(tmp_path, "structure"), "network.depth=2", "training.iterations=100000", "data.workers=1", "validation.images=null"]
+    options = [*small(tmp_path, "structure"), "network.depth=1", "training.iterations=100000", "data.workers=1", "validation.images=null"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "scripts" / "train_structure.py"), *options]
     process = forked(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)

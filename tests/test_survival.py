@@ -282,7 +282,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, configure):  # noqa: F811
 @pytest.mark.parametrize(("limit", "fails"), [(100_000, True), (400_000, True), (2_000_000, False)])
 def test_a_full_disk_leaves_the_last_checkpoint_whole(configure, capfd, limit, fails):  # noqa: F811
     """RLIMIT_FSIZE: no file may grow beyond the limit, so that log and checkpoint cannot be written."""
-    config = configure(resume="auto")
+    config = configure(resume="auto", network={"depth": 2})
     path = train("structure", config)
     whole = read_checkpoint(path)
     assert 500_000 < path.stat().st_size < 1_000_000
@@ -290,7 +290,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(configure, capfd, limit, f
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-        more = configure(resume="auto", training={"iterations": 6, "keep": 1})
+        more = configure(resume="auto", network={"depth": 2}, training={"iterations": 6, "keep": 1})
         if fails:
             assert "cannot be written: File too large" in refusal("structure", more)
         else:
@@ -775,9 +775,9 @@ def test_a_dry_run_counts_from_where_the_run_continues(configure, capsys, monkey
 
 
 def test_the_size_of_a_checkpoint_is_estimated_well(configure, capsys):  # noqa: F811
-    config = configure(training={"iterations": 1})
+    config = configure(network={"depth": 2}, training={"iterations": 1})
     path = train("structure", config)
-    dry_run("structure", configure(output="new"))
+    dry_run("structure", configure(output="new", network={"depth": 2}))
     said = float(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("disk")).split()[1])
     assert abs(said * 1e9 / path.stat().st_size - 1) < 0.2  # the rest is names
 

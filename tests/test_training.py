@@ -55,7 +55,7 @@ def configure(tmp_path, photos):
             "device": "cpu",
             "sde": {"T": 10},
             "structure": {"edge_source": "known"},
-            "network": {"width": 4} if kind == "discriminator" else {"width": 4, "depth": 2},
+            "network": {"width": 4} if kind == "discriminator" else {"width": 4, "depth": 1},
             "data": {"images": str(photos), "size": 32, "workers": 0, "index": None},
             "validation": {"index": None},
             "training": {"iterations": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2, "log_every": 1},
@@ -246,7 +246,7 @@ def test_results_are_not_overwritten(configure):
     ("change", "said"),
     [
         ({"network": {"width": 8}}, "architecture"),
-        ({"network": {"depth": 1}}, "architecture"),
+        ({"network": {"depth": 2}}, "architecture"),
         ({"network": {"prediction": "x0"}}, "prediction"),
         ({"sde": {"T": 20}}, "sde"),
         ({"sde": {"schedule": "linear"}}, "sde"),
