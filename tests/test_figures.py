@@ -599,7 +599,7 @@ MISTAKES = [
     (["process", "-opt", "{yml}", "process.t=[1, 1]"], "twice"),
     (["process", "-opt", "{yml}", "process.image=z"], "no image z"),
     (["process", "-opt", "{yml}", "process.imag=z"], "did you mean process.image?"),
-    (["process", "-opt", "{yml}", "methods=[]"], "1 to 7 methods"),
+    (["process", "-opt", "{yml}", "methods=[]"], "1 to 8 methods"),
     (["process", "-opt", "{yml}", "methods=[{{label: x}}]"], "methods[0].opt is missing"),
     (["process", "-opt", "{yml}", "methods=[{{label: x, opt: {folder}/test.yml, options: [sde.TT=3]}}]"], "sde.TT"),
     (

@@ -23,8 +23,8 @@ FONT_SIZE = 7.5  # points
 PNG_DPI = 200
 # Okabe and Ito's palette without yellow, which is too pale for lines on white
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 GRAY = "#777777"
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY)
 DASHED = (0, (3, 1.5))
 LOOK = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
