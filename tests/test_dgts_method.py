@@ -70,10 +70,11 @@ def test_a_result_does_not_depend_on_the_batch(weights, order, upsampler):
     assert torch.equal(together[known.mask.expand_as(together) > 0.5], known.image[known.mask.expand_as(together) > 0.5])
 
 
-def test_half_precision_gives_nearly_the_same(weights):
-    method, known = method_of(weights), batch()
+@pytest.mark.parametrize("upsampler, most", [(False, 0.002), (True, 0.1)])  # this random one amplifies what its input differs by
+def test_half_precision_gives_nearly_the_same(weights, upsampler, most):
+    method, known = method_of(weights, upsampler), batch()
     half = run(method.varied(precision="bf16"), known, [0] * 3).image
-    assert half.dtype == torch.float32 and (half - run(method, known, [0] * 3).image).abs().mean() < 0.04
+    assert half.dtype == torch.float32 and 0 < (half - run(method, known, [0] * 3).image).abs().mean() < most
     with pytest.raises(UserError, match="no steps"):
         method.varied(steps=3)
 

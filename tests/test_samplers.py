@@ -115,7 +115,10 @@ RUNS = {
     ),
 }
 SCORES = sorted(
-    score for trace in run(Released(u_max=1), models(), known(), SeededNoise([28, 29, 30])).traces for s in trace.steps for score in s.scores
+    score
+    for trace in run(Released(u_max=1), models(), known(), SeededNoise([28, 29, 30])).traces
+    for s in trace.steps
+    for score in s.scores
 )
 THRESHOLD = (SCORES[10] + SCORES[11]) / 2  # some images are below it and some are not; a score itself would be a tie that rounding decides
 
