@@ -110,7 +110,7 @@ def test_attention_is_a_distribution_over_references(network):
 
 @torch.no_grad()
 def test_references_of_a_new_network_tell_places_apart():
-    """With torch's own initial values they are all alike (0.01 of their size), and attention over them learns nothing."""
+    """With torch's own initial values they are all alike (0.01 of their size), and attention has nothing to choose from."""
     torch.manual_seed(0)
     references = TextureReferences("small", 64, 16, 96, 4, 2, 0.1).eval()
     found = references(torch.rand(2, 3, 64, 64) * 2 - 1, torch.ones(2, 1, 64, 64))
