@@ -1,7 +1,6 @@
 """What a table will do: what is wrong with its data, which runs are done already, and about how long the rest takes. Nothing is written."""
 
 import math
-import time
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -111,11 +110,6 @@ class Clock:
         key = repr((config.method, config.options, config.device))
         if key not in self.known:
             method = open_method(config)
-            cost, seconds = {name: count.most for name, count in method.cost().items()}, {}
-            for name, call in method.single_evaluations().items():
-                for _ in range(2):  # the first one warms up
-                    started = time.perf_counter()
-                    call().sum().item()  # waits for the device
-                    seconds[name] = time.perf_counter() - started
+            cost, seconds = {name: count.most for name, count in method.cost().items()}, method.time_evaluations()
             self.known[key] = sum(cost.values()), sum(count * seconds.get(name, 0.0) for name, count in cost.items())
         return self.known[key]

@@ -13,6 +13,7 @@ to open (`Options.doors`), and every result records them.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,6 +212,16 @@ class Method:
     def single_evaluations(self) -> dict[str, Callable[[], Tensor]]:
         """For each network a function that evaluates it once, at the preferred size, to estimate times."""
         return {}
+
+    def time_evaluations(self) -> dict[str, float]:
+        """Seconds of one evaluation of each network at the preferred size, measured once after a warm-up."""
+        seconds = {}
+        for name, call in self.single_evaluations().items():
+            for _ in range(2):
+                started = time.perf_counter()
+                call().sum().item()  # waits for the device
+                seconds[name] = time.perf_counter() - started
+        return seconds
 
     def choices(self) -> Choices | None:
         """The choices of its sampling; None if there are none."""
