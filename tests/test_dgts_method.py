@@ -70,7 +70,7 @@ def test_a_result_does_not_depend_on_the_batch(weights, order, upsampler):
     assert torch.equal(together[known.mask.expand_as(together) > 0.5], known.image[known.mask.expand_as(together) > 0.5])
 
 
-@pytest.mark.parametrize("upsampler, most", [(False, 0.002), (True, 0.1)])  # this random one amplifies what its input differs by
+@pytest.mark.parametrize("upsampler, most", [(False, 0.002), (True, 0.04)])  # a random one amplifies what its input differs by
 def test_half_precision_gives_nearly_the_same(weights, upsampler, most):
     method, known = method_of(weights, upsampler), batch()
     half = run(method.varied(precision="bf16"), known, [0] * 3).image

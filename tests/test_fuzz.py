@@ -15,6 +15,7 @@ import pickle
 import resource
 import signal
 import struct
+import time
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -103,8 +104,9 @@ def within(seconds=20, gigabytes=2):
     def end(signum, frame):
         raise TooLong
 
-    before, handlers = memory(reset=True), {number: signal.signal(number, end) for number in (signal.SIGPROF, signal.SIGALRM)}
-    signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor: what else runs on the machine does not count
+    began, before = time.monotonic(), memory(reset=True)
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # ends what computes without end
     signal.alarm(15 * seconds)  # for what waits and computes nothing
     try:
         yield
@@ -115,7 +117,7 @@ def within(seconds=20, gigabytes=2):
         signal.alarm(0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    assert memory() - before < gigabytes * 10**9
+    assert time.monotonic() - began < seconds and memory() - before < gigabytes * 10**9
 
 
 def memory(reset=False):
