@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from strdiffusion.commands import reproduce as command
 from strdiffusion.config import load_config
 from strdiffusion.evaluation import folder as folder_module
 from strdiffusion.evaluation.compare import Cell
+from strdiffusion.evaluation.equal import differences_at_equal
 from strdiffusion.evaluation.render import Table, TableRow, as_csv, as_latex, as_markdown
 from strdiffusion.evaluation.reproduce import reproduce
 from strdiffusion.evaluation.run import without_later
 from strdiffusion.evaluation.statistics import Summary
-from strdiffusion.evaluation.table import read_rows
+from strdiffusion.evaluation.table import ResultRow, read_rows, write_rows
 from strdiffusion.evaluation.table_options import TableConfig
+from strdiffusion.evaluation.tablecells import ImageNumbers
 from strdiffusion.methods import run as run_method
 from strdiffusion.methods.folders import open_by_name
 from strdiffusion.system.errors import UserError
@@ -92,6 +95,58 @@ def test_differences_are_of_the_same_image(table):
             run(table, wrong)
     with pytest.raises(UserError, match="reference compares rows image by image"):
         run(table, "reference=none", "metrics=[texture_evaluations]")
+
+
+def results(folder: Path, sharpness: np.ndarray, psnr: np.ndarray, share: float = 0.2) -> tuple[Path, ImageNumbers]:
+    folder.mkdir()
+    names = [f"{i:02d}" for i in range(len(psnr))]
+    write_rows([ResultRow(name, f"{name}.png", "drawn", share, 1.0) for name in names], folder / "results.csv")
+    values = {name: {"sharpness": a, "hole_psnr": b} for name, a, b in zip(names, sharpness.tolist(), psnr.tolist(), strict=True)}
+    return folder, ImageNumbers(values, {})
+
+
+def test_differences_at_equal_sharpness(tmp_path):
+    rng = np.random.default_rng(0)
+    settings = [rng.normal(mean, 0.1, (2, 50)) for mean in (0.7, 0.8, 0.95)]
+    mixed = 0.3 * settings[1] + 0.7 * settings[2] + np.array([[0.0], [0.5]])  # so it is 0.5 above the curve, for any draw of images
+    given = [results(tmp_path / str(i), *numbers) for i, numbers in enumerate([mixed, *settings])]
+    numbers, (ours, *curve) = dict(given), [folder for folder, _ in given]
+
+    cell = differences_at_equal(ours, curve[::-1], "sharpness", ["hole_psnr"], numbers)["hole_psnr"]
+    assert cell.summary.count == 50
+    assert [cell.summary.mean, cell.summary.low, cell.summary.high] == pytest.approx([0.5] * 3, abs=1e-9)
+    for moved, reason in ((-1, "below every"), (1, "above every")):
+        numbers[ours] = ImageNumbers({name: v | {"sharpness": v["sharpness"] + moved} for name, v in numbers[ours].values.items()}, {})
+        cell = differences_at_equal(ours, curve, "sharpness", ["hole_psnr"], numbers)["hole_psnr"]
+        assert cell.summary is None and cell.reason.startswith(reason)
+        numbers[ours] = given[0][1]
+    noisy = numbers | {ours: ImageNumbers({n: v | {"hole_psnr": rng.normal()} for n, v in numbers[ours].values.items()}, {})}
+    summary = differences_at_equal(ours, curve, "sharpness", ["hole_psnr"], noisy)["hole_psnr"].summary
+    width = 2 * 1.96 * math.sqrt((1 + 0.01 * (0.3**2 + 0.7**2)) / 50)  # of a mean of 50 independent differences, to a first approximation
+    assert summary.high - summary.low == pytest.approx(width, rel=0.2)
+    line = {  # PSNR falls with sharpness alone, in every run: no draw of images may show a difference
+        folder: ImageNumbers({n: {"sharpness": s, "hole_psnr": 20 - 10 * s} for n, s in zip(v.values, rng.normal(mean, 0.1, 50))}, {})
+        for (folder, v), mean in zip(numbers.items(), (0.85, 0.7, 0.8, 0.95), strict=True)
+    }
+    summary = differences_at_equal(ours, curve, "sharpness", ["hole_psnr"], line)["hole_psnr"].summary
+    assert [summary.mean, summary.low, summary.high] == pytest.approx([0] * 3, abs=1e-9)
+    other, _ = results(tmp_path / "other", *mixed, share=0.3)
+    with pytest.raises(UserError, match="differ in the file or the mask of 00"):
+        differences_at_equal(other, curve, "sharpness", ["hole_psnr"], numbers | {other: given[0][1]})
+
+
+def test_a_table_at_equal_psnr(table):
+    folder = run(table, "equal={metric: psnr, rows: [Telea, none]}")
+    lines = [*csv.DictReader((folder / "equal.csv").open())]
+    assert {line["row"] for line in lines} == {"adaptive (released)"} and {line["metric"] for line in lines} == {"hole_psnr", "l1"}
+    assert "mixture of two of 'Telea', 'none'" in (folder / "equal.md").read_text()
+    for wrong, said in (
+        ("{metric: texture_evaluations, rows: [Telea, none]}", "equal.metric must be a number of each image among metrics"),
+        ("{metric: psnr, rows: [Telea, non]}", "names 'non', which is not the label"),
+        ("{metric: psnr, rows: [Telea]}", "at least two rows"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run(table, f"equal={wrong}")
 
 
 def test_from_nothing_to_three_files_and_then_nothing_more(table, tmp_path, monkeypatch):

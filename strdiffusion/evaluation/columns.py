@@ -53,6 +53,11 @@ def is_compared(metric: str) -> bool:
     return not (is_cost(metric) or of_samples(metric) or metric in ("fid", "kid"))
 
 
+def is_of_image(metric: str) -> bool:
+    """Whether it is a number of each image: what rows can be compared by, but for distances of sets of images."""
+    return is_compared(metric) and metric not in ("judge_fid", "judge_kid")
+
+
 def is_evaluations(metric: str) -> bool:
     """Whether a column counts the evaluations of a network: NETWORK_evaluations."""
     return metric.endswith(SUFFIX) and metric != SUFFIX

@@ -27,7 +27,7 @@ def paired_differences(
     that are not in results.csv. Raises UserError if images or masks differ.
     """
     ours, theirs = ({row.name: row for row in read_rows(run / "results.csv")} for run in (folder, reference))
-    names = _shared(ours, theirs, folder, reference)
+    names = shared_names(ours, theirs, folder, reference)
     cells = {}
     for metric in metrics:
         if metric in PAIRED:
@@ -42,7 +42,7 @@ def paired_differences(
     return cells
 
 
-def _shared(ours: dict[str, ResultRow], theirs: dict[str, ResultRow], folder: Path, reference: Path) -> list[str]:
+def shared_names(ours: dict[str, ResultRow], theirs: dict[str, ResultRow], folder: Path, reference: Path) -> list[str]:
     """The names that both runs have. Raises UserError if one stands for another file or mask."""
     given = [{name: (row.image, row.mask, row.hole_share) for name, row in rows.items()} for rows in (ours, theirs)]
     other = next((name for name in ours if name in theirs and given[0][name] != given[1][name]), None)

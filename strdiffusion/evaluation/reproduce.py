@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from strdiffusion.config import load_config, save_config
-from strdiffusion.evaluation.columns import is_compared
+from strdiffusion.evaluation.columns import column, is_compared, is_of_image
 from strdiffusion.evaluation.compare import Cell, Measures
 from strdiffusion.evaluation.differences import paired_differences
+from strdiffusion.evaluation.equal import differences_at_equal
 from strdiffusion.evaluation.folder import SomeLeftOut, inpaint_folder
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.evaluation.published import PUBLISHED
@@ -78,10 +79,12 @@ def fill(config: TableConfig, runs: dict[tuple[str, str], list[Run]], base: Test
         write_table(table, folder)
     save_config(config, folder / "config.yml")
     print(as_markdown(table))
-    if config.reference is not None:
-        differences = compare_rows(config, {key: samples[0] for key, samples in runs.items()}, measures)
-        write_table(differences, folder, "differences")
-        print(as_markdown(differences))
+    firsts = {key: samples[0] for key, samples in runs.items()}
+    for wanted, compare, name in ((config.reference, compare_rows, "differences"), (config.equal, compare_at_equal, "equal")):
+        if wanted is not None:
+            differences = compare(config, firsts, measures)
+            write_table(differences, folder, name)
+            print(as_markdown(differences))
     return problems
 
 
@@ -179,6 +182,27 @@ def compare_rows(config: TableConfig, runs: dict[tuple[str, str], Run], measures
         rows.append(TableRow(label, cells))
     notes = [f"differences to {config.reference!r} of the same image and mask; [low, high]: 95% bootstrap interval of their mean"]
     return Table(f"{config.title}: differences to {config.reference!r}", buckets, metrics, rows, notes)
+
+
+def compare_at_equal(config: TableConfig, runs: dict[tuple[str, str], Run], measures: Measures) -> Table:
+    """The table of the differences of all rows to the mixture of the curve's rows that has the same mean of `equal.metric`."""
+    equal, curve, buckets = config.equal.metric, config.equal.rows, [b.name for b in config.buckets]
+    metrics = [m for m in config.metrics if is_of_image(m) and m not in (*measures.unavailable, equal)]
+    rows = []
+    for label in (row.label for row in config.rows if not row.published_only and row.label not in curve):
+        cells = {}
+        for bucket in buckets:
+            folder, *others = (runs[each, bucket].folder for each in (label, *curve))
+            numbers = {run: image_numbers(run) for run in (folder, *others)}
+            found = differences_at_equal(folder, others, equal, metrics, numbers)
+            cells |= {(bucket, metric): cell for metric, cell in found.items()}
+        rows.append(TableRow(label, cells))
+    shown = column(equal).title
+    notes = [
+        f"differences to the mixture of two of {', '.join(map(repr, curve))} that has the same mean {shown} over the same images and masks",
+        "[low, high]: 95% interval of a bootstrap over images, with the share of the mixture computed anew for each draw",
+    ]
+    return Table(f"{config.title}: differences at equal {shown}", buckets, metrics, rows, notes)
 
 
 def write_table(table: Table, folder: Path, name: str = "table") -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from strdiffusion.evaluation.columns import TABLE_METRICS, is_compared, is_evaluations, of_samples
+from strdiffusion.evaluation.columns import TABLE_METRICS, is_compared, is_evaluations, is_of_image, of_samples
 from strdiffusion.evaluation.judging_options import PretrainedConfig
 from strdiffusion.evaluation.published import PUBLISHED
 from strdiffusion.methods import METHODS
@@ -35,11 +35,20 @@ class RowConfig:
 
 
 @dataclass
+class EqualConfig:
+    """Rows are compared at equal `metric`, such as sharpness, with the rows of a curve: one method with several settings."""
+
+    metric: str
+    rows: list[str]
+
+
+@dataclass
 class TableConfig:
     """configs/tables/*.yml. `base` is a test configuration, `options` are overrides of it for all rows.
 
     notes: what differs from the protocol of the published numbers. weights, judge, labels: as in scripts/evaluate.py.
     reference: the label of a row that all others are compared with, image by image, in differences.md.
+    equal: a curve that all other rows are compared with at equal sharpness, for example, in equal.md.
     samples: how many results of each image every row makes. All metrics are of the first, but for those that need several.
     """
 
@@ -55,6 +64,7 @@ class TableConfig:
     judge: str | None = None
     labels: str | None = None
     reference: str | None = None
+    equal: EqualConfig | None = None
     samples: Annotated[int, Range(1, 64)] = 1
 
     def check(self) -> None:
@@ -90,5 +100,18 @@ class TableConfig:
                 raise UserError(f"reference={self.reference!r} is not the label of a row that is run")
             if not any(map(is_compared, self.metrics)):
                 raise UserError("reference compares rows image by image: add a metric such as hole_psnr to metrics")
+        if self.equal is not None:
+            self._check_equal([row.label for row in self.rows if not row.published_only])
         if all(row.published_only for row in self.rows):
             raise UserError("a table needs a row that is run: all of its rows are published_only")
+
+    def _check_equal(self, labels: list[str]) -> None:
+        """Check `equal`. labels: of the rows that are run. Raises UserError."""
+        of_images = [metric for metric in self.metrics if is_of_image(metric)]
+        if self.equal.metric not in of_images:
+            raise UserError(f"equal.metric must be a number of each image among metrics ({', '.join(of_images)}), not {self.equal.metric}")
+        unknown = next((label for label in self.equal.rows if label not in labels), None)
+        if unknown is not None:
+            raise UserError(f"equal.rows names {unknown!r}, which is not the label of a row that is run")
+        if len(set(self.equal.rows)) < 2 or len(set(self.equal.rows)) < len(self.equal.rows):
+            raise UserError("equal.rows must name at least two rows, and none twice")
