@@ -3,6 +3,7 @@
 For example:
 
     python scripts/figures.py grid        --out figures/grid Ours=results/mine LaMa=results/lama --truth photos --masked results/mine
+    python scripts/figures.py grid        --out figures/most A=results/a B=results/b --disagree hole_ssim --first 8
     python scripts/figures.py process     --out figures/process -opt configs/benchmark/figures.yml [process.t=[20,10,0] ...]
     python scripts/figures.py discrepancy --out figures/discrepancy -opt configs/benchmark/figures.yml [discrepancy.of=estimate ...]
     python scripts/figures.py guide       --out figures/guide -opt configs/benchmark/test.yml [--first 24] [sampler.steps=20 ...]
@@ -23,7 +24,7 @@ import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest
 from strdiffusion import figures
 from strdiffusion.config import load_config
 from strdiffusion.data.masks import Polarity
-from strdiffusion.evaluation.columns import ComparedMetric, HoleMetric
+from strdiffusion.evaluation.columns import TABLE_METRICS, ComparedMetric, HoleMetric, column, is_of_image
 from strdiffusion.evaluation.options import TestConfig
 from strdiffusion.figures import grid as grids
 from strdiffusion.figures.style import fit_text
@@ -32,12 +33,21 @@ from strdiffusion.system.errors import UserError
 from strdiffusion.system.folders import output_files
 
 TITLE_WIDTH = 7.0  # cm
+OF_IMAGES = [metric for metric in TABLE_METRICS if is_of_image(metric)]
 
 
 def grid(options: argparse.Namespace):
     folders = [split_label(text) for text in options.results]
     methods = [figures.open_column(label, folder) for label, folder in folders]
-    names = grids.choose_images(methods, options.images, options.first)
+    if options.disagree and options.images:
+        raise UserError("--disagree chooses the images: leave --images out")
+    names, captions = options.images, None
+    if options.disagree:
+        found = grids.disagreements([folder for _, folder in folders], options.disagree, options.first)
+        digits = column(options.disagree).digits
+        names = list(found)
+        captions = {label: [f"{numbers[i]:.{digits}f}" for numbers in found.values()] for i, (label, _) in enumerate(folders)}
+    names = grids.choose_images(methods, names, options.first)
     columns = list(methods)
     if options.masked:
         columns.insert(0, figures.open_column("masked", options.masked, "masked"))
@@ -46,7 +56,7 @@ def grid(options: argparse.Namespace):
             raise UserError(f"--truth {options.truth} holds results of a test: give the folder of the true pictures")
         fit = next((fit for _, folder in folders if (fit := grids.fit_of(folder))), None)
         columns.append(figures.open_column("truth", options.truth, fit=fit))
-    return figures.grid_figure(columns, names)
+    return figures.grid_figure(columns, names, captions)
 
 
 def process(options: argparse.Namespace):
@@ -125,6 +135,9 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--masked", type=Path, metavar="FOLDER", help="a first column with masked pictures (or a result folder's)")
     command.add_argument("--images", nargs="+", default=[], metavar="NAME", help="which images, by name without suffix")
     command.add_argument("--first", type=positive, default=6, metavar="N", help="without --images: the first N by name (6)")
+    command.add_argument(
+        "--disagree", choices=OF_IMAGES, metavar="METRIC", help="the N images in which this metric of the results differs most"
+    )
     for draw, help in ((process, "the denoising process as a strip"), (discrepancy, "PSNR of known and hole region over t, and their gap")):
         command = add(draw, help)
         command.add_argument("-opt", "--opt", required=True, metavar="FILE", help="the methods as YAML, see configs/benchmark/figures.yml")

@@ -1,6 +1,7 @@
 """scripts/figures.py: what each figure shows, checked against its data, and one line for each mistake."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from strdiffusion.config import load_config
 from strdiffusion.data import TestDataset, collate, gray_map
 from strdiffusion.evaluation.folder import image_seed, look_at, open_method
 from strdiffusion.evaluation.options import TestConfig
-from strdiffusion.figures.grid import choose_images, fit_of, grid_figure
+from strdiffusion.evaluation.table import read_rows
+from strdiffusion.figures.grid import choose_images, disagreements, fit_of, grid_figure
 from strdiffusion.figures.histogram import count_buckets
 from strdiffusion.figures.methods import DiscrepancyConfig, chosen_item, load_entries
 from strdiffusion.figures.process import chosen_times
@@ -377,6 +379,33 @@ def test_grid(command, folder, elsewhere, tmp_path):
     picture = cv2.imread(str(results / "inpainted" / "c.png"))[..., ::-1] / np.float32(255)
     assert np.abs(figure.axes[0].images[0].get_array() - picture).max() < 1e-6
     assert choose_images(columns, [], 2) == ["a", "b"] and choose_images(columns, ["c", "b"], 2) == ["c", "b"]
+
+
+def test_grid_of_the_largest_disagreements(command, folder, tmp_path):
+    for name, numbers in (("one", {"a": 0.5, "b": 0.9, "c": 0.7}), ("two", {"a": 0.6, "b": 0.2, "c": 0.4})):
+        shutil.copytree(folder / "results", tmp_path / name)
+        values = {image: {"agreement": number} for image, number in numbers.items()}
+        (tmp_path / name / "images.json").write_text(json.dumps({"values": values, "judged": {}}))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    assert disagreements(folders, "agreement", 2) == {"b": [0.9, 0.2], "c": [0.7, 0.4]}
+    of_csv = disagreements([*folders, folder / "results"], "hole_psnr", 9)  # not stored by a table: of results.csv
+    expected = {row.name: row.hole_psnr for row in read_rows(folder / "results" / "results.csv")}
+    assert of_csv == {name: pytest.approx([value] * 3) for name, value in expected.items()}
+
+    results = [f"{path.name}={path}" for path in folders]
+    status, _, _ = command("grid", "--out", tmp_path / "out", *results, "--disagree", "agreement", "--first", "2")
+    assert status == 0
+    require_figure(tmp_path / "out")
+    columns = [figures.open_column(path.name, path) for path in folders]
+    shown = texts(grid_figure(columns, ["b", "c"], {"one": ["0.900", "0.700"], "two": ["0.200", "0.400"]}))
+    assert sorted(shown) == sorted(["one", "two", "b", "c", "0.900", "0.700", "0.200", "0.400"])
+    for arguments, said in (
+        ([results[0], "--disagree", "agreement"], "at least two result folders"),
+        ([*results, "--disagree", "agreement", "--images", "a"], "leave --images out"),
+        ([*results, "--disagree", "judge_distance"], "has no judge_distance of its images"),
+        ([*results, "--disagree", "fid"], "invalid choice: 'fid'"),
+    ):
+        assert said in refusal(command("grid", "--out", tmp_path / "wrong", *arguments))
 
 
 def test_results_of_an_earlier_version_tell_their_fit(tmp_path):

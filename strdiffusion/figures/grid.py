@@ -2,7 +2,8 @@
 
 import difflib
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,10 @@ import numpy as np
 
 from strdiffusion.data import find_images, read_image
 from strdiffusion.data.testset import Fit, fit_image, item_names
+from strdiffusion.evaluation.columns import PAIRED
 from strdiffusion.evaluation.options import TestDataConfig
+from strdiffusion.evaluation.table import read_rows
+from strdiffusion.evaluation.tablecells import image_numbers
 from strdiffusion.figures.tables import Panel, table_figure
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.parser import build, read_yaml
@@ -71,8 +75,41 @@ def choose_images(methods: Sequence[Column], wanted: Sequence[str], first: int) 
     return chosen
 
 
-def grid_figure(columns: Sequence[Column], names: Sequence[str]) -> "Figure":
-    """Draw these images of all columns. A picture that is missing or cannot be read is left blank; one line reports all of them."""
+def disagreements(folders: Sequence[Path], metric: str, count: int) -> dict[str, list[float]]:
+    """Where results differ most: the `count` images with the largest range of a metric over result folders, and their numbers.
+
+    folders: of scripts/test.py, or of rows of a table, which also have the judge's numbers. Raises UserError.
+    """
+    if len(folders) < 2:
+        raise UserError("results disagree with each other: give at least two result folders")
+    runs = [numbers_of(folder.expanduser(), metric) for folder in folders]
+    shared = [name for name in runs[0] if all(name in run for run in runs)]
+    if not shared:
+        raise UserError(f"no image has {metric} in all of {', '.join(map(str, folders))}")
+    found = {name: [run[name] for run in runs] for name in shared}
+    most = sorted(found, key=lambda name: min(found[name]) - max(found[name]))
+    return {name: found[name] for name in most[:count]}
+
+
+def numbers_of(folder: Path, metric: str) -> dict[str, float]:
+    """A metric by image, of a result folder. Raises UserError if it has none."""
+    kept = {name: values.get(metric) for name, values in image_numbers(folder).values.items()}
+    if not any(value is not None for value in kept.values()) and metric in PAIRED:
+        kept = {row.name: row.number(metric) for row in read_rows(folder / "results.csv")}
+    numbers = {name: value for name, value in kept.items() if value is not None and math.isfinite(value)}
+    if not numbers:
+        raise UserError(
+            f"{folder} has no {metric} of its images: a result folder of scripts/test.py has {', '.join(PAIRED)}, "
+            "and the folders below `runs` of a table have its metrics"
+        )
+    return numbers
+
+
+def grid_figure(columns: Sequence[Column], names: Sequence[str], captions: Mapping[str, Sequence[str]] | None = None) -> "Figure":
+    """Draw these images of all columns; captions: by the label of a column, what is written below its pictures.
+
+    A picture that is missing or cannot be read is left blank; one line reports all of them.
+    """
     if not 1 <= len(columns) <= MOST_COLUMNS:
         raise UserError(f"a grid has 1 to {MOST_COLUMNS} columns, not {len(columns)}")
     blank: list[str] = []
@@ -84,7 +121,12 @@ def grid_figure(columns: Sequence[Column], names: Sequence[str]) -> "Figure":
         cells.append(row)
     if blank:
         log.warning("left blank: %s", ", ".join(blank))
-    return table_figure(cells, [column.label for column in columns], names)
+    below = (
+        [[captions[column.label][i] if column.label in captions else "" for column in columns] for i in range(len(names))]
+        if captions
+        else ()
+    )
+    return table_figure(cells, [column.label for column in columns], names, captions=below)
 
 
 def read_cell(column: Column, name: str) -> Panel:

@@ -21,7 +21,11 @@ Panel = np.ndarray | str  # a picture (H,W) or (H,W,3) with values in [0,1], or 
 
 @styled
 def table_figure(
-    cells: Sequence[Sequence[Panel]], columns: Sequence[str], rows: Sequence[str], groups: Sequence[tuple[str, int]] = ()
+    cells: Sequence[Sequence[Panel]],
+    columns: Sequence[str],
+    rows: Sequence[str],
+    groups: Sequence[tuple[str, int]] = (),
+    captions: Sequence[Sequence[str]] = (),
 ) -> "Figure":
     """A table of pictures, one Axes per cell, row by row.
 
@@ -29,13 +33,15 @@ def table_figure(
         cells: rows of cells, each as long as `columns`.
         columns, rows: titles.
         groups: title and number of rows of each group of rows; empty for no groups.
+        captions: a line below each cell; empty for none.
     """
     width = ONE_COLUMN if len(columns) <= MOST_COLUMNS_IN_ONE else TWO_COLUMNS
     left = LINE * 1.3 * (2 if groups else 1)
     cell_width = (width - left - MARGIN - GAP * (len(columns) - 1)) / len(columns)
     titles = [fit_text(column, cell_width, lines=2) for column in columns]
     top = LINE * (max(title.count("\n") for title in titles) + 1) + GAP
-    heights = row_heights(cells, cell_width)
+    below = LINE * 1.1 if captions else 0
+    heights = [height + below for height in row_heights(cells, cell_width)]
     first_of_group = set(np.cumsum([count for _, count in groups][:-1]).tolist())
     gaps = [0 if i == 0 else GROUP_GAP if i in first_of_group else GAP for i in range(len(cells))]
     height = top + sum(heights) + sum(gaps) + MARGIN
@@ -46,11 +52,14 @@ def table_figure(
         figure.text(x / width, 1 - (top - GAP) / height, title, ha="center", va="bottom")
     bottoms = height - top - np.cumsum(heights) - np.cumsum(gaps)
     for i, row in enumerate(cells):
-        _side_title(figure, rows[i], left - LINE * 0.65, bottoms[i], heights[i])
+        _side_title(figure, rows[i], left - LINE * 0.65, bottoms[i] + below, heights[i] - below)
         for j, cell in enumerate(row):
             x = left + j * (cell_width + GAP)
-            axes = figure.add_axes((x / width, bottoms[i] / height, cell_width / width, heights[i] / height))
+            axes = figure.add_axes((x / width, (bottoms[i] + below) / height, cell_width / width, (heights[i] - below) / height))
             _fill(axes, cell, cell_width)
+            if captions:
+                caption = fit_text(captions[i][j], cell_width)
+                figure.text((x + cell_width / 2) / width, (bottoms[i] + below * 0.9) / height, caption, ha="center", va="top")
     last = 0
     for title, count in groups:
         first, last = last, last + count
