@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from strdiffusion.evaluation.statistics import Summary
 from strdiffusion.evaluation.table import ResultRow, read_rows, write_rows
 from strdiffusion.evaluation.table_options import TableConfig
 from strdiffusion.evaluation.tablecells import ImageNumbers
+from strdiffusion.evaluation.winners import winners
 from strdiffusion.methods import run as run_method
 from strdiffusion.methods.folders import open_by_name
 from strdiffusion.system.errors import UserError
@@ -135,6 +137,32 @@ def test_differences_at_equal_sharpness(tmp_path):
         differences_at_equal(other, curve, "sharpness", ["hole_psnr"], numbers | {other: given[0][1]})
 
 
+def test_what_wins_a_column(tmp_path):
+    rng = np.random.default_rng(0)
+    base = rng.normal(20, 3, 50)
+    psnr = {"best": base, "level": base - 0.02 + rng.normal(0, 0.5, 50), "below": base - 0.3 + rng.normal(0, 0.5, 50), "few": base[:30] + 5}
+    folders = {label: results(tmp_path / label, np.full(len(values), 0.9), values)[0] for label, values in psnr.items()}
+    for label, values in psnr.items():
+        numbers = {f"{i:02d}": {"l1": value, "sharpness": 0.9} for i, value in enumerate(values.tolist())}
+        (folders[label] / "images.json").write_text(json.dumps({"values": numbers, "judged": {}}))
+
+    def cells(values: dict) -> dict[str, Cell]:
+        return {label: Cell(Summary(float(np.mean(v)), 0, 0, len(v))) for label, v in values.items()}
+
+    assert winners("l1", cells({label: -v for label, v in psnr.items()}), folders) == {"best", "level"}  # fewer images do not take part
+    assert winners("l1", cells(psnr), folders) == {"below"}  # here smaller is better
+    sharp = cells({"best": [0.9] * 50, "level": [1.2] * 50, "below": [0.7] * 50})
+    assert winners("fid", sharp, folders) == {"below"} and "best" in winners("sharpness", sharp, folders)  # nearest to one
+    assert winners("texture_evaluations", sharp, folders) == winners("seconds", sharp, folders) == set()
+    assert winners("l1", {"best": sharp["best"], "level": Cell(None, "no weights")}, folders) == set()
+
+    table = Table("t", ["10-20"], ["l1"], [TableRow(label, {("10-20", "l1"): cell}) for label, cell in cells(psnr).items()], [])
+    bold = replace(table, best=frozenset({("below", "10-20", "l1")}))
+    assert as_markdown(table).count("**") == 0 and as_markdown(bold).count("**") == 2
+    (line,) = [line for line in as_latex(bold).splitlines() if r"\textbf" in line]
+    assert line.startswith("{below}")
+
+
 def test_a_table_at_equal_psnr(table):
     folder = run(table, "equal={metric: psnr, rows: [Telea, none]}")
     lines = [*csv.DictReader((folder / "equal.csv").open())]
@@ -178,6 +206,7 @@ def test_the_notes_are_of_the_base_and_not_of_the_last_row(table):
     folder = run(table, "rows=[{label: a, method: telea}, {label: b, options: [seed=77, sampler.resampling=none]}]")
     notes = (folder / "table.md").read_text()
     assert "seed 0, unless a row says" in notes and "seed 77" not in notes
+    assert "**" not in notes  # masks of another seed: neither row is better
 
 
 def test_an_interrupted_table_continues_with_the_image_it_was_at(table, monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import re
 from dataclasses import dataclass, field
@@ -22,13 +23,18 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, columns, and notes on how the numbers were computed."""
+    """Rows, columns, and notes on how the numbers were computed. best: (label, bucket, metric) of the cells that are set in bold."""
 
     title: str
     buckets: list[str]
     metrics: list[str]
     rows: list[TableRow]
     notes: list[str] = field(default_factory=list)
+    best: frozenset[tuple[str, str, str]] = frozenset()
+
+    def is_best(self, row: TableRow, bucket: str, metric: str) -> bool:
+        """Whether the cell is in bold; published numbers never are."""
+        return row.source is None and (row.label, bucket, metric) in self.best
 
     def footnotes(self) -> list[str]:
         """The sources of published rows, the reasons for missing numbers, then the notes; each once, in order."""
@@ -64,7 +70,10 @@ def as_markdown(table: Table) -> str:
     titles = [f"{bucket_title(bucket)} {column(m).title} {arrows[column(m).better]}" for bucket in table.buckets for m in table.metrics]
     lines = [["", *titles]]
     for row in table.rows:
-        cells = [_text(row.cells.get((bucket, metric)), metric, with_interval=True) for bucket in table.buckets for metric in table.metrics]
+        cells = []
+        for bucket, metric in itertools.product(table.buckets, table.metrics):
+            text = _text(row.cells.get((bucket, metric)), metric, with_interval=True)
+            cells.append(f"**{text}**" if table.is_best(row, bucket, metric) else text)
         label = f"*{row.label} (published)*" if row.source else row.label
         lines.append([label, *cells])
     notes = [f"* {note}" for note in table.footnotes()]
@@ -92,7 +101,10 @@ def as_latex(table: Table) -> str:
         r"\midrule",
     ]
     for row in table.rows:
-        cells = [_escape(_text(row.cells.get((bucket, metric)), metric)) for bucket in table.buckets for metric in table.metrics]
+        cells = []
+        for bucket, metric in itertools.product(table.buckets, table.metrics):
+            text = _escape(_text(row.cells.get((bucket, metric)), metric))
+            cells.append(rf"\textbf{{{text}}}" if table.is_best(row, bucket, metric) else text)
         label = rf"\emph{{{_escape(row.label)} (published)}}" if row.source else _escape(row.label)
         lines.append(f"{{{label}}} & " + " & ".join(cells) + r" \\")  # in braces: a [ after \\ would be read as its option
     notes = [rf"\par\footnotesize {_escape(note.rstrip('.'))}." for note in table.footnotes()]

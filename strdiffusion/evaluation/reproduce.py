@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from strdiffusion.config import load_config, save_config
@@ -20,6 +21,7 @@ from strdiffusion.evaluation.report import how_measured
 from strdiffusion.evaluation.run import Run
 from strdiffusion.evaluation.table_options import BucketConfig, RowConfig, TableConfig
 from strdiffusion.evaluation.tablecells import image_metrics, image_numbers, published_cell, run_cells
+from strdiffusion.evaluation.winners import NOTE, winners
 from strdiffusion.system.device import choose_device, device_name
 from strdiffusion.system.errors import UserError
 from strdiffusion.system.files import Together, write_text
@@ -78,14 +80,30 @@ def fill(config: TableConfig, runs: dict[tuple[str, str], list[Run]], base: Test
         table = assemble(config, cells, [*table_notes(config, base, measures), *problems])
         write_table(table, folder)
     save_config(config, folder / "config.yml")
-    print(as_markdown(table))
     firsts = {key: samples[0] for key, samples in runs.items()}
+    best = best_cells(config, cells, firsts)
+    table = replace(table, best=best, notes=[*table.notes, *([NOTE] if best else [])])
+    write_table(table, folder)
+    print(as_markdown(table))
     for wanted, compare, name in ((config.reference, compare_rows, "differences"), (config.equal, compare_at_equal, "equal")):
         if wanted is not None:
             differences = compare(config, firsts, measures)
             write_table(differences, folder, name)
             print(as_markdown(differences))
     return problems
+
+
+def best_cells(
+    config: TableConfig, cells: dict[tuple[str, str], dict[str, Cell]], runs: dict[tuple[str, str], Run]
+) -> frozenset[tuple[str, str, str]]:
+    """(label, bucket, metric) of what wins each column."""
+    labels = list(dict.fromkeys(label for label, _ in cells))
+    found = set()
+    for bucket, metric in itertools.product((bucket.name for bucket in config.buckets), config.metrics):
+        folders = {label: runs[label, bucket].folder for label in labels}
+        won = winners(metric, {label: cells[label, bucket][metric] for label in labels}, folders)
+        found |= {(label, bucket, metric) for label in won}
+    return frozenset(found)
 
 
 def planned(config: TableConfig) -> dict[tuple[str, str], list[Run]]:
