@@ -16,6 +16,7 @@ from strdiffusion.networks.embedding import on_device
 from strdiffusion.networks.recompute import RecomputedBlock
 
 GROUPS = 32  # of the group norms; all channel counts are multiples of it
+FEW_PIXELS, LANES = 1024, 16  # of torch's group norm for a CPU
 CLASSES = 1000  # of ImageNet
 MULTIPLIERS = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (0.5, 1, 1, 2, 2, 4, 4)}  # as released, by size
 
@@ -37,6 +38,8 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(GROUPS, channels)
 
     def forward(self, h: Tensor) -> Tensor:
+        if h.device.type == "cpu" and h.shape[2] * h.shape[3] < FEW_PIXELS and self.num_channels // GROUPS % LANES:
+            h = h.contiguous()  # torch has no vector code for such groups in channels last: up to 14 times as slow
         if h.dtype == torch.bfloat16 and h.device.type == "cpu":
             return super().forward(h)  # torch's kernel for a CPU sums bfloat16 in float32 itself, which saves two copies
         return super().forward(h.to(self.weight.dtype)).to(h.dtype)
@@ -93,8 +96,7 @@ def attend(qkv: Tensor, heads: int, new_order: bool) -> Tensor:
     B, width, P = qkv.shape
     shape = (B, 3, heads, width // (3 * heads), P) if new_order else (B, heads, 3, width // (3 * heads), P)
     q, k, v = qkv.view(shape).transpose(-1, -2).unbind(dim=1 if new_order else 2)  # each (B,heads,P,d)
-    if qkv.is_cuda:  # its fused kernels take a last dimension of stride 1 alone; others hold all P x P weights in memory
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # as fused kernels need them; others hold all P x P weights in memory
     return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(B, width // 3, P)
 
 
