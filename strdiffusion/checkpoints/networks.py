@@ -193,7 +193,9 @@ def _load_released(path: Path, content: dict, unrecorded: Unrecorded) -> LoadedN
         network = network_on_meta(*found) if found else None
     except (KeyError, *CANNOT_BUILD) as error:  # KeyError: an entry is missing from which a size is read
         if "input_blocks.0.0.weight" in state:
-            raise UserError(f"the checkpoint {path} seems to hold a prior, but none can be built from it: {brief(error)}") from None
+            problem = str(error) if isinstance(error, ValueError) else brief(error)
+            advice = ": set unrecorded.head_channels, or null and unrecorded.heads" if "cannot be divided into" in problem else ""
+            raise UserError(f"the checkpoint {path} seems to hold a prior, but none can be built from it: {problem}{advice}") from None
         network = None
     if network is None:
         first = ", ".join(map(brief, list(content)[:3]))
