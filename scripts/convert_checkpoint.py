@@ -13,6 +13,7 @@ from typing import get_args
 
 import strdiffusion.system.start  # noqa: F401  first, for Ctrl-C while the rest is imported
 from strdiffusion.checkpoints import LoadedNetwork, load_network, network_record, save_released, write_checkpoint
+from strdiffusion.checkpoints.released_dgts import unrecorded_sizes
 from strdiffusion.config.common import SDEConfig, StructureConfig
 from strdiffusion.ddpm import DDPM
 from strdiffusion.methods.loading import require_mean_fill
@@ -49,13 +50,18 @@ def main() -> None:
         else:
             if loaded.prediction != "noise" and loaded.kind not in DGTS_KINDS:
                 raise UserError(f"{options.source} predicts {loaded.prediction}: the released form knows only networks that predict noise")
+            if loaded.kind in DGTS_KINDS and (lost := unrecorded_sizes(loaded.network)):
+                sizes = ", ".join(f"{name}={value}" for name, value in lost.items())
+                raise UserError(f"{options.source} has {sizes}, which the released form does not record: keep the file as it is")
             save_released(options.target, loaded.network, replace=False)
     print(f"{loaded.kind} network, {loaded.network.architecture()}: {options.source} -> {options.target}")
 
 
 def record_of_released(loaded: LoadedNetwork, options: argparse.Namespace) -> dict:
     """What our checkpoint records of a released network; what the file leaves open is said. Raises UserError if it must be given."""
-    if loaded.kind in DGTS_KINDS:  # no lambda: the network gets that of Places2
+    if loaded.kind in DGTS_KINDS:
+        if loaded.kind == "dgts":
+            print("recorded as released for Places2: lambda 0.1; with weights of CelebA or PSV give dgts.bridge=0.3 at a test")
         return network_record(loaded.kind, loaded.network, prediction="x0")
     if loaded.process is not None:
         record = network_record(loaded.kind, loaded.network, DDPM(**loaded.process))

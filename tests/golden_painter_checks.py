@@ -50,10 +50,11 @@ class Watched:
 
 @torch.no_grad()
 def painter_items(meta: dict, names: dict, seed: int, stored: Stored, fill: Callable, compare_sample: Callable) -> Iterator[Comparison]:
-    """Every item of painter.npz, and the names of the full network. fill(network, names, seed): gives it its weights."""
+    """Every item of painter.npz, and the names of the full network, if there are some. fill(network, names, seed): gives it its weights."""
     with torch.device("meta"):
         full = {name: list(tensor.shape) for name, tensor in unet_of(FULL_SIZE).state_dict().items()}
-    yield Comparison("names/painter_unet", 0.0 if full == names else math.inf, EXACT)
+    if names:
+        yield Comparison("names/painter_unet", 0.0 if full == names else math.inf, EXACT)
     for name, schedule in meta["schedules"].items():
         times = schedule_of(*schedule)
         evaluations, jumps = count_reverse_steps(times), count_jumps(times)

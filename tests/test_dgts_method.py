@@ -150,7 +150,7 @@ def test_released_files_do_not_record_lambda(tmp_path):
         (["dgts.order=given", "dgts.given=[0, 1]"], "each of the patches 0 to 15 once"),
         (["dgts.released=true", "checkpoints.upsampler=null"], "needs the enlarging network"),
         (["dgts.released=true", "dgts.enlarge=false"], "set dgts.enlarge=true"),
-        (["data.size=32"], "which the patches divide"),
+        (["data.size=32"], "data.size=32 does not fit: an image is not of 24x24 pixels, which the patches divide"),
         (["checkpoints={folder: {weights}}"], "has no model.yml"),
         (["sampler.steps=3", "dgts.steps=3"], "dgts.steps"),
     ],
@@ -165,6 +165,9 @@ def test_networks_that_do_not_fit_are_refused(tmp_path, weights):
     files = DGTSCheckpoints(dgts=f"{weights}/dgts.pt", upsampler=str(tmp_path / "wide.pt"))
     with pytest.raises(UserError, match="needs images above 64 pixels"):
         DGTSMethod.open(DGTSOptions(files), CPU)
+    with pytest.raises(UserError, match="dgts.given must name each of the patches 0 to 15 once"):  # before an image is read
+        options = DGTSOptions(DGTSCheckpoints(dgts=f"{weights}/dgts.pt"), dgts=FillingOptions(order="given", given=[0, 1]))
+        DGTSMethod.open(options, CPU)
     assert DGTS(**SMALL_DGTS).size == SIZE
 
 

@@ -231,6 +231,11 @@ def test_checkpoints_are_converted_and_packed(weights, tmp_path, monkeypatch, ca
             monkeypatch.setattr("sys.argv", ["convert_checkpoint.py", str(source), str(target)])
             assert script("convert_checkpoint").main() == 0
         assert same(load_network(back).network.state_dict(), network.state_dict())
+        monkeypatch.setattr("sys.argv", ["convert_checkpoint.py", f"{weights / kind}.pt", str(tmp_path / "lost.pth")])
+        capsys.readouterr()
+        assert script("convert_checkpoint").main() == 2 and not (tmp_path / "lost.pth").exists()
+        lost = {"dgts": "reduction=2, grid=4, heads=2, backbone=small", "upsampler": "factor=4, dilations=[1, 2]"}[kind]
+        assert f"has {lost}, which the released form does not record" in capsys.readouterr().err
     given = [f"{kind}={weights / kind}.pt" for kind in CLASSES]
     monkeypatch.setattr("sys.argv", ["pack_model.py", str(tmp_path / "packed"), *given, "--dtype", "float16"])
     assert script("pack_model").main() == 0

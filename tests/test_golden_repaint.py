@@ -64,6 +64,21 @@ def test_a_folder_of_another_form_is_refused_in_one_line(tmp_path):
         list(golden_repaint_checks.check_folder(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [("training", None), ("times", {"new": {"t_T": 9, "unknown": 1}}), ("processes", {"new": {"schedule": "quadratic", "steps": 9}})],
+)
+def test_a_folder_that_does_not_fit_together_is_refused_in_one_line(section, change, tmp_path, monkeypatch, capsys):
+    shutil.copytree(GOLDEN, tmp_path / "other")
+    meta = json.loads((GOLDEN / "meta.json").read_text())
+    meta |= {"unets": {}, "runs": {}, section: change}
+    np.savez(tmp_path / "other" / "unet.npz")
+    (tmp_path / "other" / "meta.json").write_text(json.dumps(meta))
+    monkeypatch.setattr("sys.argv", ["check_golden.py", str(tmp_path / "other")])
+    assert script("check_golden").main() == 2
+    assert "meta.json does not fit together" in (err := capsys.readouterr().err) and err.count("\n") == 1
+
+
 def test_the_released_networks_have_the_released_names_and_shapes_in_their_order():
     names = json.loads((GOLDEN / "released_state_dict_keys.json").read_text())
     with torch.device("meta"):

@@ -637,6 +637,9 @@ def test_released_checkpoints(runs, tmp_path):
 def test_folders_that_are_no_model(runs, weights, tmp_path):
     (tmp_path / "empty").mkdir()
     structure = weights / "structure.pt"
+    whole_run = shutil.copytree(runs / "texture", tmp_path / "run")
+    for name in ("best.pt", "step_000000001.pt"):
+        shutil.copy(whole_run / "latest.pt", whole_run / name)
     cases = [
         (tmp_path / "absent", {}, "does not exist"),
         (weights / "texture.pt", {}, "is a file"),
@@ -644,6 +647,7 @@ def test_folders_that_are_no_model(runs, weights, tmp_path):
         ({"structure": structure}, {}, "texture"),
         (runs, {"T": 20}, "leave T out"),
         (runs / "texture", {}, "no structure network"),
+        (whole_run, {}, "no structure network"),  # of a run's checkpoints the newest is taken
         ({"texture": weights / "other_T.pt", "structure": structure}, {}, "trained with T=10"),
     ]
     for source, options, said in cases:

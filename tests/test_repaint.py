@@ -468,7 +468,7 @@ def test_options_that_do_not_fit_are_one_line(priors, tmp_path):
     with pytest.raises(UserError, match="is of the texture network, not of the prior network"):
         open_method(tmp_path, {"prior": "texture.pt"})
     save_released(tmp_path / "narrow.pth", GuidedUNet(32, [32], 1, [1], **HEADS))
-    with pytest.raises(UserError, match="32 channels cannot be divided into heads of 64 channels"):
+    with pytest.raises(UserError, match="32 channels cannot be divided into heads of 64 channels: set unrecorded.head_channels"):
         load_network(tmp_path / "narrow.pth")
     blind = GuidedUNet(32, [32], 1, [], learned_sigma=False, **HEADS)
     write_prior(tmp_path / "blind.pt", "prior", blind)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from strdiffusion.checkpoints.files import compare_entries, read_checkpoint, write_checkpoint
-from strdiffusion.checkpoints.released import detect, released_names, strip_module
+from strdiffusion.checkpoints.released import PARALLEL, detect, released_names, strip_module
 from strdiffusion.checkpoints.released_prior import LARGEST_BLOCKS, LARGEST_LEVELS, Unrecorded, detect_prior
 from strdiffusion.data.structure import StructureConfig
 from strdiffusion.ddpm import DDPM, ProcessConfig
 from strdiffusion.denoiser import Precision, Prediction
 from strdiffusion.networks import CLASSES, DGTS_KINDS, PRIOR_KINDS, Kind, build_network
+from strdiffusion.networks.dgts import DGTS
 from strdiffusion.networks.inference import for_inference
 from strdiffusion.networks.shapes import shapes_alone
 from strdiffusion.sde import MeanRevertingSDE, SDEConfig
@@ -151,9 +152,9 @@ def require_same_process(loaded: LoadedNetwork, sde, structure) -> None:
 
 
 def export_released(network: nn.Module) -> dict[str, Tensor]:
-    """The network's weights under their released names; those of a prior are ours."""
-    state = network.state_dict()
-    return {released: state[ours].clone() for ours, released in released_names(network).items()}
+    """The network's weights as a released file holds them, under their released names; those of a prior are ours."""
+    state, prefix = network.state_dict(), PARALLEL if isinstance(network, DGTS) else ""
+    return {prefix + released: state[ours].clone() for ours, released in released_names(network).items()}
 
 
 def save_released(path: Path, network: nn.Module, replace: bool = True) -> None:
@@ -192,7 +193,9 @@ def _load_released(path: Path, content: dict, unrecorded: Unrecorded) -> LoadedN
         network = network_on_meta(*found) if found else None
     except (KeyError, *CANNOT_BUILD) as error:  # KeyError: an entry is missing from which a size is read
         if "input_blocks.0.0.weight" in state:
-            raise UserError(f"the checkpoint {path} seems to hold a prior, but none can be built from it: {brief(error)}") from None
+            problem = str(error) if isinstance(error, ValueError) else brief(error)
+            advice = ": set unrecorded.head_channels, or null and unrecorded.heads" if "cannot be divided into" in problem else ""
+            raise UserError(f"the checkpoint {path} seems to hold a prior, but none can be built from it: {problem}{advice}") from None
         network = None
     if network is None:
         first = ", ".join(map(brief, list(content)[:3]))

@@ -14,6 +14,8 @@ from strdiffusion.networks import CorrelationDiscriminator, Kind
 from strdiffusion.networks.dgts import DGTS, AdversarialPair, Upsampler
 from strdiffusion.networks.guided_unet import GuidedEncoder
 
+PARALLEL = "module."  # the prefix that DataParallel adds to names
+
 # (our module path, released module path); the last level of the decoder has no resize before its convolution
 UNET_MODULES = [
     (r"stem", r"init_conv"),
@@ -106,8 +108,8 @@ def released_names(network: nn.Module) -> dict[str, str]:
 
 
 def strip_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefix `module.` that DataParallel adds."""
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    """Remove the prefix PARALLEL from the names."""
+    return {name.removeprefix(PARALLEL): value for name, value in state.items()}
 
 
 def detect(state: Mapping[str, Tensor]) -> tuple[Kind, dict] | None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from strdiffusion.networks import Kind
@@ -84,3 +85,18 @@ def detect_dgts(state: Mapping[str, Tensor]) -> tuple[Kind, dict] | None:
     if "fuse_conv.conv2d.0.weight_orig" in state:
         return "upsampler", {"width": state["fuse_conv.conv2d.0.weight_orig"].shape[0] // 4}
     return None
+
+
+def unrecorded_sizes(network: nn.Module) -> dict:
+    """The sizes of a network of ours that a released file would not tell: those that are not the released ones, nor read off the names.
+
+    Lambda and dropout are not among them: they change no shape, and are given at a test or a training.
+    """
+    if isinstance(network, AdversarialPair):
+        network = network.upsampler
+    architecture = network.architecture()
+    with torch.device("meta"):
+        ours = network.state_dict()
+        _, sizes = detect_dgts({released: ours[name] for name, released in dgts_names(network).items()})
+        found = type(network)(**sizes).architecture()
+    return {name: value for name, value in architecture.items() if name not in ("bridge", "dropout") and value != found[name]}

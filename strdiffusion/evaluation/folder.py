@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -52,7 +53,7 @@ def inpaint_folder(config: TestConfig, run: Run | None = None) -> Path:
     with distributed.processes(config.device) as device, contextlib.ExitStack() as stack:
         threads.fit(config.data.size**2)
         require_folders({"data.images": config.data.images, "data.masks.folder": config.data.masks.folder})
-        method = method_class(config.method).open(config.options, device)
+        method = open_method(config, device)
         dataset = test_dataset(config)
         earlier = distributed.on_main(lambda: stack.enter_context(run.held()))
         rows, problems = inpaint_share(run, method, dataset, earlier)
@@ -117,9 +118,18 @@ def finish(run: Run, rows: list[ResultRow], problems: list[str], total: int) -> 
         raise SomeLeftOut(left_out)
 
 
-def open_method(config: TestConfig) -> Method:
-    """Load the method of a test configuration, on the configuration's device."""
-    return method_class(config.method).open(config.options, choose_device(config.device))
+def open_method(config: TestConfig, device: torch.device | None = None) -> Method:
+    """Load the method of a test configuration, on the configuration's device or another. Raises UserError if it cannot inpaint the size
+    to which the configuration brings all images.
+    """
+    method = method_class(config.method).open(config.options, device or choose_device(config.device))
+    size = config.data.size
+    if config.data.fit != "none" and size is not None:
+        try:
+            method.require_size(size, size)
+        except UserError as error:
+            raise UserError(f"data.size={size} does not fit: an image {error}") from None
+    return method
 
 
 def test_dataset(config: TestConfig) -> TestDataset:

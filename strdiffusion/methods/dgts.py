@@ -63,6 +63,7 @@ class DGTSMethod(Method):
             raise UserError("dgts.released=true needs the enlarging network: give checkpoints.upsampler")
         if self.upsampler is not None:
             require_enlargeable(model)
+        self.settings.order_for(torch.zeros(1, model.core.grid**2, dtype=torch.bool))  # a given order is refused now, not at an image
         self.size = model.core.size
         require_precision(precision, device)
         self.to(device)

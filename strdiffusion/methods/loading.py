@@ -143,8 +143,13 @@ def require_same_settings(config: ModelConfig, source: Path, T: int | None, size
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The newest checkpoints of the runs in a folder, or else the checkpoint files in it. Raises UserError if there is none."""
+    """The newest checkpoints of the runs in a folder, or else the checkpoint files in it; of a run's own, the newest.
+
+    Raises UserError if there is none.
+    """
     files = sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_SUFFIXES and path.is_file())
+    if folder / "latest.pt" in files:
+        files = [path for path in files if path.name != "best.pt" and not path.match("step_*.pt")]
     files = sorted(folder.glob("*/latest.pt")) or files
     if not files:
         raise UserError(f"the folder {folder} holds no model: neither {DESCRIPTION}, nor runs (NAME/latest.pt), nor .pt or .pth files")

@@ -99,7 +99,9 @@ class RepaintConfig(Jumps):
         for name in ("jump", "jump2", "jump3"):
             length, samples = getattr(self, f"{name}_length"), getattr(self, f"{name}_n_sample")
             if samples > 1 and length >= process.T:
-                raise UserError(f"{key}.{name}_length={length} is longer than the process of {process.T} steps: give less than that")
+                raise UserError(
+                    f"{key}.{name}_length={length} is longer than the process of {process.T} steps: give less than that, or more steps"
+                )
         first = process.T - 1 if self.start_resampling is None else self.start_resampling
         if self.stop_resampling and self.stop_resampling >= first:
             raise UserError(
