@@ -784,6 +784,8 @@ def test_methods_that_need_no_weights(name, tmp_path):
     assert np.array_equal(again(image, mask).images[0].levels, output.images[0].levels)
     with pytest.raises(UserError, match="already holds files"):
         model.save(folder)
+    with pytest.raises(UserError, match=f"num_samples=2: {name} draws nothing"):
+        model(image, mask, num_samples=2)
 
 
 def test_telea_is_what_opencv_makes_of_the_picture():

@@ -235,6 +235,9 @@ class StrDiffusion:
         ):
             convert(hint, value, "the call", name)
         method = self.method.varied(sampler=sampler, steps=steps, resampling=resampling, precision=precision)
+        if num_samples > 1 and not method.draws:
+            same = f": {method.name} draws nothing, and all samples would be the same picture; leave it out"
+            raise UserError(Option("num_samples", num_samples), same)
         if device is not None and choose_device(device) != method.device:
             self.method.to(choose_device(device))
             method.device = self.method.device

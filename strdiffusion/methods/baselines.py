@@ -19,6 +19,8 @@ SMALLEST_SHIFTED = 16  # pixels a side that OpenCV's shift map needs
 class Filling(Method):
     """Fills one image after the other by `fill`, without randomness and without steps."""
 
+    draws = False
+
     def inpaint(self, known: Known, seeds: Sequence[int], **_) -> Iterator[Result]:
         images, masks = known.image.permute(0, 2, 3, 1).cpu().numpy(), known.mask[:, 0].cpu().numpy() > 0.5
         filled = np.stack([self.fill(image, mask) for image, mask in zip(images, masks, strict=True)])

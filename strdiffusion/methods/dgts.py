@@ -53,6 +53,7 @@ class DGTSMethod(Method):
     """DGTS's network and, if there is one, the network that enlarges its result."""
 
     Options = DGTSOptions
+    draws = False
 
     def __init__(self, model: DGTSModel, device: torch.device, settings: FillingOptions | None = None, precision: Precision = "fp32"):
         self.model, self.precision, self.settings = model, precision, settings or model.settings

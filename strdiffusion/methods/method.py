@@ -160,6 +160,7 @@ class Method:
     name: set by `register`. Options: the class of its options.
     size: the preferred side of images, in pixels; None if it does not matter. largest: the longest side that it sees as a whole, if that is
     more: of networks that learnt from parts of pictures.
+    draws: whether the seed matters; False for a method that has one result for an image and mask.
     tiles: `inpaint` accepts `evaluate` and `begin`, so that holes larger than `size` can be filled in overlapping tiles.
     """
 
@@ -167,6 +168,7 @@ class Method:
     Options: ClassVar[type[Options]] = Options
     size: int | None = None
     largest: int | None = None
+    draws: bool = True
     tiles: bool = False
     closed: bool = False
 
