@@ -19,11 +19,11 @@ from strdiffusion.data import write_image
 from strdiffusion.data.facades import CLASSES, draw_facade, draw_scene
 from strdiffusion.data.masks import irregular_mask
 from strdiffusion.evaluation.compare import Comparison, Measures
-from strdiffusion.evaluation.differences import paired_differences, quick_frechet
+from strdiffusion.evaluation.differences import kernel_of, paired_differences, quick_frechet
 from strdiffusion.evaluation.judge import Judge, features_distance, hole_features, hole_shares, measure_accuracy
 from strdiffusion.evaluation.metrics import agreement, mean_iou, sharpness
 from strdiffusion.evaluation.pairs import Loaded, to_8_bit
-from strdiffusion.evaluation.perceptual import frechet_distance
+from strdiffusion.evaluation.perceptual import frechet_distance, kernel_distance
 from strdiffusion.evaluation.reproduce import reproduce
 from strdiffusion.evaluation.table import ResultRow, write_rows
 from strdiffusion.evaluation.table_options import TableConfig
@@ -379,6 +379,18 @@ def test_a_table_with_a_judge(tmp_path):
 
 
 # ---- differences between rows -------------------------------------------------------------------------
+
+
+def test_the_kernel_distance_of_a_draw_is_the_kernel_distance():
+    rng = np.random.default_rng(0)
+    results, truths = rng.normal(size=(40, 6)), rng.normal(0.3, 1, (40, 6))
+    of_draw = kernel_of(results, truths)
+    for rows in (np.arange(40), rng.integers(0, 40, 40), rng.integers(0, 40, 40)):
+        assert of_draw(rows) == pytest.approx(kernel_distance(results[rows], truths[rows]), rel=1e-9)
+        a, b = results[rows], truths[rows]
+        within = np.mean([(x[i] @ x[j] / 6 + 1) ** 3 for x in (a, b) for i in range(40) for j in range(40) if i != j])
+        across = np.mean([(x @ y / 6 + 1) ** 3 for x in a for y in b])
+        assert of_draw(rows) == pytest.approx(2 * within - 2 * across, rel=1e-9)
 
 
 def test_the_quick_frechet_distance_is_the_frechet_distance():

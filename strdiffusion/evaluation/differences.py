@@ -8,7 +8,7 @@ import numpy as np
 
 from strdiffusion.evaluation.columns import PAIRED
 from strdiffusion.evaluation.compare import Cell
-from strdiffusion.evaluation.perceptual import kernel_distance
+from strdiffusion.evaluation.perceptual import KID_SUBSET, kernel_distance
 from strdiffusion.evaluation.statistics import LEVEL, Summary, summarise
 from strdiffusion.evaluation.table import ResultRow, read_rows
 from strdiffusion.evaluation.tablecells import ImageNumbers
@@ -51,15 +51,16 @@ def shared_names(ours: dict[str, ResultRow], theirs: dict[str, ResultRow], folde
     return [name for name in ours if name in theirs]
 
 
-def _set_difference(ours: ImageNumbers, theirs: ImageNumbers, names: list[str], distance: Callable[..., float]) -> Cell:
+def _set_difference(ours: ImageNumbers, theirs: ImageNumbers, names: list[str], prepare: "Prepare") -> Cell:
     """The difference of two distances from the truths, with the interval of a bootstrap over the images."""
     names = [name for name in names if name in ours.judged and name in theirs.judged]
     if len(names) < 2:
         return Cell(None, "fewer than two images have both numbers")
-    mine, other = (np.array([run.judged[name] for name in names]) for run in (ours, theirs))  # each (n,2,C): result, truth
+    features = (np.array([run.judged[name] for name in names]) for run in (ours, theirs))  # each (n,2,C): result, truth
+    mine, other = (prepare(run[:, 0], run[:, 1]) for run in features)
 
     def difference(rows: np.ndarray) -> float:
-        return distance(mine[rows, 0], mine[rows, 1]) - distance(other[rows, 0], other[rows, 1])
+        return mine(rows) - other(rows)
 
     rng = np.random.default_rng(0)
     drawn = np.sort([difference(rng.integers(0, len(names), len(names))) for _ in range(SET_RESAMPLES)])
@@ -80,4 +81,30 @@ def quick_frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(A) + np.trace(B) - 2 * together)
 
 
-OF_SETS = {"judge_fid": quick_frechet, "judge_kid": kernel_distance}
+def frechet_of(results: np.ndarray, truths: np.ndarray) -> Callable[[np.ndarray], float]:
+    """The Frechet distance of features (n,C) and (n,C) as a function of the rows that are drawn."""
+    return lambda rows: quick_frechet(results[rows], truths[rows])
+
+
+def kernel_of(results: np.ndarray, truths: np.ndarray) -> Callable[[np.ndarray], float]:
+    """`kernel_distance` of features (n,C) and (n,C) as a function of the rows that are drawn.
+
+    The kernel of all pairs is computed once; a draw only counts how often it takes each row. Of pairs of draws, those of a draw with
+    itself are left out, as in `kernel_distance`, and those of two draws of one row are not.
+    """
+    n, C = results.shape
+    if n > KID_SUBSET:
+        return lambda rows: kernel_distance(results[rows], truths[rows])
+    a, b = results.astype(np.float64), truths.astype(np.float64)
+    K_aa, K_bb, K_ab = ((x @ y.T / C + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))  # each (n,n)
+
+    def distance(rows: np.ndarray) -> float:
+        count, m = np.bincount(rows, minlength=n).astype(np.float64), len(rows)
+        within = sum(count @ K @ count - count @ np.diag(K) for K in (K_aa, K_bb)) / (m * (m - 1))
+        return float(within - 2 * (count @ K_ab @ count) / m**2)
+
+    return distance
+
+
+Prepare = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], float]]
+OF_SETS: dict[str, Prepare] = {"judge_fid": frechet_of, "judge_kid": kernel_of}
