@@ -118,7 +118,7 @@ class Service:
         """The expected time and work of a task, in one line. Raises UserError if something is missing."""
         session, offer = self.sessions[key], self.offers[settings.model]
         arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
-        samples = self._samples(settings)
+        samples = self._samples(settings, offer)
         with self.sessions.decoding.turn():
             task = self._task(session, painted, arranged, to_plan=True)
             plan = offer.model.plan(task.picture, task.hole, hints=task.hints, num_samples=samples, **arguments)
@@ -139,7 +139,7 @@ class Service:
         opened, offer = session.photo, self.offers[settings.model]
         self._require_something(session, painted, arranged)
         arguments = offer.arguments(settings.preset, settings.solver, settings.steps, settings.resampling)
-        samples, seed, tag = self._samples(settings), int(settings.seed or 0), f"run{next(self._runs)}"
+        samples, seed, tag = self._samples(settings, offer), int(settings.seed or 0), f"run{next(self._runs)}"
         learning = self._learning(settings, offer)
         said = f"{settings.model}, {offer.describe(arguments)}, seed {seed}{f', {samples} samples' if samples > 1 else ''}"
         said += f", after {settings.learn} min of learning from the picture" if learning else ""
@@ -245,10 +245,11 @@ class Service:
             raise UserError(f"A model can learn from the picture for at most {self.limits.minutes} minutes.")
         return Learning(offer.model, settings.learn) if settings.learn else None
 
-    def _samples(self, settings: Settings) -> int:
+    def _samples(self, settings: Settings, offer: Offer) -> int:
+        """How many samples are made: one of a method that draws nothing, whatever is set."""
         if not 1 <= int(settings.samples) <= self.limits.samples:
             raise UserError(f"Between 1 and {self.limits.samples} samples can be made at a time.")
-        return int(settings.samples)
+        return int(settings.samples) if offer.model.method.draws else 1
 
 
 def spelled(error: BaseException) -> str:
