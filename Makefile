@@ -25,6 +25,7 @@ make benchmark-train         the networks of weights/benchmark and weights/bench
 make benchmark-judge         the judge of results                                           10 minutes
 make benchmark-noise         the texture network once more, predicting the noise            hours
 make benchmark-prior         the priors of RePaint                                          3 hours on one core
+make benchmark-dgts          DGTS and its enlarging network                                3 hours on one core
 make benchmark-joint         networks in which structure leads, and second seeds            12 hours
 make benchmark-compare       short trainings that compare settings                          hours
 make benchmark-tables        every table of docs/benchmark.md                               hours
@@ -42,7 +43,7 @@ WEB_INSTALLED := $(VENV)/.web
 ARGS ?=
 TESTERS ?= 2
 
-.PHONY: help demo demo-train gpu test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
+.PHONY: help demo demo-train gpu test web lint lock licences install benchmark-train benchmark-noise benchmark-prior benchmark-dgts benchmark-compare benchmark-joint benchmark-judge benchmark-tables benchmark-prior-tables clean-demo
 
 help:
 	@echo "$$HELP"
@@ -142,6 +143,13 @@ benchmark-prior: $(INSTALLED)
 	$(call TRAIN,prior) network.prediction=x0 output=$(RUNS)/prior_x0
 	$(PACK) $(RUNS)/model_prior prior=$(RUNS)/prior/latest.pt $(CHEAP)
 	$(PACK) $(RUNS)/model_prior_x0 prior=$(RUNS)/prior_x0/latest.pt $(CHEAP)
+
+benchmark-dgts: $(INSTALLED)
+	@echo "make benchmark-dgts: 3 hours on one core; writes into runs/benchmark; stopped, the same command goes on"
+	$(BIN)/python scripts/make_dataset.py datasets/facades
+	$(call TRAIN,dgts)
+	$(call TRAIN,upsampler)
+	$(PACK) $(RUNS)/model_dgts dgts=$(RUNS)/dgts/latest.pt upsampler=$(RUNS)/upsampler/latest.pt
 
 # networks in which structure leads, and a second seed of everything that they are compared with: about twelve hours on two cores
 JOINT_TRAIN = $(BIN)/python scripts/train_texture.py -opt configs/benchmark/$(1).yml resume=auto

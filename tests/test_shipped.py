@@ -24,7 +24,7 @@ SHIPPED = ROOT / "weights"
 
 def test_sizes():
     files = sorted(SHIPPED.glob("*/*.safetensors"))
-    assert len(files) == 6 and all(path.stat().st_size < 16e6 for path in files) and sum(path.stat().st_size for path in files) < 40e6
+    assert len(files) == 8 and all(path.stat().st_size < 16e6 for path in files) and sum(path.stat().st_size for path in files) < 40e6
     assert (SHIPPED / "benchmark" / "README.md").is_file()
 
 
@@ -34,13 +34,16 @@ def test_better_than_classical_inpainting(tmp_path, monkeypatch, share):
     monkeypatch.chdir(ROOT)
     options = [f"data.masks.hole_share={share}", "data.limit=6", "device=cpu", "sampler.steps=5"]
     found = {}
-    for name, method in (("ours", "strdiffusion"), ("Navier-Stokes", "navier_stokes"), ("Telea", "telea")):
-        config = load_config(TestConfig, "configs/benchmark/test.yml", [*options, f"output={tmp_path / name}", f"method={method}"])
+    given = {"dgts": ["checkpoints={folder: weights/benchmark_dgts}"]}
+    for name, method in (("ours", "strdiffusion"), ("DGTS", "dgts"), ("Navier-Stokes", "navier_stokes"), ("Telea", "telea")):
+        arguments = [*options[:3], f"output={tmp_path / name}", f"method={method}", *given.get(method, options[3:])]
+        config = load_config(TestConfig, "configs/benchmark/test.yml", arguments)
         rows = read_rows(inpaint_folder(config) / "results.csv")
         found[name] = np.mean([[row.hole_psnr, row.hole_ssim] for row in rows], axis=0)
     for name in ("Navier-Stokes", "Telea"):
-        psnr, ssim = found["ours"] - found[name]
-        assert psnr > 1 and ssim > 0.05, found
+        for ours in ("ours", "DGTS"):
+            psnr, ssim = found[ours] - found[name]
+            assert psnr > 1 and ssim > 0.05, found
 
 
 def test_in_larger_pictures_the_scene_is_seen_at_the_scale_of_training():
