@@ -142,19 +142,23 @@ def test_what_wins_a_column(tmp_path):
     base = rng.normal(20, 3, 50)
     psnr = {"best": base, "level": base - 0.02 + rng.normal(0, 0.5, 50), "below": base - 0.3 + rng.normal(0, 0.5, 50), "few": base[:30] + 5}
     folders = {label: results(tmp_path / label, np.full(len(values), 0.9), values)[0] for label, values in psnr.items()}
+    kept = {}
     for label, values in psnr.items():
         numbers = {f"{i:02d}": {"l1": value, "sharpness": 0.9} for i, value in enumerate(values.tolist())}
-        (folders[label] / "images.json").write_text(json.dumps({"values": numbers, "judged": {}}))
+        kept[folders[label]] = ImageNumbers(numbers, {})
 
     def cells(values: dict) -> dict[str, Cell]:
         return {label: Cell(Summary(float(np.mean(v)), 0, 0, len(v))) for label, v in values.items()}
 
-    assert winners("l1", cells({label: -v for label, v in psnr.items()}), folders) == {"best", "level"}  # fewer images do not take part
-    assert winners("l1", cells(psnr), folders) == {"below"}  # here smaller is better
+    assert winners("l1", cells({label: -v for label, v in psnr.items()}), folders, kept) == {
+        "best",
+        "level",
+    }  # fewer images do not take part
+    assert winners("l1", cells(psnr), folders, kept) == {"below"}  # here smaller is better
     sharp = cells({"best": [0.9] * 50, "level": [1.2] * 50, "below": [0.7] * 50})
-    assert winners("fid", sharp, folders) == {"below"} and "best" in winners("sharpness", sharp, folders)  # nearest to one
-    assert winners("texture_evaluations", sharp, folders) == winners("seconds", sharp, folders) == set()
-    assert winners("l1", {"best": sharp["best"], "level": Cell(None, "no weights")}, folders) == set()
+    assert winners("fid", sharp, folders, kept) == {"below"} and "best" in winners("sharpness", sharp, folders, kept)  # nearest to one
+    assert winners("texture_evaluations", sharp, folders, kept) == winners("seconds", sharp, folders, kept) == set()
+    assert winners("l1", {"best": sharp["best"], "level": Cell(None, "no weights")}, folders, kept) == set()
 
     table = Table("t", ["10-20"], ["l1"], [TableRow(label, {("10-20", "l1"): cell}) for label, cell in cells(psnr).items()], [])
     bold = replace(table, best=frozenset({("below", "10-20", "l1")}))

@@ -99,10 +99,12 @@ def best_cells(
     """(label, bucket, metric) of what wins each column."""
     labels = list(dict.fromkeys(label for label, _ in cells))
     found = set()
-    for bucket, metric in itertools.product((bucket.name for bucket in config.buckets), config.metrics):
+    for bucket in (bucket.name for bucket in config.buckets):
         folders = {label: runs[label, bucket].folder for label in labels}
-        won = winners(metric, {label: cells[label, bucket][metric] for label in labels}, folders)
-        found |= {(label, bucket, metric) for label in won}
+        numbers = {folder: replace(image_numbers(folder), judged={}) for folder in folders.values()}  # without the judge's features
+        for metric in config.metrics:
+            won = winners(metric, {label: cells[label, bucket][metric] for label in labels}, folders, numbers)
+            found |= {(label, bucket, metric) for label in won}
     return frozenset(found)
 
 

@@ -1,13 +1,12 @@
 """Which rows of a table win its columns: the best mean, and all rows that cannot be told from it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from strdiffusion.evaluation.columns import column, is_compared, is_of_image
 from strdiffusion.evaluation.compare import Cell
 from strdiffusion.evaluation.differences import paired_differences
-from strdiffusion.evaluation.tablecells import image_numbers
+from strdiffusion.evaluation.tablecells import ImageNumbers
 from strdiffusion.system.errors import UserError
 
 NOTE = (
@@ -16,11 +15,11 @@ NOTE = (
 )
 
 
-def winners(metric: str, cells: Mapping[str, Cell], folders: Mapping[str, Path]) -> set[str]:
+def winners(metric: str, cells: Mapping[str, Cell], folders: Mapping[str, Path], numbers: Mapping[Path, ImageNumbers]) -> set[str]:
     """The labels of the rows that win a column; none for costs, and where fewer than two rows have the number.
 
-    cells: by label; folders: of the runs. Rows with fewer images than others do not take part, since their images may be easier; if rows
-    have different images or masks, none wins.
+    cells: by label; folders: of the runs, and the numbers of each. Rows with fewer images than others do not take part, since their
+    images may be easier; if rows have different images or masks, none wins.
     """
     found = {label: cell.summary for label, cell in cells.items() if cell.summary is not None}
     most = max((summary.count for summary in found.values()), default=0)
@@ -30,7 +29,6 @@ def winners(metric: str, cells: Mapping[str, Cell], folders: Mapping[str, Path])
     best = min(found, key=lambda label: loss(metric, found[label].mean))
     if not is_of_image(metric):
         return {best}
-    numbers = {folders[label]: replace(image_numbers(folders[label]), judged={}) for label in found}
     try:
         against = {label: paired_differences(folders[label], folders[best], [metric], numbers)[metric].summary for label in found}
     except UserError:  # a row has images or masks of its own
